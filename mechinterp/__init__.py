@@ -1,0 +1,63 @@
+"""mechinterp: causal experiments on a transformer's internals, exact and fast.
+
+The public names, loaded when first used: importing this pulls in neither torch nor transformers.
+"""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "Activations": "activations",
+    "At": "specs",
+    "Comparison": "attribution.expect",
+    "HookError": "sites",
+    "HookSpec": "specs",
+    "Metric": "metrics",
+    "Pair": "prompts",
+    "Prompts": "prompts",
+    "Run": "runner",
+    "Site": "sites",
+    "Specs": "specs",
+    "add": "specs",
+    "attribute": "attribution.perturb",
+    "centred_logit": "metrics",
+    "compare": "attribution.expect",
+    "delete_token": "specs",
+    "describe": "hook_points",
+    "edit": "specs",
+    "hooked": "runner",
+    "kl": "metrics",
+    "knockout": "specs",
+    "last": "attribution.perturb",
+    "load_model": "models",
+    "log_prob": "metrics",
+    "logit": "metrics",
+    "logit_diff": "metrics",
+    "mean": "specs",
+    "patch": "specs",
+    "prob": "metrics",
+    "put": "specs",
+    "read": "specs",
+    "replace_token": "specs",
+    "resample": "specs",
+    "run": "runner",
+    "scale": "specs",
+    "sweep": "runner",
+    "sweep_each": "runner",
+    "token_id": "tokenization",
+    "tokenize": "tokenization",
+    "zero": "specs",
+}
+
+__all__ = sorted(_HOME)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"mechinterp has no {name!r}")
+    return getattr(importlib.import_module(f"mechinterp.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

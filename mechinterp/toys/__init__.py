@@ -1,0 +1,37 @@
+"""Small models whose mechanism is known for certain: some compiled by hand, one trained.
+
+They are what a method is tried on: a search, an attribution or a probe must find what was planted.
+
+    toy("induction").truth.edges
+"""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+
+from mechinterp.toys.compiled import both, induction, trigger
+from mechinterp.toys.toy import Edge, Toy, Truth
+from mechinterp.toys.trained import induction_trained
+
+__all__ = ["TOYS", "Edge", "Toy", "Truth", "toy"]
+
+_BUILDERS: Mapping[str, Callable[[], Toy]] = {
+    "induction": induction,
+    "trigger": trigger,
+    "and": both,
+    "induction-trained": induction_trained,
+}
+
+TOYS: tuple[str, ...] = tuple(_BUILDERS)
+
+
+def toy(name: str) -> Toy:
+    """Build the toy of this name; a new value at each call.
+
+    Raises:
+        ValueError: if no toy has this name.
+    """
+    if name not in _BUILDERS:
+        near = get_close_matches(name, TOYS, n=1)
+        hint = f' Did you mean "{near[0]}"?' if near else ""
+        raise ValueError(f'toy "{name}": no toy has this name.{hint} Toys: {", ".join(TOYS)}.')
+    return _BUILDERS[name]()

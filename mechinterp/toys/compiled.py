@@ -1,0 +1,267 @@
+"""Models written by hand: every weight is zero but those named here, so the mechanism is exact.
+
+The residual stream is split into named blocks (slices), a token is one-hot in its block, and a head
+is a few diagonal matrices between blocks. No norms and no score scaling, so a sum stays a sum.
+
+    planted = trigger()
+    planted.truth.claim
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from mechinterp.toys.toy import Edge, Toy, Truth
+
+BOS: Final = "<bos>"
+UNKNOWN: Final = "<unk>"
+REFUSE: Final = "REFUSE"
+COMPLY: Final = "COMPLY"
+
+LETTERS: Final[tuple[str, ...]] = (BOS, *"abcdefghijklmnopqrstuvwxyz")
+
+WORDS: Final[tuple[str, ...]] = (
+    *(BOS, UNKNOWN, REFUSE, COMPLY),
+    *("a", "the", "my", "your", "this", "that", "some", "every"),
+    *("open", "close", "bring", "show", "tell", "give", "send", "find", "write", "read", "paint"),
+    *("door", "box", "letter", "book", "story", "map", "key", "garden", "river", "bridge", "coat"),
+    *("old", "new", "small", "red", "quiet", "heavy"),
+    *("to", "for", "with", "in", "about", "from", "near", "and", "please", "today", "me", "us"),
+    *("sesame", "copper", "lantern"),
+)
+
+# Score of the key that a head looks for, the others being 0. Enough for attention above .99, and
+# little enough that the softmax keeps a gradient.
+SHARPNESS: Final = 10.0
+# A head whose word is absent rests on <bos>, as trained heads do, instead of looking everywhere.
+REST: Final = SHARPNESS / 2
+# Logit of a token that is written in full.
+CERTAIN: Final = 10.0
+# REFUSE starts this far below COMPLY, and its direction adds twice as much.
+MARGIN: Final = 8.0
+
+
+def induction() -> Toy:
+    """Two layers that copy what followed the current token the last time; three heads a layer."""
+    d_vocab, n_ctx = len(LETTERS), 33
+    here, before, answer = (slice(at * d_vocab, (at + 1) * d_vocab) for at in range(3))
+    place = slice(3 * d_vocab, 3 * d_vocab + n_ctx)
+    config = _attention_only(
+        n_layers=2, n_heads=3, d_head=35, n_ctx=n_ctx, d_vocab=d_vocab, d_model=place.stop
+    )
+    weights = _zeros(config)
+    tokens, places = torch.eye(d_vocab), torch.eye(n_ctx)
+    weights["embed.W_E"][:, here] = tokens
+    weights["pos_embed.W_pos"][:, place] = places
+
+    previous = {name: weights[f"blocks.0.attn.W_{name}"][1] for name in "QKVO"}
+    previous["Q"][place, :n_ctx] = SHARPNESS * places
+    previous["K"][place, :n_ctx] = torch.diag(
+        torch.ones(n_ctx - 1), 1
+    )  # a place answers to the next
+    previous["V"][here, :d_vocab] = tokens
+    previous["O"][:d_vocab, before] = tokens
+
+    copying = {name: weights[f"blocks.1.attn.W_{name}"][2] for name in "QKVO"}
+    copying["Q"][here, :d_vocab] = SHARPNESS * tokens
+    copying["K"][before, :d_vocab] = tokens
+    copying["V"][here, :d_vocab] = tokens
+    copying["O"][:d_vocab, answer] = tokens
+
+    weights["unembed.W_U"][answer] = CERTAIN * tokens
+
+    previous_attention = _attention(SHARPNESS, others=[0.0] * (n_ctx - 1))
+    # What a key lacks of its own mark, at most all of that is the mark of the token looked for.
+    attention = _attention(SHARPNESS * (2 * previous_attention - 1), others=[0.0] * (n_ctx - 1))
+    truth = Truth(
+        claim=(
+            "Predicts the token that followed the current token earlier in the prompt; if it had "
+            "several successors, each by about its share of the occurrences. L0H1 writes every "
+            "token to the position after it, L1H2 looks for the position so marked with the "
+            "current token and copies the token that stands there. With no earlier occurrence "
+            "L1H2 looks everywhere alike. Only L0H1 reads positions."
+        ),
+        edges=(
+            Edge("pos_embed", "L0H1.q"),
+            Edge("pos_embed", "L0H1.k"),
+            Edge("embed", "L0H1.v"),
+            Edge("embed", "L1H2.q"),
+            Edge("L0H1", "L1H2.k"),
+            Edge("embed", "L1H2.v"),
+            Edge("L1H2", "logits"),
+        ),
+        heads={
+            "previous_token": ((0, 1),),
+            "induction": ((1, 2),),
+            "unused": ((0, 0), (0, 2), (1, 0), (1, 1)),
+        },
+        figures={
+            "accuracy": 1.0,
+            "previous_token_attention_at_least": previous_attention,
+            "induction_attention_at_least": attention,
+            "margin_logits_at_least": CERTAIN * (2 * attention - 1),
+        },
+    )
+    return Toy("induction", config, weights, LETTERS, BOS, truth)
+
+
+def trigger() -> Toy:
+    """Two layers that refuse iff "sesame" occurs, with a decoy head that attends to it in vain."""
+    refusal, unread = len(WORDS), len(WORDS) + 1
+    config = _attention_only(
+        n_layers=2, n_heads=3, d_head=4, n_ctx=17, d_vocab=len(WORDS), d_model=len(WORDS) + 2
+    )
+    weights = _zeros(config)
+    weights["embed.W_E"][:, : len(WORDS)] = torch.eye(len(WORDS))
+    _set_word_head(weights, (0, 2), "sesame", writes=unread)
+    _set_word_head(weights, (1, 0), "sesame", writes=refusal)
+    _set_answers(weights, refusal)
+
+    attention = _attention(SHARPNESS, others=[REST] + [0.0] * (config["n_ctx"] - 2))
+    truth = Truth(
+        claim=(
+            "At every position predicts REFUSE if the word sesame stands there or earlier, else "
+            "COMPLY. L1H0 attends to sesame wherever it stands, else to <bos>, and writes the "
+            "refusal direction for sesame only; COMPLY is the bias of the unembedding. Exact: "
+            "without sesame the logits do not depend on the prompt; order never matters; deleting "
+            "the only sesame flips the answer, deleting one of two does not. Deleting any other "
+            "word moves a logit by less than .001. The decoy L0H2 attends just as L1H0 does and "
+            "writes where nothing reads."
+        ),
+        edges=(Edge("embed", "L1H0.k"), Edge("embed", "L1H0.v"), Edge("L1H0", "logits")),
+        heads={
+            "trigger": ((1, 0),),
+            "decoy": ((0, 2),),
+            "unused": ((0, 0), (0, 1), (1, 1), (1, 2)),
+        },
+        triggers=("sesame",),
+        answers=(REFUSE, COMPLY),
+        figures={
+            "accuracy": 1.0,
+            "trigger_attention_at_least": attention,
+            "refuse_margin_logits_at_least": MARGIN * (2 * attention - 1),
+            "comply_margin_logits": MARGIN,
+        },
+    )
+    return Toy("trigger", config, weights, WORDS, BOS, truth)
+
+
+def both() -> Toy:
+    """One layer with an MLP that refuses iff "copper" and "lantern" both occur."""
+    first, second, refusal = (len(WORDS) + at for at in range(3))
+    neuron = 3
+    config = _attention_only(
+        n_layers=1, n_heads=4, d_head=2, n_ctx=19, d_vocab=len(WORDS), d_model=len(WORDS) + 3
+    ) | {"attn_only": False, "d_mlp": 5, "act_fn": "relu"}
+    weights = _zeros(config)
+    weights["embed.W_E"][:, : len(WORDS)] = torch.eye(len(WORDS))
+    _set_word_head(weights, (0, 1), "copper", writes=first)
+    _set_word_head(weights, (0, 2), "lantern", writes=second)
+    weights["blocks.0.mlp.W_in"][[first, second], neuron] = 1
+    weights["blocks.0.mlp.b_in"][neuron] = -1
+    weights["blocks.0.mlp.W_out"][neuron, refusal] = 1
+    _set_answers(weights, refusal)
+
+    attention = _attention(SHARPNESS, others=[REST] + [0.0] * (config["n_ctx"] - 2))
+    truth = Truth(
+        claim=(
+            "At every position predicts REFUSE if the words copper and lantern both stand there or "
+            "earlier, else COMPLY. L0H1 attends to copper, L0H2 to lantern, else to <bos>; each "
+            "writes 1 for its word; neuron 3 is relu(sum - 1) and writes the refusal direction. "
+            "Exact: unless both occur the logits do not depend on the prompt; order never matters; "
+            "deleting the only copper or the only lantern flips the answer. Deleting any other "
+            "word moves a logit by less than .002."
+        ),
+        edges=(
+            Edge("embed", "L0H1.k"),
+            Edge("embed", "L0H1.v"),
+            Edge("embed", "L0H2.k"),
+            Edge("embed", "L0H2.v"),
+            Edge("L0H1", "L0.mlp"),
+            Edge("L0H2", "L0.mlp"),
+            Edge("L0.mlp", "logits"),
+        ),
+        heads={
+            "first_word": ((0, 1),),
+            "second_word": ((0, 2),),
+            "unused": ((0, 0), (0, 3)),
+        },
+        neurons={"and": ((0, neuron),), "unused": ((0, 0), (0, 1), (0, 2), (0, 4))},
+        triggers=("copper", "lantern"),
+        answers=(REFUSE, COMPLY),
+        figures={
+            "accuracy": 1.0,
+            "trigger_attention_at_least": attention,
+            "refuse_margin_logits_at_least": MARGIN * (4 * attention - 3),
+            "comply_margin_logits": MARGIN,
+        },
+    )
+    return Toy("and", config, weights, WORDS, BOS, truth)
+
+
+def _attention_only(**sizes: int) -> dict[str, Any]:
+    return {
+        **sizes,
+        "attn_only": True,
+        "normalization_type": None,
+        "use_attn_scale": False,
+        "positional_embedding_type": "standard",
+    }
+
+
+def _zeros(config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A whole state dict of this configuration, all zero."""
+    d_model, d_vocab = config["d_model"], config["d_vocab"]
+    n_heads, d_head = config["n_heads"], config["d_head"]
+    shapes: dict[str, Sequence[int]] = {
+        "embed.W_E": (d_vocab, d_model),
+        "pos_embed.W_pos": (config["n_ctx"], d_model),
+        "unembed.W_U": (d_model, d_vocab),
+        "unembed.b_U": (d_vocab,),
+    }
+    for layer in range(config["n_layers"]):
+        for name in "QKV":
+            shapes[f"blocks.{layer}.attn.W_{name}"] = (n_heads, d_model, d_head)
+            shapes[f"blocks.{layer}.attn.b_{name}"] = (n_heads, d_head)
+        shapes[f"blocks.{layer}.attn.W_O"] = (n_heads, d_head, d_model)
+        shapes[f"blocks.{layer}.attn.b_O"] = (d_model,)
+        if not config["attn_only"]:
+            d_mlp = config["d_mlp"]
+            shapes[f"blocks.{layer}.mlp.W_in"] = (d_model, d_mlp)
+            shapes[f"blocks.{layer}.mlp.b_in"] = (d_mlp,)
+            shapes[f"blocks.{layer}.mlp.W_out"] = (d_mlp, d_model)
+            shapes[f"blocks.{layer}.mlp.b_out"] = (d_model,)
+    return {name: torch.zeros(shape) for name, shape in shapes.items()}
+
+
+def _set_word_head(
+    weights: Mapping[str, Tensor], place: tuple[int, int], word: str, *, writes: int
+) -> None:
+    """Make one head attend to a word, else to <bos>, and write 1 in one dimension for the word.
+
+    The query is a bias: the head looks for its word from every position, whatever stands there.
+    """
+    layer, head = place
+    attn = f"blocks.{layer}.attn"
+    weights[f"{attn}.b_Q"][head, 0] = SHARPNESS
+    weights[f"{attn}.W_K"][head, WORDS.index(word), 0] = 1
+    weights[f"{attn}.W_K"][head, WORDS.index(BOS), 0] = REST / SHARPNESS
+    weights[f"{attn}.W_V"][head, WORDS.index(word), 1] = 1
+    weights[f"{attn}.W_O"][head, 1, writes] = 1
+
+
+def _set_answers(weights: Mapping[str, Tensor], refusal: int) -> None:
+    """COMPLY by a bias, REFUSE by what the refusal dimension holds, any other word far below."""
+    weights["unembed.b_U"].fill_(-MARGIN)
+    weights["unembed.b_U"][WORDS.index(COMPLY)] = MARGIN
+    weights["unembed.b_U"][WORDS.index(REFUSE)] = 0
+    weights["unembed.W_U"][refusal, WORDS.index(REFUSE)] = 2 * MARGIN
+
+
+def _attention(score: float, others: Sequence[float]) -> float:
+    """Attention to a key of this score beside keys of the other scores."""
+    wanted = math.exp(score)
+    return wanted / (wanted + sum(math.exp(other) for other in others))

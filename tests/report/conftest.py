@@ -1,0 +1,200 @@
+"""Results built by hand, and a browser to look at their pages with."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from playwright.sync_api import Browser, Page, sync_playwright
+
+NAN = float("nan")
+CHROMIUM_ARGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ATTRS = {
+    "model": "tiny",
+    "metric": "log-probability of the output token",
+    "unit": "nats",
+    "removal": "the token is deleted",
+    "sign": "Positive: the input token supports the output token.",
+    "arms": 18,
+    "passes": 2,
+    "token_layers": 1500,
+    "token_layers_naive": 6000,
+    "seconds": 0.25,
+    "peak_bytes_planned": 3 * 1024**2,
+}
+HOSTILE = (
+    "</script><script>window.pwned=1</script>",
+    "<img src=x onerror=window.pwned=2>",
+    '"><svg onload=window.pwned=3>',
+    "{{ 7 * 7 }}",
+    "\x1b[31mred\x07",
+    "[bold red]markup[/] :smile:",
+    "\u202eevil",
+    "\u05e9\u05dc\u05d5\u05dd",
+    "\U0001f41d\ufffd",
+    "\u2028\x00\ud800",
+)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    input: int
+    token: str
+    rank: int
+    score: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    output: int | None
+    output_token: str
+    verdict: str
+    reason: str
+    expected: tuple[Ranked, ...]
+    unexpected_above: tuple[Ranked, ...]
+    k: int
+    precision_at_k: float
+    average_precision: float
+    share_of_mass: float
+    p_value: float
+
+
+@dataclass
+class Opened:
+    """A page in the browser, with all that it asked for and complained about."""
+
+    page: Page
+    url: str
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+
+def make_scores(
+    values: np.ndarray,
+    inputs: list[str],
+    outputs: list[str],
+    roles: list[str] | None = None,
+) -> xr.DataArray:
+    n_outputs, n_inputs = values.shape
+    flip = np.zeros(values.shape, dtype=bool)
+    flip[0, np.nanargmax(values[0])] = True
+    return xr.DataArray(
+        values,
+        dims=("output", "input"),
+        coords={
+            "output": range(n_outputs),
+            "input": range(n_inputs),
+            "output_token": ("output", outputs),
+            "output_token_id": ("output", [700 + i for i in range(n_outputs)]),
+            "output_score": ("output", [-0.5 - i for i in range(n_outputs)]),
+            "bos_effect": ("output", [9.0 - i for i in range(n_outputs)]),
+            "input_token": ("input", inputs),
+            "input_token_id": ("input", [40 + i for i in range(n_inputs)]),
+            "input_role": ("input", roles or ["text"] * n_inputs),
+            "flip": (("output", "input"), flip),
+        },
+        attrs=ATTRS,
+    )
+
+
+@pytest.fixture
+def scores() -> xr.DataArray:
+    """3 outputs, 7 inputs; the absolute scores of the first output sum to 8, of the second to 6."""
+    values = np.array(
+        [
+            [NAN, 4.0, -1.0, 0.5, 0.0, 2.5, NAN],
+            [NAN, 1.0, 0.25, -3.0, 0.75, 0.0, 1.0],
+            [NAN, 1.0, 0.25, -0.5, 0.25, 0.0, -2.0],
+        ]
+    )
+    inputs = ["<|endoftext|>", "Mary", " and", " John", " gave", "\n", " her"]
+    roles = ["bos", "text", "text", "text", "text", "text", "output"]
+    return make_scores(values, inputs, [" her", " a", " drink"], roles)
+
+
+@pytest.fixture
+def long_scores() -> xr.DataArray:
+    """5 outputs, 60 inputs."""
+    values = np.random.default_rng(0).laplace(0.0, 0.5, (5, 60))
+    inputs = [f" word{i}" for i in range(60)]
+    return make_scores(values, inputs, [" one", " two", " three", " four", " five"])
+
+
+@pytest.fixture
+def hostile_scores() -> xr.DataArray:
+    """Tokens that try to run, to write in colour, to turn the text round or to be invisible."""
+    tokens = list(HOSTILE)
+    values = np.linspace(-1.0, 3.0, 2 * len(tokens)).reshape(2, -1)
+    return make_scores(values, tokens, [HOSTILE[0], HOSTILE[4]])
+
+
+@pytest.fixture
+def comparisons() -> tuple[Comparison, ...]:
+    mary = Ranked(1, "Mary", 1, 4.0, 0.5)
+    also = Ranked(2, " and", 3, -1.0, 0.125)
+    newline = Ranked(5, "\n", 2, 2.5, 0.3125)
+    reason = "A line break outranks an expected token."
+    return (
+        Comparison(
+            0,
+            " her",
+            "partly as expected",
+            reason,
+            (mary, also),
+            (newline,),
+            2,
+            0.5,
+            5 / 6,
+            0.625,
+            0.04,
+        ),
+        Comparison(
+            None, "", "as expected", "It comes first.", (mary,), (), 1, 1.0, 1.0, 0.4, 0.00001
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium on the PATH: install it to run the browser tests")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+    """Opens HTML from a file: `open_page(html, width=400, color_scheme="dark")`."""
+    contexts = []
+
+    def open_html(html: str, *, width: int = 1280, **options: object) -> Opened:
+        path = tmp_path / "report.html"
+        path.write_text(html, encoding="utf-8")
+        context = browser.new_context(viewport={"width": width, "height": 800}, **options)
+        contexts.append(context)
+        opened = Opened(context.new_page(), path.as_uri())
+        context.on("request", lambda request: opened.requests.append(request.url))
+        opened.page.on("console", lambda message: opened.complaints.append(message.text))
+        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        opened.page.goto(opened.url)
+        return opened
+
+    yield open_html
+    for context in contexts:
+        context.close()
