@@ -25,7 +25,7 @@ _HOME = {
     "delete_token": "specs",
     "describe": "hook_points",
     "edit": "specs",
-    "hooked": "runner",
+    "hooked": "context",
     "kl": "metrics",
     "knockout": "specs",
     "last": "attribution.perturb",

@@ -14,7 +14,7 @@ from mechinterp.prompts import Prompts
 from mechinterp.sites import HookError, Site, narrow_index
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Activations(Mapping[Site, Tensor]):
     """The values read at sites, and the prompts as the model saw them.
 
@@ -38,6 +38,9 @@ class Activations(Mapping[Site, Tensor]):
 
     def __contains__(self, site: object) -> bool:
         return isinstance(site, Site) and any(_covers(have, site) for have in self.kept)
+
+    def __repr__(self) -> str:
+        return f"Activations({', '.join(map(str, self.kept))}; {self.prompts!r})"
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self.kept)

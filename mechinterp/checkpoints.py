@@ -176,4 +176,6 @@ def _from_transformers(where: str, dtype: Any, **options: Any) -> tuple[Any, Any
         if not Path(where).is_dir() or (Path(where) / "tokenizer_config.json").exists():
             raise CheckpointError(f"{where}: its tokenizer does not load: {error}") from error
         tokenizer = None
+    if tokenizer is not None and tokenizer.vocab_size == 0:  # made of nothing, for want of files
+        tokenizer = None
     return model, tokenizer

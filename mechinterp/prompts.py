@@ -26,7 +26,7 @@ ROLES = ("text", "bos", "template", "output")
 """What a token is: the user's text, the model's start token, the chat template's, generated."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prompts:
     """Token ids of one or more prompts, padded on the right, and what their positions are called.
 
@@ -74,6 +74,10 @@ class Prompts:
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
+    def __repr__(self) -> str:
+        named = f", named {', '.join(self.names)}" if self.names else ""
+        return f"Prompts({len(self)} of {self.lengths.tolist()} tokens{named})"
+
     @property
     def width(self) -> int:
         """Positions of the longest prompt: the length of the pos axis."""
@@ -119,7 +123,7 @@ class Prompts:
         for row, texts in enumerate(self.token_text):
             at = [i for i, text in enumerate(texts) if text == token]
             wanted = 0 if occurrence is None else occurrence
-            if wanted >= len(at) or (occurrence is None and len(at) > 1):
+            if not 0 <= wanted < len(at) or (occurrence is None and len(at) > 1):
                 raise ValueError(
                     f"prompt {row} has {len(at)} tokens {token!r}, at {at}; its tokens are "
                     f"{list(texts)}. Choose one with occurrence=0, 1, ..."
@@ -206,13 +210,16 @@ class Prompts:
             tuple(role for role, kept in zip(row, kept_row, strict=False) if kept)
             for row, kept_row in zip(self.roles, keep.tolist(), strict=True)
         )
+        moved = torch.where(keep, keep.cumsum(1) - 1, DELETED)
+        if self.moved is not None:  # edited before: positions keep meaning what they meant then
+            moved = moved.gather(1, self.moved.clamp(min=0)).where(self.moved != DELETED, DELETED)
         return replace(
             self,
             tokens=tokens.gather(1, order).masked_fill(past, 0),
             lengths=lengths,
             roles=roles,
-            given=self,
-            moved=torch.where(keep, keep.cumsum(1) - 1, DELETED),
+            given=self.given or self,
+            moved=moved,
         )
 
 

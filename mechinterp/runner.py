@@ -1,4 +1,4 @@
-"""Running it: `run` one arm, `hooked` for anything else, `sweep` many; the only forward passes.
+"""Running it: `run` one arm, `sweep` many.
 
 An experiment is a sweep of interventions. Each point of the sweep is an arm, a tuple of specs;
 `sweep` runs the arms as blocks of rows of a few batches and starts each at the first layer that
@@ -18,8 +18,7 @@ it touches, and gives for every point what one `run` would have given:
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import TracebackType
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,15 +29,15 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.activations import Activations
+from mechinterp.arms import Arm, planned
 from mechinterp.hook_points import read_bytes
-from mechinterp.interrupts import interruptible
 from mechinterp.memory import available_bytes, readable
 from mechinterp.metrics import Metric, columns
-from mechinterp.passes import Arm, Hooks, Output, forward, planned, residuals
+from mechinterp.passes import Output, forward, residuals
 from mechinterp.prompts import Prompts
 from mechinterp.sites import HookError, Pos
 from mechinterp.specs import Specs
-from mechinterp.tokenization import Text, decoder, tokenize
+from mechinterp.tokenization import Text, tokenize
 
 Progress = Callable[[int, int], None]
 """Called with the arms done and all arms, after each pass of a sweep."""
@@ -87,6 +86,8 @@ def run(
     """
     arm = planned(model, tokenize(model, prompts), specs)
     at = (logits_at,) if isinstance(logits_at, int | str) else tuple(logits_at)
+    if not at:
+        raise ValueError('logits_at names no position. Leave it out, or give one: "end".')
     wanted = read_bytes(model, arm.prompts, [s.site for s in specs if s.edit is None])
     free = available_bytes(models.device(model))
     if wanted > free:
@@ -164,6 +165,7 @@ def sweep_each(
         for arm_number in chunk.arms:
             if not np.isfinite(values[:, arm_number]).all():
                 raise _not_finite(model, arms[arm_number], readings[arm_number], metrics)
+            arms[arm_number].reads = {}  # what an arm read is for its own edits alone
         done += len(members)
         if progress is not None:
             progress(done, len(arms))
@@ -177,92 +179,6 @@ def sweep_each(
         | {name: (name, _coordinate(values)) for name, values in dims.items()},
         attrs=cost | {"seconds": time.perf_counter() - began},
     )
-
-
-class hooked:  # noqa: N801 - used as a context manager, like contextlib's
-    """Specs on the model while the context lasts, for whatever runs it.
-
-    Every forward pass inside sees them. Input tokens cannot be edited here (`run` does), and
-    named positions need `prompts`: then only these may run inside.
-
-    >>> from mechinterp import Site, hooked, load_model, zero
-    >>> model = load_model("toy:induction")
-    >>> with hooked(model, zero(Site("z", 1, head=2))) as same_model:
-    ...     logits = same_model("a b a")
-
-    Raises:
-        HookError: if a spec cannot run, or, at the end, if one never did.
-    """
-
-    def __init__(self, model: Any, specs: Specs, prompts: Text | None = None) -> None:
-        self._model = model
-        self._prompts = None if prompts is None else tokenize(model, prompts)
-        for spec in specs:
-            if spec.site.act == "tokens":
-                raise HookError(f"{spec.name}: a context cannot edit the input. Use run(...).")
-            if self._prompts is None and isinstance(spec.site.pos, str):
-                raise HookError(
-                    f"{spec.name}: position {spec.site.pos!r} means nothing without prompts. "
-                    f"Give them: hooked(model, specs, prompts)."
-                )
-        unknown = torch.zeros(1, model.cfg.n_ctx, dtype=torch.long, device=models.device(model))
-        self._arm = planned(model, self._prompts or tokenize(model, unknown), specs)
-        self._positions = [s for s in specs if s.site.pos is not None or "knockout" in s.name]
-        self._interrupts = interruptible()
-        self._hooks = Hooks(model, [self._arm], self._interrupts)
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> Any:
-        try:
-            with self._interrupts:
-                first = self._model.blocks[0].register_forward_pre_hook(
-                    self._refuse_cache, with_kwargs=True
-                )
-                self._handles.append(first)
-                embed = self._model.embed.register_forward_pre_hook(self._note_tokens)
-                self._handles.append(embed)
-                self._hooks.add()
-        except BaseException:
-            self._remove()
-            raise
-        return self._model
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        raised: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._remove()
-        if kind is None:
-            self._hooks.check_all_fired()
-
-    def _remove(self) -> None:
-        with self._interrupts:
-            self._hooks.remove()
-            for handle in self._handles:
-                handle.remove()
-            self._handles.clear()
-
-    def _note_tokens(self, module: Any, args: tuple[Tensor]) -> None:
-        tokens = args[0]
-        if self._prompts is None:
-            self._arm.prompts = Prompts.from_ids(
-                tokens.tolist(), decode=decoder(self._model), device=tokens.device
-            )
-        elif not torch.equal(tokens, self._prompts.tokens):
-            raise HookError(
-                f"hooked(model, specs, prompts): the model was run on other tokens, "
-                f"{list(tokens.shape)}, than these prompts, {list(self._prompts.tokens.shape)}."
-            )
-
-    def _refuse_cache(self, module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        cache = kwargs.get("past_kv_cache_entry")
-        if cache is not None and cache.past_keys.shape[1] and self._positions:
-            raise HookError(
-                f"{self._positions[0].name}: with a key-value cache a step sees its own token "
-                f"alone, not positions of the sequence. generate(..., use_past_kv_cache=False)."
-            )
 
 
 @dataclass(frozen=True)
@@ -341,7 +257,8 @@ def _not_finite(model: Any, arm: Arm, reading: Tensor, metrics: Sequence[Metric]
 
     names = ", ".join(m.name for m in metrics)
     specs = " + ".join(s.name for s in arm.specs) or "no specs"
-    forward(model, [arm], reading, watch=watch)
+    anew = replace(arm, reads={s: v for s, v in arm.reads.items() if s.act == "tokens"})
+    forward(model, [anew], reading, watch=watch)
     where = f"It began at {first[0]}." if first else "Every activation is finite: see the metric."
     return HookError(f"{names} is not finite for {dict(arm.point)} ({specs}). {where}")
 

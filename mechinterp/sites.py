@@ -131,7 +131,7 @@ class Site:
 
     def _check_full_name(self) -> None:
         if "hook_" not in self.act:
-            names = difflib.get_close_matches(self.act, ACTS, 3, cutoff=0.4) or list(ACTS)
+            names = difflib.get_close_matches(self.act.lower(), ACTS, 3, cutoff=0.4) or list(ACTS)
             raise ValueError(
                 f"{self.act!r} is no activation. Did you mean {names[0]!r}? "
                 f"Close: {', '.join(names)}. A full hook name such as "

@@ -142,23 +142,44 @@ def _encode_chat(model: Any, messages: Messages) -> tuple[list[int], list[str]]:
         raise ValueError("this model has no chat template: give the prompt as text.")
     if not all(set(m) >= {"role", "content"} for m in messages):
         raise ValueError(f'{messages!r}: each message needs "role" and "content".')
-    rendered = tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=True
-    )
-    spans, cursor = [], 0
-    for message in messages:
-        content = message["content"].strip()
-        begin = rendered.find(content, cursor)
-        if not content or begin < 0:
-            raise ValueError(
-                f"the chat template does not show {message['content']!r} as written, so that its "
-                f"tokens cannot be told from the template's. Render it yourself and give text."
-            )
-        cursor = begin + len(content)
-        spans.append((begin, cursor))
+    rendered, spans = _rendered(tokenizer, messages)
     encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
     inside = [
         any(begin < stop and start < end for start, stop in spans)
         for begin, end in encoded["offset_mapping"]
     ]
     return list(encoded["input_ids"]), ["text" if i else "template" for i in inside]
+
+
+def _rendered(tokenizer: Any, messages: Messages) -> tuple[str, list[tuple[int, int]]]:
+    """What the template makes of the messages, and where each content stands in that.
+
+    Found by rendering marks in the contents' place: a content may also be a word of the template.
+    """
+
+    def render(contents: Sequence[str]) -> str:
+        filled = [{**m, "content": c} for m, c in zip(messages, contents, strict=True)]
+        return str(
+            tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=True)
+        )
+
+    contents = [m["content"] for m in messages]
+    rendered = render(contents)
+    marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
+    rest, cursor, spans = render(marks), 0, []
+    for content, mark in zip(contents, marks, strict=True):
+        before, _, rest = rest.partition(mark)
+        begin = cursor + len(before)
+        # Some templates strip the white space around a content.
+        shown = content if rendered.startswith(before + content, cursor) else content.strip()
+        if not content.strip() or not rendered.startswith(before + shown, cursor):
+            break
+        cursor = begin + len(shown)
+        spans.append((begin, cursor))
+    if len(spans) < len(contents) or rendered[cursor:] != rest:
+        content = contents[min(len(spans), len(contents) - 1)]
+        raise ValueError(
+            f"the chat template does not show {content!r} as written, so that its "
+            f"tokens cannot be told from the template's. Render it yourself and give text."
+        )
+    return rendered, spans

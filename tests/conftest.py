@@ -1,12 +1,17 @@
-"""Tiny models of four architectures, sizes all different, so that a swapped axis fails."""
+"""Tiny models of four architectures, sizes all different, so that a swapped axis fails.
 
+And `Snapshot`: all of a model that a run might leave changed.
+"""
+
+import signal
 import warnings
 
+import jaxtyping
 import pytest
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-from mechinterp import Prompts
+from mechinterp import HookError, Prompts
 
 torch.set_num_threads(1)
 
@@ -77,6 +82,57 @@ def tiny_model(architecture: str, *, switched_on: bool = False) -> HookedTransfo
     return model.eval().requires_grad_(False)
 
 
+class Snapshot:
+    """All of a model that a run might leave changed."""
+
+    def __init__(self, model):
+        self.model = model
+        self.tokens = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])
+        self.hooks = self.hooks_now()
+        self.flags = self.flags_now()
+        self.weights = {name: value.clone() for name, value in model.state_dict().items()}
+        self.handler = signal.getsignal(signal.SIGINT)
+        self.logits = self.logits_now()
+
+    def check(self):
+        """Fail if anything is not what it was, bit by bit."""
+        assert self.hooks_now() == self.hooks
+        assert signal.getsignal(signal.SIGINT) is self.handler
+        assert torch.is_grad_enabled()
+        assert self.flags_now() == self.flags
+        now = self.model.state_dict()
+        assert list(now) == list(self.weights)
+        assert all(torch.equal(now[name], weight) for name, weight in self.weights.items())
+        assert not any(weight.requires_grad for weight in self.model.parameters())
+        assert torch.equal(self.logits_now(), self.logits)
+
+    def hooks_now(self):
+        """Every hook of every module: torch's own registers, and the library's notes of them."""
+        return {
+            name: [
+                *module._forward_hooks.items(),
+                *module._forward_pre_hooks.items(),
+                *module._forward_hooks_with_kwargs.items(),
+                *module._backward_hooks.items(),
+                *map(id, getattr(module, "fwd_hooks", ())),
+                *map(id, getattr(module, "bwd_hooks", ())),
+            ]
+            for name, module in self.model.named_modules()
+        }
+
+    def flags_now(self):
+        return {name: repr(value) for name, value in vars(self.model.cfg).items()}
+
+    def logits_now(self):
+        with torch.no_grad():
+            return self.model(self.tokens)
+
+
+@pytest.fixture(scope="session")
+def snapshot():
+    return Snapshot
+
+
 @pytest.fixture(scope="session", params=ARCHITECTURES)
 def model(request):
     """Each of the four architectures."""
@@ -102,6 +158,30 @@ def grouped_model():
 @pytest.fixture(scope="session")
 def attention_only_model():
     return tiny_model("attention_only")
+
+
+def text_of(caught):
+    """The message as a user sees it, with the notes below it."""
+    return "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+
+
+def check_refusal(call, *pieces, kind=(HookError, ValueError)):
+    with pytest.raises(kind) as caught:
+        call()
+    for piece in pieces:
+        assert piece in text_of(caught), text_of(caught)
+
+
+@pytest.fixture(scope="session")
+def refuses():
+    """Fails unless a call raises, with all of these pieces in what it says."""
+    return check_refusal
+
+
+@pytest.fixture
+def as_users_call_it(monkeypatch):
+    """Without the checks of types that the tests switch on, which would come first."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

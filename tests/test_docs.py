@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import mechinterp
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -16,6 +18,18 @@ def test_blocks_run(page, tmp_path, monkeypatch):
     for block in re.finditer(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         line = page.read_text()[: block.start()].count("\n") + 1
         exec(compile("\n" * line + block[1], str(page), "exec"), names)
+
+
+def test_every_public_name_has_an_example():
+    shown = "".join(
+        block
+        for page in PAGES
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    )
+    for file in Path(mechinterp.__file__).parent.rglob("*.py"):
+        shown += "".join(re.findall(r"^ *>>> (.*)", file.read_text(), re.MULTILINE))
+    missing = [name for name in mechinterp.__all__ if not re.search(rf"\b{name}\b", shown)]
+    assert missing == []
 
 
 def test_links_lead_somewhere():

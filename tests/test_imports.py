@@ -21,7 +21,9 @@ ORDER = (
     "interrupts",
     "memory",
     "metrics",
+    "arms",
     "passes",
+    "context",
     "runner",
     "attribution",
     "report",
@@ -73,6 +75,17 @@ def test_every_public_name_is_there():
     for name in mechinterp.__all__:
         assert getattr(mechinterp, name) is not None
     assert set(mechinterp.__all__) <= set(dir(mechinterp))
+
+
+def test_type_checkers_see_the_same_names():
+    stub = (PACKAGE / "__init__.pyi").read_text()
+    seen = {
+        (alias.name, node.module)
+        for node in ast.walk(ast.parse(stub))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {(name, f"mechinterp.{home}") for name, home in mechinterp._HOME.items()}
 
 
 def heavy_modules_after(code):

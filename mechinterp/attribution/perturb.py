@@ -234,7 +234,9 @@ def _removal(model: Any, removal: str | Removal) -> tuple[Removal, str]:
 
 
 def _check_room(model: Any, prompts: Prompts, outputs: Any) -> None:
-    """Errors about the number of outputs, before a token is generated."""
+    """Errors about the outputs and the model, before a token is generated."""
+    if model.cfg.attention_dir != "causal":
+        raise ValueError("attribute needs a causal model: only there has an output its inputs.")
     n = outputs.n if isinstance(outputs, Last) else outputs
     if isinstance(n, int) and n < 1:
         raise ValueError(f"outputs={outputs!r}: ask for at least one.")
@@ -260,7 +262,7 @@ def _outputs(
     else:
         targets, generated = _continuation(model, outputs), 0
     sequence = _extended(prompts, targets[:-1])
-    check_length(model, _extended(prompts, targets))
+    check_length(model, sequence)
     rows = list(range(width - 1, width - 1 + len(targets)))
     return sequence, torch.tensor(targets, device=prompts.tokens.device), rows, generated
 

@@ -1,0 +1,180 @@
+"""A pass: what an arm is planned to do, and what a batch of arms gives."""
+
+import pytest
+import torch
+
+from mechinterp import (
+    HookError,
+    Site,
+    delete_token,
+    edit,
+    knockout,
+    load_model,
+    read,
+    replace_token,
+    run,
+    scale,
+    tokenize,
+    zero,
+)
+from mechinterp.arms import planned
+from mechinterp.passes import forward, greedy, residuals
+from mechinterp.sites import ACTS
+
+
+@pytest.mark.parametrize(
+    ("specs", "start", "through_logits"),
+    [
+        ((), 3, False),
+        (zero(Site("embed")), 0, False),
+        (zero(Site("z", 1)), 1, False),
+        (zero(Site("z", 2)) + zero(Site("resid_pre", 1)), 1, False),
+        (read(Site("resid_post", 2)), 2, False),
+        (delete_token(1) + zero(Site("z", 2)), 0, False),
+        (zero(Site("unembed_in")), 3, True),
+        (zero(Site("z", 1)) + scale(Site("logits"), 2.0), 1, True),
+        (read(Site("ln_final_scale")), 3, True),
+        (knockout(2, None, "end", 0), 2, False),
+        (zero(Site("blocks.1.hook_resid_pre")), 0, False),
+    ],
+)
+def test_where_an_arm_begins(absolute_model, ragged, specs, start, through_logits):
+    arm = planned(absolute_model, ragged, specs)
+    assert (arm.start, arm.through_logits) == (start, through_logits)
+    assert arm.alone == any(spec.site.act not in ACTS for spec in specs)
+
+
+def test_tokens_are_edited_before_anything_runs(absolute_model, ragged):
+    whole = Site("tokens")
+    specs = replace_token(0, 30) + read(whole) + delete_token("S2")
+    arm = planned(absolute_model, ragged, specs)
+    assert arm.prompts.lengths.tolist() == [6, 3, 5]
+    assert arm.prompts.tokens[:, 0].tolist() == [30, 30, 30]
+    assert arm.activations[whole][:, 0].tolist() == [30, 30, 30]
+    assert arm.activations[whole].shape == (3, 7)
+    assert arm.fired == {0, 1, 2}
+
+
+def test_an_edit_of_tokens_sees_its_prompts_and_what_was_read(absolute_model, ragged):
+    first = Site("tokens", pos=0)
+
+    def as_the_first(value, at):
+        assert at.prompts.tokens.tolist() == ragged.tokens.tolist()
+        return at.acts[first] + 1
+
+    specs = read(first) + edit(Site("tokens", pos="end"), as_the_first)
+    tokens = planned(absolute_model, ragged, specs).prompts.tokens
+    assert tokens[[0, 1, 2], [6, 3, 5]].tolist() == [4, 7, 9]
+
+
+def test_arms_share_a_batch_and_see_themselves_alone(absolute_model, ragged):
+    seen = []
+
+    def look(value, at):
+        seen.append((at.site, value.shape, at.prompts.lengths.tolist(), len(at.acts)))
+        return value + value.mean(0, keepdim=True)
+
+    specs = [
+        edit(Site("z", 0, 2), look),
+        read(Site("z", 0)) + edit(Site("z", 1, pos="end"), look),
+        edit(Site("pattern", 1, 3, "S2"), look),
+    ]
+    arms = [planned(absolute_model, ragged, s) for s in specs]
+    ends = torch.cat([arm.prompts.lengths[:, None] - 1 for arm in arms])
+    logits = forward(absolute_model, arms, ends).logits()
+    assert seen == [
+        (Site("z", 0, 2), (3, 7, 6), [7, 4, 6], 0),
+        (Site("pattern", 1, 3, "S2"), (3, 7), [7, 4, 6], 0),
+        (Site("z", 1, pos="end"), (3, 4, 6), [7, 4, 6], 1),
+    ]
+    for number, s in enumerate(specs):
+        alone = run(absolute_model, ragged, s).logits
+        torch.testing.assert_close(logits[3 * number : 3 * number + 3], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_pass_may_begin_at_a_layer(model, ragged):
+    arm = planned(model, ragged, zero(Site("attn_out", 2)))
+    ends = ragged.lengths[:, None] - 1
+    base = residuals(model, ragged, {1, 2})
+    assert set(base) == {1, 2}
+    whole = forward(model, [arm], ends).logits()
+    for layer, resid in base.items():
+        kept = run(model, ragged, read(Site("resid_pre", layer))).acts[Site("resid_pre", layer)]
+        assert torch.equal(resid, kept)
+        arm = planned(model, ragged, zero(Site("attn_out", 2)))
+        part = forward(model, [arm], ends, start=layer, resid=resid)
+        assert torch.equal(part.logits(), whole)
+    assert residuals(model, ragged, set()) == {}
+
+
+def test_a_few_logits_are_those_of_all(model, ragged):
+    for specs in ((), zero(Site("unembed_in", pos=0))):
+        reading = torch.stack([ragged.lengths - 1, torch.tensor([0, 1, 2])], 1)
+        output = forward(model, [planned(model, ragged, specs)], reading)
+        tokens = torch.tensor([[0, 5], [7, 7], [30, 2]])
+        few = output.logits_of(tokens, [1])
+        assert few.shape == (3, 1, 2)
+        both = output.logits_of(tokens, [0, 1])
+        for row in range(3):
+            expected = output.logits()[row][:, tokens[row]]
+            torch.testing.assert_close(both[row], expected, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(few[row], expected[1:], atol=1e-5, rtol=1e-5)
+
+
+def test_a_watcher_sees_every_activation_as_the_specs_leave_it(absolute_model, ragged):
+    seen = {}
+    arm = planned(absolute_model, ragged, zero(Site("z", 1)))
+    forward(absolute_model, [arm], ragged.lengths[:, None] - 1, watch=seen.__setitem__)
+    assert not seen["blocks.1.attn.hook_z"].any()
+    assert seen["blocks.0.attn.hook_z"].any()
+    assert {"hook_embed", "unembed.hook_out", "blocks.2.hook_resid_post"} <= set(seen)
+
+
+def test_a_point_that_runs_more_than_once(switched_on_model, ragged):
+    if switched_on_model.cfg.normalization_type is None:
+        return
+    # With split inputs the norm runs for the queries, the keys and the values.
+    times = []
+    norm = Site("blocks.1.ln1.hook_normalized")
+    run(switched_on_model, ragged, edit(norm, lambda value, at: times.append(1) or value))
+    assert len(times) == 3
+    if switched_on_model.cfg.n_key_value_heads is None:  # the same value each time: no question
+        done = run(switched_on_model, ragged, read(norm))
+        assert done.acts[norm].shape[2] == switched_on_model.cfg.n_heads
+    halved = scale(Site("k_input", 1, 0), 0.5)
+    with pytest.raises(HookError, match="ran more than once, with different values"):
+        run(switched_on_model, ragged, halved + read(norm))
+
+
+def test_greedy_continues_as_the_whole_passes_would(model):
+    for start in ([3, 1, 4], [7]):
+        ids = list(start)
+        made = greedy(model, tokenize(model, torch.tensor(ids)), 6)
+        for token in made:
+            assert token == int(model(torch.tensor([ids]))[0, -1].argmax())
+            ids.append(token)
+        assert len(made) == 6
+    assert greedy(model, tokenize(model, torch.tensor([3])), 0) == []
+
+
+def test_greedy_with_somebody_elses_hooks(absolute_model):
+    prompts = tokenize(absolute_model, torch.tensor([3, 1, 4]))
+    last = absolute_model.blocks[2].hook_resid_post
+    handle = last.register_forward_hook(lambda module, args, value: value.flip(-1))
+    try:
+        made, ids = greedy(absolute_model, prompts, 5), [3, 1, 4]
+        for token in made:
+            assert token == int(absolute_model(torch.tensor([ids]))[0, -1].argmax())
+            ids.append(token)
+    finally:
+        handle.remove()
+    assert made != greedy(absolute_model, prompts, 5)
+
+
+def test_greedy_ends_at_the_end_token():
+    model = load_model("toy:trigger")
+    prompts = tokenize(model, "please bring the sesame")
+    free = greedy(model, prompts, 4)
+    assert len(free) == 4
+    model.tokenizer.eos_token = model.tokenizer.convert_ids_to_tokens(free[1])
+    assert greedy(model, prompts, 4) == free[: free.index(free[1]) + 1]
