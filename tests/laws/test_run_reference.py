@@ -174,6 +174,23 @@ def test_what_is_read_is_what_the_library_has(switched_on_model):
                         close(value, kept[part_of(act, head, number, neuron)])
 
 
+def test_what_is_read_stays_when_a_later_edit_writes_in_place(model):
+    def twice(value, at):
+        return value.mul_(2)
+
+    kept = acts_by_hand(model, ROWS[0])
+    for act, kind in ACTS.items():
+        site = Site(act, 1 if kind.per_layer else None)
+        if site.hook in kept:
+            found = run(model, torch.tensor(ROWS[0]), read(site) + edit(site, twice))
+
+            def hook(value, hook):
+                return value * 2
+
+            close(found.acts[site][0], kept[site.hook])
+            close(found.logits[0, 0], by_hand(model, ROWS[0], [(site.hook, hook)])[-1])
+
+
 @pytest.mark.parametrize("head", [None, 1])
 @pytest.mark.parametrize("query", [None, "end", 3])
 @pytest.mark.parametrize("key", [0, 2, "S2"])

@@ -10,6 +10,8 @@ import pytest
 import xarray as xr
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from mechinterp.attribution.expect import Comparison, Ranked
+
 NAN = float("nan")
 CHROMIUM_ARGS = [
     "--headless",
@@ -46,30 +48,6 @@ HOSTILE = (
     "\U0001f41d\ufffd",
     "\u2028\x00\ud800",
 )
-
-
-@dataclass(frozen=True)
-class Ranked:
-    input: int
-    token: str
-    rank: int
-    score: float
-    share: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    output: int | None
-    output_token: str
-    verdict: str
-    reason: str
-    expected: tuple[Ranked, ...]
-    unexpected_above: tuple[Ranked, ...]
-    k: int
-    precision_at_k: float
-    average_precision: float
-    share_of_mass: float
-    p_value: float
 
 
 @dataclass
