@@ -370,6 +370,8 @@ def test_somebody_elses_hooks_are_noticed(absolute_model):
 
 
 def test_bytes_of_a_row_grow_with_what_it_holds(absolute_model):
-    bytes_of = lambda width, n: models.row_bytes(absolute_model, width, n)  # noqa: E731
+    def bytes_of(width, n):
+        return models.row_bytes(absolute_model, width, n)
+
     largest = 7 * 28 * 4  # one activation of the MLP
     assert largest < bytes_of(7, 1) < bytes_of(8, 1) < bytes_of(8, 2)

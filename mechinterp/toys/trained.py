@@ -43,7 +43,8 @@ def induction_trained() -> Toy:
     so rounded.
     """
     with safe_open(WEIGHTS, framework="pt") as stored:
-        weights = {name: stored.get_tensor(name).to(torch.float32) for name in stored.keys()}  # noqa: SIM118
+        names = list(stored.keys())  # not a dict: it cannot be iterated itself
+        weights = {name: stored.get_tensor(name).to(torch.float32) for name in names}
         figures = json.loads(stored.metadata()["figures"])
     truth = Truth(
         claim=(

@@ -149,7 +149,10 @@ def test_axes_that_are_others_on_this_model(ragged, switched_on_model, refuses):
 )
 def test_an_edit_that_gives_what_does_not_fit(absolute_model, ragged, fn, pieces, refuses):
     wrong = edit(Z, fn, name="mine")
-    call = lambda: run(absolute_model, ragged, wrong)  # noqa: E731
+
+    def call():
+        return run(absolute_model, ragged, wrong)
+
     refuses(call, "mine L1.z", *pieces, kind=(HookError, RuntimeError, TypeError))
 
 
