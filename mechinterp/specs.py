@@ -102,7 +102,8 @@ def mean(site: Site, acts: Activations) -> Specs:
     average = flat.mean(0)
 
     def average_everywhere(old: Tensor, at: At) -> Tensor:
-        return _fitted(average.expand(old.shape[1:]), old, name)
+        fits = old.shape[old.ndim - average.ndim :] == average.shape
+        return average.expand_as(old) if fits else _fitted(average, old, name)
 
     return (HookSpec(site, average_everywhere, name),)
 

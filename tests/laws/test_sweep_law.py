@@ -177,9 +177,10 @@ def arms(draw, world):
 
 
 def runs(world, specs):
-    """False if a deleted token took away what another spec needs: a position, or the width."""
+    """False if something is read twice, or a deleted token takes away what another spec needs."""
+    reads = [spec.site for spec in specs if spec.edit is None]
     if not any(spec.name.startswith("delete") for spec in specs):
-        return True
+        return len(set(reads)) == len(reads)
     try:
         return bool(kept(world, specs).logits.isfinite().all())
     except (HookError, ValueError):
