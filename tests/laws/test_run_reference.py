@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechinterp import (
+    HookError,
     Prompts,
     Site,
     add,
@@ -298,6 +299,13 @@ def test_mean_is_over_the_tokens_that_are_there(model):
                 return value
 
             close(found.logits[row, 0], by_hand(model, ids, [("blocks.1.hook_attn_out", hook)])[-1])
+
+
+def test_a_mean_that_does_not_fit_names_the_spec(absolute_model):
+    prompts, site = Prompts.from_ids(ROWS), Site("attn_scores", 1, 0, 1)
+    acts = run(absolute_model, prompts, read(site)).acts
+    with pytest.raises(HookError, match=r"mean L1H0\.attn_scores@1: the source has shape"):
+        run(absolute_model, prompts, mean(site, acts) + delete_token("end"))
 
 
 def test_resample_is_a_patch_from_drawn_prompts(model):
