@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import mechinterp
@@ -39,9 +40,7 @@ def imports_of(file):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file.name}: a relative import hides the order"
-            yield node.module
-            if node.module == "mechinterp":
-                yield from (f"mechinterp.{alias.name}" for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def files():
@@ -50,6 +49,11 @@ def files():
 
 def part(file):
     return file.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def module(file):
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
 
 
 def test_every_file_has_its_place():
@@ -62,6 +66,15 @@ def test_a_file_imports_only_from_above_it():
         for name in imports_of(file):
             if name.startswith("mechinterp."):
                 assert name.split(".")[1] in above, f"{file.relative_to(PACKAGE)} imports {name}"
+
+
+def test_no_files_import_each_other():
+    modules = {module(file): file for file in files()}
+    needs = {
+        name: {n if n in modules else n.rpartition(".")[0] for n in imports_of(file)}
+        for name, file in modules.items()
+    }
+    TopologicalSorter(needs).prepare()
 
 
 def test_one_file_alone_knows_the_library():
@@ -89,7 +102,8 @@ def test_type_checkers_see_the_same_names():
 
 
 def heavy_modules_after(code):
-    report = "import sys; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    heavy = ("torch", "transformers", "transformer_lens")
+    report = f"import sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True
     )
