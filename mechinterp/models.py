@@ -272,12 +272,16 @@ def fired_points(model: HookedTransformer) -> set[str]:
 
 def embedded(
     model: HookedTransformer, tokens: Int[Tensor, "row pos"], first: int = 0
-) -> Float[Tensor, "row pos d_model"]:
-    """The residual stream before layer 0, of tokens that stand at positions from `first` on."""
+) -> tuple[Float[Tensor, "row pos d_model"], Float[Tensor, "row pos d_model"] | None]:
+    """The residual stream before layer 0, of tokens that stand at positions from `first` on.
+
+    Beside it, in a shortformer, the position embeddings: there each layer's queries and keys read
+    them, and the residual stream does not hold them. Elsewhere None.
+    """
     if model.cfg.use_hook_tokens:
         tokens = model.hook_tokens(tokens)
     embed = model.hook_embed(model.embed(tokens))
-    return model.get_residual(embed, first, tokens=tokens, return_shortformer_pos_embed=False)
+    return model.get_residual(embed, first, tokens=tokens)
 
 
 def mean_embedding(model: HookedTransformer) -> Float[Tensor, " d_model"]:
@@ -296,12 +300,18 @@ def block(
     model: HookedTransformer,
     layer: int,
     resid: Float[Tensor, "row pos d_model"],
+    positions: Float[Tensor, "row pos d_model"] | None = None,
     cache: TransformerLensKeyValueCache | None = None,
 ) -> Float[Tensor, "row pos d_model"]:
-    """The residual stream after a layer; with a cache, of positions after those in the cache."""
+    """The residual stream after a layer; with a cache, of positions after those in the cache.
+
+    `positions`: what `embedded` gave beside the residual stream.
+    """
     here = model.blocks[layer]
     entry = None if cache is None else cache[layer]
-    return here(resid.to(here.attn.W_O.device), past_kv_cache_entry=entry)
+    place = here.attn.W_O.device
+    positions = None if positions is None else positions.to(place)
+    return here(resid.to(place), shortformer_pos_embed=positions, past_kv_cache_entry=entry)
 
 
 def normalized(

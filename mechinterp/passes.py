@@ -144,11 +144,13 @@ def forward(
     with interrupts, torch.no_grad():
         try:
             hooks.add(watch)
+            positions = None  # only models that cannot resume have them beside the residual
             if resid is None:
-                resid = models.embedded(model, torch.cat([a.prompts.tokens for a in arms]))
+                tokens = torch.cat([a.prompts.tokens for a in arms])
+                resid, positions = models.embedded(model, tokens)
             for layer in range(start, model.cfg.n_layers):
                 interrupts.check()
-                resid = models.block(model, layer, resid)
+                resid = models.block(model, layer, resid, positions)
             rows = torch.arange(len(reading), device=reading.device)[:, None]
             if not full:
                 output = Output(model, models.normalized(model, resid[rows, reading]))
@@ -165,11 +167,13 @@ def forward(
 def residuals(
     model: Any, prompts: Prompts, layers: set[int]
 ) -> dict[int, Float[Tensor, "prompt pos d_model"]]:
-    """The residual stream of the unchanged model before each of some layers."""
+    """The residual stream of the unchanged model, which can resume, before each of some layers."""
     kept: dict[int, Tensor] = {}
+    if not layers:
+        return kept
     with interruptible() as interrupts, torch.no_grad():
-        resid = models.embedded(model, prompts.tokens)
-        for layer in range(max(layers, default=-1) + 1):
+        resid, _ = models.embedded(model, prompts.tokens)
+        for layer in range(max(layers) + 1):
             interrupts.check()
             if layer in layers:
                 kept[layer] = resid
@@ -192,10 +196,10 @@ def greedy(model: Any, prompts: Prompts, n: int) -> list[int]:
     with interruptible() as interrupts, torch.no_grad():
         while len(made) < n and (not made or made[-1] != end):
             first = ids.shape[1] - 1 if cached and made else 0
-            resid = models.embedded(model, ids[:, first:], first)
+            resid, positions = models.embedded(model, ids[:, first:], first)
             for layer in range(model.cfg.n_layers):
                 interrupts.check()
-                resid = models.block(model, layer, resid, cache)
+                resid = models.block(model, layer, resid, positions, cache)
             last = models.unembedded(model, models.normalized(model, resid[:, -1:]))
             made.append(int(last[0, 0].argmax()))
             ids = torch.cat([ids, ids.new_tensor([made[-1:]])], 1)

@@ -308,7 +308,7 @@ def test_a_switch_that_the_library_cannot_run():
 
 def test_the_parts_together_are_the_model(model):
     expected = model(TOKENS)
-    resid = models.embedded(model, TOKENS)
+    resid = models.embedded(model, TOKENS)[0]
     for layer in range(model.cfg.n_layers):
         site = Site("resid_pre", layer)
         assert torch.equal(resid, run(model, TOKENS, read(site)).acts[site])
@@ -339,16 +339,16 @@ def test_a_cap_on_the_logits(absolute_model):
 
 
 def test_cached_keys_and_values(model):
-    whole = models.embedded(model, TOKENS)
+    whole = models.embedded(model, TOKENS)[0]
     cache = models.key_value_cache(model, 2)
-    begin = models.embedded(model, TOKENS[:, :3])
-    rest = models.embedded(model, TOKENS[:, 3:], 3)
+    begin = models.embedded(model, TOKENS[:, :3])[0]
+    rest = models.embedded(model, TOKENS[:, 3:], 3)[0]
     for layer in range(model.cfg.n_layers):
         whole = models.block(model, layer, whole)
-        begin = models.block(model, layer, begin, cache)
+        begin = models.block(model, layer, begin, cache=cache)
     close(begin, whole[:, :3])
     for layer in range(model.cfg.n_layers):
-        rest = models.block(model, layer, rest, cache)
+        rest = models.block(model, layer, rest, cache=cache)
     close(rest, whole[:, 3:])
 
 

@@ -1,19 +1,25 @@
 """A pass: what an arm is planned to do, and what a batch of arms gives."""
 
+import warnings
+
 import pytest
 import torch
+from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from mechinterp import (
     HookError,
+    Prompts,
     Site,
     delete_token,
     edit,
     knockout,
     load_model,
+    log_prob,
     read,
     replace_token,
     run,
     scale,
+    sweep,
     tokenize,
     zero,
 )
@@ -178,3 +184,36 @@ def test_greedy_ends_at_the_end_token():
     assert len(free) == 4
     model.tokenizer.eos_token = model.tokenizer.convert_ids_to_tokens(free[1])
     assert greedy(model, prompts, 4) == free[: free.index(free[1]) + 1]
+
+
+def test_positions_that_every_layer_reads_reach_every_layer():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        cfg = HookedTransformerConfig(
+            n_layers=2,
+            d_model=20,
+            d_head=5,
+            n_heads=3,
+            d_vocab=31,
+            n_ctx=16,
+            attn_only=True,
+            normalization_type="LN",
+            positional_embedding_type="shortformer",
+            device="cpu",
+        )
+        model = HookedTransformer(cfg)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    model.requires_grad_(False)
+    prompts = Prompts.from_ids([[3, 1, 4, 1, 5]])
+    expected = model(prompts.tokens)[0, -1]
+    assert (run(model, prompts).logits[0, 0] - expected).abs().max() < 1e-5
+    zeroed = run(model, prompts, zero(Site("z", 1, head=1))).logits[0, 0]
+    swept = sweep(model, prompts, {"head": [1]}, lambda head: zero(Site("z", 1, head)), log_prob(7))
+    assert abs(swept.item() - float(zeroed.log_softmax(-1)[7])) < 1e-5
+    made = prompts.tokens
+    for _ in range(4):
+        made = torch.cat([made, model(made)[:, -1:].argmax(-1)], 1)
+    assert greedy(model, prompts, 4) == made[0, 5:].tolist()
