@@ -125,11 +125,12 @@ def forward(
     start: int = 0,
     resid: Float[Tensor, "row pos d_model"] | None = None,
     watch: Callable[[str, Tensor], None] | None = None,
+    differentiable: bool = False,
 ) -> Output:
     """One pass of all arms, read at the positions `reading` of each row.
 
     `start` and `resid`: the layer to begin at and the residual stream before it. All arms have
-    prompts of one width.
+    prompts of one width. `differentiable`: keep the graph, for gradients at what edits return.
 
     Raises:
         HookError: if a spec goes wrong, or did not run.
@@ -141,7 +142,7 @@ def forward(
     full = full or models.has_foreign_hooks(model)
     interrupts = interruptible()
     hooks = Hooks(model, arms, interrupts)
-    with interrupts, torch.no_grad():
+    with interrupts, torch.set_grad_enabled(differentiable):
         try:
             hooks.add(watch)
             positions = None  # only models that cannot resume have them beside the residual
