@@ -15,12 +15,17 @@ from mechinterp.metrics import logit as logit
 from mechinterp.metrics import logit_diff as logit_diff
 from mechinterp.metrics import prob as prob
 from mechinterp.models import load_model as load_model
+from mechinterp.parts import read_sweep as read_sweep
+from mechinterp.progress import progress_bar as progress_bar
 from mechinterp.prompts import Pair as Pair
 from mechinterp.prompts import Prompts as Prompts
 from mechinterp.runner import Run as Run
 from mechinterp.runner import run as run
-from mechinterp.runner import sweep as sweep
-from mechinterp.runner import sweep_each as sweep_each
+from mechinterp.screening import atp_star as atp_star
+from mechinterp.screening import attribution_patching as attribution_patching
+from mechinterp.screening import integrated_patching as integrated_patching
+from mechinterp.screening import qk_fixed_patching as qk_fixed_patching
+from mechinterp.screening import top_k as top_k
 from mechinterp.sites import HookError as HookError
 from mechinterp.sites import Site as Site
 from mechinterp.specs import At as At
@@ -38,6 +43,10 @@ from mechinterp.specs import replace_token as replace_token
 from mechinterp.specs import resample as resample
 from mechinterp.specs import scale as scale
 from mechinterp.specs import zero as zero
+from mechinterp.sweeps import plan as plan
+from mechinterp.sweeps import sweep as sweep
+from mechinterp.sweeps import sweep_each as sweep_each
+from mechinterp.tasks import task as task
 from mechinterp.tokenization import token_id as token_id
 from mechinterp.tokenization import tokenize as tokenize
 

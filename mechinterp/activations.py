@@ -7,7 +7,7 @@ activations answer for `Site("z", 3, head=1, pos="end")` too.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from mechinterp.prompts import Prompts
@@ -18,23 +18,38 @@ from mechinterp.sites import HookError, Site, narrow_index
 class Activations(Mapping[Site, Tensor]):
     """The values read at sites, and the prompts as the model saw them.
 
+    `first`: the position at which whole pos axes begin; not 0 where a pass goes on from a cache.
+
     Raises:
         HookError: when asked for a site that no read covers, naming those that were read.
     """
 
     kept: Mapping[Site, Tensor]
     prompts: Prompts
+    first: int = 0
 
     def __getitem__(self, site: Site) -> Shaped[Tensor, "prompt ..."]:
         if site in self.kept:
             return self.kept[site]
         for have, value in self.kept.items():
             if _covers(have, site):
-                at = None if site.pos is None else self.prompts.positions(site.pos)
-                return value[narrow_index(have, site, at)]
+                return value[narrow_index(have, site, self._positions(have, site))]
         read = ", ".join(map(str, list(self.kept)[:8])) or "nothing"
         more = " ..." if len(self.kept) > 8 else ""
         raise HookError(f"{site} was not read. Read: {read}{more}. Add read({site!r}) to that run.")
+
+    def _positions(self, have: Site, want: Site) -> Int[Tensor, " prompt"] | None:
+        if want.pos is None:
+            return None
+        at = self.prompts.positions(want.pos)
+        if have.pos is not None or have.act == "rot_k":  # all keys are turned, also cached ones
+            return at
+        if bool((at < self.first).any()):
+            raise HookError(
+                f"{want} is not in what this pass read of {have}, from position {self.first} on: "
+                f"an earlier one saw it. Add read({want!r}) to the specs."
+            )
+        return at - self.first
 
     def __contains__(self, site: object) -> bool:
         return isinstance(site, Site) and any(_covers(have, site) for have in self.kept)

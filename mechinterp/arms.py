@@ -28,18 +28,21 @@ from mechinterp.tokenization import check_length
 class Arm:
     """Specs on prompts, checked, and what they read while a pass runs.
 
-    `start`: the first layer that the specs touch. `through_logits`: some spec touches what comes
-    after the last layer. `alone`: a spec sees an activation whose axes are not known, so that no
-    other arm may share the batch.
+    `start` and `stop`: the first and the last layer that the specs touch; the number of layers
+    stands for what comes after the last. `begin`: the first position that they touch. `alone`: a
+    spec sees an activation whose axes are not known, so that no other arm may share the batch.
+    `first`: the position at which the rows of the pass begin.
     """
 
     prompts: Prompts
     specs: Specs
     start: int
-    through_logits: bool
+    stop: int
+    begin: int
     alone: bool
     point: Mapping[str, Any] = field(default_factory=dict)
     rows: slice = field(default_factory=lambda: slice(None))
+    first: int = 0
     reads: dict[Site, Tensor] = field(default_factory=dict)
     fired: set[int] = field(default_factory=set)
 
@@ -74,7 +77,10 @@ class Arm:
                 f"{spec.name}: {site.hook} has {rows.ndim} axes {list(rows.shape)} on this model, "
                 f"not {' '.join(site.axes)}. Use its full hook name, Site({site.hook!r})."
             )
-        return narrow_index(site.whole(), site, _positions(self.prompts, spec))
+        positions = _positions(self.prompts, spec)
+        if positions is not None and site.act != "rot_k":  # keys are turned with the cached ones
+            positions = positions - self.first
+        return narrow_index(site.whole(), site, positions)
 
 
 def planned(
@@ -94,15 +100,18 @@ def planned(
         if spec.edit is None and seen.count(spec.site) > 1:
             raise HookError(f"{spec.name}: read twice in one run. Read it once.")
     edited, fired = _edit_tokens(model, prompts, specs, reads)
+    touched = [] if edited is prompts else [_first_change(prompts, edited)]
     for spec in specs:
         if spec.site.act != "tokens":
-            _positions(edited, spec)
+            positions = _positions(edited, spec)
+            touched.append(0 if positions is None else int(positions.min()))
     layers = [first_layer(model, s.site) for s in specs]
     return Arm(
         edited,
         specs,
         start=min(layers, default=model.cfg.n_layers),
-        through_logits=max(layers, default=0) == model.cfg.n_layers,
+        stop=max(layers, default=-1),
+        begin=min(touched, default=edited.width - 1),
         alone=any(s.site.axes is None for s in specs),
         point=point or {},
         reads=reads,
@@ -156,6 +165,13 @@ def _edit_tokens(
     except ValueError as error:
         names = " + ".join(spec.name for spec in on_tokens.values())
         raise HookError(f"{names}: {error}") from None
+
+
+def _first_change(given: Prompts, edited: Prompts) -> int:
+    """The first position at which a token is another one than before, in any prompt."""
+    width = edited.width
+    other = (given.tokens[:, :width] != edited.tokens) & edited.mask
+    return int(other.any(0).nonzero()[0]) if bool(other.any()) else width - 1
 
 
 def _edited(spec: HookSpec, seen: Tensor, at: At) -> Shaped[Tensor, "prompt ..."]:

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens import loading_from_pretrained as conversion
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 from transformer_lens.utilities.activation_functions import apply_softcap, softcap_enabled
+from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 from transformer_lens.weight_processing import ProcessWeights
 
 from mechinterp.checkpoints import CheckpointError, from_directory, from_hub, smollm2_directory
@@ -237,7 +239,7 @@ def size(model: HookedTransformer) -> str:
 def processing(model: HookedTransformer) -> str:
     """How the weights were processed, read off the model itself."""
     folded = str(model.cfg.normalization_type).endswith("Pre")
-    unembedding = model.W_U.detach()
+    unembedding = model.W_U.detach()[:16]  # some rows tell: each is centred by itself
     spread = float(unembedding.mean(-1).abs().max() / unembedding.abs().max().clamp(min=1e-30))
     norms = "norms folded" if folded else f"norm {model.cfg.normalization_type} not folded"
     return f"{norms}, unembedding {'centred' if spread < 1e-5 else 'not centred'}"
@@ -291,6 +293,28 @@ def mean_embedding(model: HookedTransformer) -> Float[Tensor, " d_model"]:
         return model.embed(every[None])[0].mean(0)
 
 
+def keys_and_values(
+    model: HookedTransformer,
+    layer: int,
+    resid: Float[Tensor, "row pos d_model"],
+    before: TransformerLensKeyValueCacheEntry | None = None,
+) -> TransformerLensKeyValueCacheEntry:
+    """The keys and values of a layer alone, after those before them, without its queries."""
+    here = model.blocks[layer]
+    normed = here.ln1(resid)
+    _, keys, values = here.attn.calculate_qkv_matrices(normed[:, :0], normed, normed)
+    if before is not None:
+        keys, values = before.append(keys, values)
+    return cache_entry(keys, values)
+
+
+def cache_entry(
+    keys: Float[Tensor, "row pos head d_head"], values: Float[Tensor, "row pos head d_head"]
+) -> TransformerLensKeyValueCacheEntry:
+    """Keys and values of positions before those that a `block` is given; it adds none to them."""
+    return TransformerLensKeyValueCacheEntry(keys, values, frozen=True)
+
+
 def key_value_cache(model: HookedTransformer, n_rows: int) -> TransformerLensKeyValueCache:
     """An empty cache of keys and values; `block` adds to it."""
     return TransformerLensKeyValueCache.init_cache(model.cfg, device(model), n_rows)
@@ -301,14 +325,13 @@ def block(
     layer: int,
     resid: Float[Tensor, "row pos d_model"],
     positions: Float[Tensor, "row pos d_model"] | None = None,
-    cache: TransformerLensKeyValueCache | None = None,
+    entry: TransformerLensKeyValueCacheEntry | None = None,
 ) -> Float[Tensor, "row pos d_model"]:
-    """The residual stream after a layer; with a cache, of positions after those in the cache.
+    """The residual stream after a layer; with a cache entry, of positions after those in it.
 
     `positions`: what `embedded` gave beside the residual stream.
     """
     here = model.blocks[layer]
-    entry = None if cache is None else cache[layer]
     place = here.attn.W_O.device
     positions = None if positions is None else positions.to(place)
     return here(resid.to(place), shortformer_pos_embed=positions, past_kv_cache_entry=entry)
@@ -333,17 +356,43 @@ def device(model: HookedTransformer) -> torch.device:
     return model.W_E.device
 
 
-def row_bytes(model: HookedTransformer, width: int, n_read: int) -> int:
-    """Bytes that one row of a batch takes at most while it passes: a bound from shapes alone."""
-    cfg = model.cfg
-    links = 4 * cfg.n_heads * width
-    per_pos = 8 * cfg.d_model + 6 * cfg.n_heads * cfg.d_head + max(4 * (cfg.d_mlp or 0), links)
-    return int((width * per_pos + 3 * n_read * cfg.d_vocab_out) * cfg.dtype.itemsize)
-
-
 def can_resume(model: HookedTransformer) -> bool:
     """True if every layer reads the residual stream alone, so that a pass may start at any."""
     return model.cfg.positional_embedding_type != "shortformer"
+
+
+def may_begin_late(model: HookedTransformer) -> bool:
+    """True if a pass may go on from cached keys and values: causal, no window, inputs not split."""
+    cfg = model.cfg
+    split = cfg.use_split_qkv_input or cfg.use_attn_in
+    return cfg.attention_dir == "causal" and not cfg.use_local_attn and not split
+
+
+def output_weights(model: HookedTransformer, layer: int) -> Float[Tensor, "head d_head d_model"]:
+    """W_O of a layer: what a head writes into the residual stream is its `z` times its part."""
+    return model.blocks[layer].attn.W_O.detach()
+
+
+def heads_pass_a_norm(model: HookedTransformer) -> bool:
+    """True if attention's output is normed before it is added to the residual stream."""
+    after = bool(model.cfg.use_normalization_before_and_after)
+    return after or model.cfg.original_architecture in POST_NORM_ARCHITECTURES
+
+
+def switches(model: HookedTransformer) -> str:
+    """The configuration as text: what was found out about a model holds while it is the same."""
+    return repr(sorted(vars(model.cfg).items(), key=str))
+
+
+def layer_without_data(model: HookedTransformer) -> Any:
+    """A copy of the first layer whose tensors have shapes alone (torch's meta device)."""
+    layer = model.blocks[0]
+    bare = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in layer.parameters()}
+    copied = copy.deepcopy(layer, bare | {id(b): b.to("meta") for b in layer.buffers()})
+    for module in copied.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    return copied
 
 
 def has_foreign_hooks(model: HookedTransformer) -> bool:

@@ -13,9 +13,10 @@ and hooks are put on one.
 torch.Size([1, 1])
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -117,41 +118,80 @@ class Output:
         return models.unembedded(self.model, self.normalized[:, list(k)], tokens)
 
 
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The unchanged run: what passes that begin at a later layer or position go on from.
+
+    `resid`: layer -> the residual stream before it. `entries`: layer -> its keys and values.
+    """
+
+    resid: Mapping[int, Float[Tensor, "prompt pos d_model"]] = field(default_factory=dict)
+    entries: Mapping[int, Any] = field(default_factory=dict)
+
+    def rows(self, layer: int, n_arms: int, first: int) -> Float[Tensor, "row pos d_model"]:
+        """The residual stream from a position on, once for each arm."""
+        return self.resid[layer][:, first:].repeat(n_arms, 1, 1)
+
+    def entry(self, layer: int, n_arms: int, first: int) -> Any:
+        """Keys and values of the positions before `first`, for each arm; None if there are none."""
+        if first == 0:
+            return None
+        keys, values = self.entries[layer].past_keys, self.entries[layer].past_values
+        return models.cache_entry(*(_repeated(x[:, :first], n_arms) for x in (keys, values)))
+
+
+def _repeated(one: Tensor, n: int) -> Tensor:
+    """One block of rows below another; a single row is not copied."""
+    return one.expand(n, *one.shape[1:]) if len(one) == 1 else one.repeat(n, *[1] * (one.ndim - 1))
+
+
 def forward(
     model: Any,
     arms: Sequence[Arm],
     reading: Int[Tensor, "row k"],
     *,
-    start: int = 0,
-    resid: Float[Tensor, "row pos d_model"] | None = None,
+    base: Base | None = None,
+    starts: Sequence[int] | None = None,
+    first: int = 0,
+    last_queries: bool = False,
+    whole_logits: bool = False,
     watch: Callable[[str, Tensor], None] | None = None,
     differentiable: bool = False,
 ) -> Output:
     """One pass of all arms, read at the positions `reading` of each row.
 
-    `start` and `resid`: the layer to begin at and the residual stream before it. All arms have
-    prompts of one width. `differentiable`: keep the graph, for gradients at what edits return.
+    All arms have prompts of one width. `starts`: the layer at which each arm joins the batch, from
+    the residual stream of `base`; in rising order (default: all at the embedding). `first`: the
+    position from which on they are computed, with the keys and values of `base` before it.
+    `last_queries`: in the last layer, which no spec touches then, only from the first position that
+    is read. `whole_logits`: by the library's own unembedding, at every position.
+    `differentiable`: keep the graph, for gradients at what edits return.
 
     Raises:
         HookError: if a spec goes wrong, or did not run.
     """
-    n_prompts = len(arms[0].prompts)
+    base, starts = base or Base(), starts or [0] * len(arms)
+    n_prompts, n_layers = len(arms[0].prompts), model.cfg.n_layers
     for place, arm in enumerate(arms):
-        arm.rows = slice(place * n_prompts, (place + 1) * n_prompts)
-    full = watch is not None or any(a.through_logits for a in arms)
+        arm.rows, arm.first = slice(place * n_prompts, (place + 1) * n_prompts), first
+    full = whole_logits or watch is not None or any(a.stop == n_layers for a in arms)
     full = full or models.has_foreign_hooks(model)
     interrupts = interruptible()
     hooks = Hooks(model, arms, interrupts)
     with interrupts, torch.set_grad_enabled(differentiable):
         try:
             hooks.add(watch)
-            positions = None  # only models that cannot resume have them beside the residual
-            if resid is None:
-                tokens = torch.cat([a.prompts.tokens for a in arms])
-                resid, positions = models.embedded(model, tokens)
-            for layer in range(start, model.cfg.n_layers):
+            resid, positions = _embedded(model, arms[: starts.count(0)], first)
+            for layer in range(min(starts), n_layers):
                 interrupts.check()
-                resid = models.block(model, layer, resid, positions)
+                resid = _joined(resid, base, layer, starts.count(layer) if layer else 0, first)
+                entry = base.entry(layer, len(resid) // n_prompts, first)
+                if last_queries and layer == n_layers - 1 and (skip := int(reading.min()) - first):
+                    entry = models.keys_and_values(model, layer, resid[:, :skip], entry)
+                    resid, first = resid[:, skip:], first + skip
+                resid = models.block(model, layer, resid, positions, entry)
+            resid = _joined(resid, base, n_layers, starts.count(n_layers), first)
+            reading = reading - first
             rows = torch.arange(len(reading), device=reading.device)[:, None]
             if not full:
                 output = Output(model, models.normalized(model, resid[rows, reading]))
@@ -165,22 +205,80 @@ def forward(
     return output
 
 
-def residuals(
-    model: Any, prompts: Prompts, layers: set[int]
-) -> dict[int, Float[Tensor, "prompt pos d_model"]]:
-    """The residual stream of the unchanged model, which can resume, before each of some layers."""
-    kept: dict[int, Tensor] = {}
-    if not layers:
-        return kept
+def _embedded(model: Any, arms: Sequence[Arm], first: int) -> tuple[Tensor | None, Tensor | None]:
+    """The residual stream of the arms that begin with their tokens."""
+    if not arms:
+        return None, None
+    return models.embedded(model, torch.cat([a.prompts.tokens for a in arms])[:, first:], first)
+
+
+def _joined(resid: Tensor | None, base: Base, layer: int, n_arms: int, first: int) -> Tensor:
+    """The batch, and below it the rows of the arms that begin at this layer."""
+    new = base.rows(layer, n_arms, first) if n_arms else None
+    parts = [part for part in (resid, new) if part is not None]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def base_run(model: Any, prompts: Prompts, layers: set[int], first: int = 0) -> Base:
+    """The unchanged model: the residual stream before some layers, and keys and values.
+
+    These are those of the positions before `first`, in every layer; none if it is 0.
+    """
+    resids: dict[int, Tensor] = {}
+    entries: dict[int, Any] = {}
+    top = max(layers, default=0)
+    end = model.cfg.n_layers - 1 if first else top
+    if not layers and not first:
+        return Base()
     with interruptible() as interrupts, torch.no_grad():
         resid, _ = models.embedded(model, prompts.tokens)
-        for layer in range(max(layers) + 1):
+        for layer in range(end + 1):
             interrupts.check()
             if layer in layers:
-                kept[layer] = resid
-            if layer < max(layers):
+                resids[layer] = resid
+            if layer >= top:  # from here on for the keys and values alone
+                resid = resid[:, :first]
+            if first:
+                entries[layer] = models.keys_and_values(model, layer, resid[:, :first])
+            if layer < max(end, top):
                 resid = models.block(model, layer, resid)
-    return kept
+        if top > end:
+            resids[top] = resid
+    return Base(resids, entries)
+
+
+_TESTED: WeakKeyDictionary[Any, dict[str, tuple[bool, bool]]] = WeakKeyDictionary()
+
+
+def resumes_exactly(model: Any) -> tuple[bool, bool]:
+    """Whether passes that begin at a later layer, and at a later position, equal whole ones here.
+
+    Found once for a model and its switches, by a run of three tokens: against the library's own
+    pass, one row for each layer to begin at.
+    """
+    tested, switches = _TESTED.setdefault(model, {}), models.switches(model)
+    if switches not in tested:
+        late = models.may_begin_late(model) and model.cfg.n_ctx > 1
+        layers = models.can_resume(model) and _equals_a_whole_pass(model, 0)
+        tested[switches] = layers, layers and late and _equals_a_whole_pass(model, 1)
+    return tested[switches]
+
+
+def _equals_a_whole_pass(model: Any, first: int) -> bool:
+    n_layers, width = model.cfg.n_layers, min(3, model.cfg.n_ctx)
+    ids = torch.linspace(0, model.cfg.d_vocab - 1, width).long().tolist()
+    prompts = Prompts.from_ids([ids], device=models.device(model))
+    reading = torch.full((n_layers + 1, 1), width - 1, device=models.device(model))
+    arms = [Arm(prompts, (), 0, -1, 0, False) for _ in reading]
+    starts = list(range(n_layers + 1))
+    base = base_run(model, prompts, set(starts), first)
+    with torch.no_grad():
+        whole = model(prompts.tokens)[:, -1].float()
+    late = first > 0
+    output = forward(model, arms, reading, base=base, starts=starts, first=first, last_queries=late)
+    off = (output.logits()[:, 0].float() - whole).abs().max()
+    precision = torch.finfo(model.cfg.dtype).eps
+    return bool(off <= 100 * precision * whole.abs().max().clamp(min=1.0))
 
 
 def greedy(model: Any, prompts: Prompts, n: int) -> list[int]:
@@ -191,7 +289,7 @@ def greedy(model: Any, prompts: Prompts, n: int) -> list[int]:
     """
     end = getattr(model.tokenizer, "eos_token_id", None)
     cached = models.can_resume(model) and not models.has_foreign_hooks(model)
-    cache = models.key_value_cache(model, 1) if cached else None
+    cache = models.key_value_cache(model, 1) if cached else [None] * model.cfg.n_layers
     ids = prompts.tokens
     made: list[int] = []
     with interruptible() as interrupts, torch.no_grad():
@@ -200,7 +298,7 @@ def greedy(model: Any, prompts: Prompts, n: int) -> list[int]:
             resid, positions = models.embedded(model, ids[:, first:], first)
             for layer in range(model.cfg.n_layers):
                 interrupts.check()
-                resid = models.block(model, layer, resid, positions, cache)
+                resid = models.block(model, layer, resid, positions, cache[layer])
             last = models.unembedded(model, models.normalized(model, resid[:, -1:]))
             made.append(int(last[0, 0].argmax()))
             ids = torch.cat([ids, ids.new_tensor([made[-1:]])], 1)

@@ -193,6 +193,10 @@ class Prompts:
             )
         return now
 
+    def reading(self, at: Sequence[Pos]) -> Int[Tensor, "prompt k"]:
+        """The reading positions of several positions, beside one another."""
+        return torch.stack([self.reading_positions(pos) for pos in at], 1)
+
     def edited(self, tokens: Int[Tensor, "prompt pos"]) -> "Prompts":
         """The prompts with these token ids instead; rows close up where an id is `DELETED`.
 

@@ -40,11 +40,15 @@ Edit = Callable[[Tensor, At], Tensor]
 
 @dataclass(frozen=True)
 class HookSpec:
-    """Where and what. `edit=None` reads and changes nothing; `name` is for messages."""
+    """Where and what. `edit=None` reads and changes nothing; `name` is for messages.
+
+    `needs`: another position that has to be there, such as the key of a knockout.
+    """
 
     site: Site
     edit: Edit | None
     name: str
+    needs: Pos | None = None
 
 
 Specs = tuple[HookSpec, ...]
@@ -74,7 +78,7 @@ def put(site: Site, value: Tensor | float) -> Specs:
         HookError: during the run, if the tensor has neither shape.
     """
     name = f"put {site}"
-    return (HookSpec(site, lambda old, at: _fitted(value, old, name), name),)
+    return (HookSpec(site, lambda old, at: _fitted(value, old, at, name), name),)
 
 
 def zero(site: Site) -> Specs:
@@ -103,7 +107,7 @@ def mean(site: Site, acts: Activations) -> Specs:
 
     def average_everywhere(old: Tensor, at: At) -> Tensor:
         fits = old.shape[old.ndim - average.ndim :] == average.shape
-        return average.expand_as(old) if fits else _fitted(average, old, name)
+        return average.expand_as(old) if fits else _fitted(average, old, at, name)
 
     return (HookSpec(site, average_everywhere, name),)
 
@@ -119,7 +123,7 @@ def resample(site: Site, acts: Activations, seed: int) -> Specs:
     def drawn(old: Tensor, at: At) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randint(len(value), (len(old),), generator=generator)
-        return _fitted(value[rows.to(value.device)], old, name)
+        return _fitted(value[rows.to(value.device)], old, at, name)
 
     return (HookSpec(site, drawn, name),)
 
@@ -134,7 +138,7 @@ def patch(site: Site, acts: Activations, source: Site | None = None) -> Specs:
     """
     name = f"patch {site}" + (f" from {source}" if source else "")
     value = acts[source or site]
-    return (HookSpec(site, lambda old, at: _fitted(value, old, name), name),)
+    return (HookSpec(site, lambda old, at: _fitted(value, old, at, name), name),)
 
 
 def add(site: Site, vector: Float[Tensor, "..."], scale: float = 1.0) -> Specs:
@@ -183,10 +187,11 @@ def knockout(layer: int, head: int | None, query: Pos | None, key: Pos) -> Specs
             old[torch.arange(len(old), device=old.device), ..., keys] = -torch.inf
             return old
         pos = torch.arange(old.shape[-1], device=old.device)
-        link = (pos == keys[:, None])[:, None, :] & (pos > keys[:, None])[:, :, None]
+        queries = pos[-old.shape[-2] :]  # with a key-value cache only the last positions ask
+        link = (pos == keys[:, None])[:, None, :] & (queries > keys[:, None])[:, :, None]
         return old.masked_fill(link if head is not None else link[:, None], -torch.inf)
 
-    return (HookSpec(site, cut, name),)
+    return (HookSpec(site, cut, name, needs=key),)
 
 
 def delete_token(pos: Pos) -> Specs:
@@ -207,9 +212,16 @@ def replace_token(pos: Pos, token_id: int) -> Specs:
     return (HookSpec(site, lambda old, at: torch.full_like(old, token_id), f"replace {site}"),)
 
 
-def _fitted(value: Tensor | float, old: Tensor, name: str) -> Tensor:
+def _fitted(value: Tensor | float, old: Tensor, at: At, name: str) -> Tensor:
     if not isinstance(value, Tensor):
         return torch.full_like(old, value)
+    axes = at.site.narrowed_axes or ()
+    if "pos" in axes and old.shape[axes.index("pos")] < at.prompts.width:
+        raise HookError(
+            f"{name}: the source holds every position of a run, but with a key-value cache this "
+            f"pass sees {list(old.shape)}, the last of {at.prompts.width} positions. Narrow the "
+            f"site to a position."
+        )
     if value.shape == old.shape:
         return value
     if value.shape == old.shape[1:]:

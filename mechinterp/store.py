@@ -46,7 +46,7 @@ def write_run(directory: str | Path, facts: Mapping[str, Any], files: Mapping[st
         **facts,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: package_version(name) for name in PACKAGES},
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False)
@@ -56,7 +56,8 @@ def write_run(directory: str | Path, facts: Mapping[str, Any], files: Mapping[st
 
 def write_whole(file: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
-    descriptor, scratch = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    here = f"{platform.node().replace('.', '_')}.{os.getpid()}"
+    descriptor, scratch = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.{here}.")
     try:
         with os.fdopen(descriptor, "wb") as f:
             f.write(content)
@@ -107,7 +108,8 @@ def scores_parquet(scores: xr.DataArray) -> bytes:
     return buffer.getvalue()
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The installed version of a package, in words if there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

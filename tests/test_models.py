@@ -345,11 +345,22 @@ def test_cached_keys_and_values(model):
     rest = models.embedded(model, TOKENS[:, 3:], 3)[0]
     for layer in range(model.cfg.n_layers):
         whole = models.block(model, layer, whole)
-        begin = models.block(model, layer, begin, cache=cache)
+        begin = models.block(model, layer, begin, entry=cache[layer])
     close(begin, whole[:, :3])
     for layer in range(model.cfg.n_layers):
-        rest = models.block(model, layer, rest, cache=cache)
+        rest = models.block(model, layer, rest, entry=cache[layer])
     close(rest, whole[:, 3:])
+
+
+def test_keys_and_values_alone_are_those_of_the_layer(model):
+    resid = models.embedded(model, TOKENS)[0]
+    cache = models.key_value_cache(model, 2)
+    models.block(model, 1, resid, entry=cache[1])
+    first = models.keys_and_values(model, 1, resid[:, :2])
+    both = models.keys_and_values(model, 1, resid[:, 2:], first)
+    close(both.past_keys, cache[1].past_keys)
+    close(both.past_values, cache[1].past_values)
+    assert first.past_keys.shape[1] == 2
 
 
 def test_the_mean_embedding(model):
@@ -367,11 +378,3 @@ def test_somebody_elses_hooks_are_noticed(absolute_model):
         assert models.has_foreign_hooks(absolute_model)
         handle.remove()
     assert not models.has_foreign_hooks(absolute_model)
-
-
-def test_bytes_of_a_row_grow_with_what_it_holds(absolute_model):
-    def bytes_of(width, n):
-        return models.row_bytes(absolute_model, width, n)
-
-    largest = 7 * 28 * 4  # one activation of the MLP
-    assert largest < bytes_of(7, 1) < bytes_of(8, 1) < bytes_of(8, 2)

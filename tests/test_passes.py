@@ -1,5 +1,6 @@
 """A pass: what an arm is planned to do, and what a batch of arms gives."""
 
+import copy
 import warnings
 
 import pytest
@@ -24,29 +25,29 @@ from mechinterp import (
     zero,
 )
 from mechinterp.arms import planned
-from mechinterp.passes import forward, greedy, residuals
+from mechinterp.passes import base_run, forward, greedy, resumes_exactly
 from mechinterp.sites import ACTS
 
 
 @pytest.mark.parametrize(
-    ("specs", "start", "through_logits"),
+    ("specs", "start", "stop", "begin"),
     [
-        ((), 3, False),
-        (zero(Site("embed")), 0, False),
-        (zero(Site("z", 1)), 1, False),
-        (zero(Site("z", 2)) + zero(Site("resid_pre", 1)), 1, False),
-        (read(Site("resid_post", 2)), 2, False),
-        (delete_token(1) + zero(Site("z", 2)), 0, False),
-        (zero(Site("unembed_in")), 3, True),
-        (zero(Site("z", 1)) + scale(Site("logits"), 2.0), 1, True),
-        (read(Site("ln_final_scale")), 3, True),
-        (knockout(2, None, "end", 0), 2, False),
-        (zero(Site("blocks.1.hook_resid_pre")), 0, False),
+        ((), 3, -1, 6),
+        (zero(Site("embed")), 0, 0, 0),
+        (zero(Site("z", 1, pos=2)), 1, 1, 2),
+        (zero(Site("z", 2, pos=3)) + zero(Site("resid_pre", 1)), 1, 2, 0),
+        (read(Site("resid_post", 2)), 2, 2, 0),
+        (delete_token(1) + zero(Site("z", 2, pos="end")), 0, 2, 1),
+        (zero(Site("unembed_in")), 3, 3, 0),
+        (zero(Site("z", 1, pos="S2")) + scale(Site("logits", pos=3), 2.0), 1, 3, 2),
+        (read(Site("ln_final_scale")), 3, 3, 0),
+        (knockout(2, None, "end", 0), 2, 2, 3),
+        (zero(Site("blocks.1.hook_resid_pre")), 0, 0, 0),
     ],
 )
-def test_where_an_arm_begins(absolute_model, ragged, specs, start, through_logits):
+def test_where_an_arm_begins(absolute_model, ragged, specs, start, stop, begin):
     arm = planned(absolute_model, ragged, specs)
-    assert (arm.start, arm.through_logits) == (start, through_logits)
+    assert (arm.start, arm.stop, arm.begin) == (start, stop, begin)
     assert arm.alone == any(spec.site.act not in ACTS for spec in specs)
 
 
@@ -101,16 +102,72 @@ def test_arms_share_a_batch_and_see_themselves_alone(absolute_model, ragged):
 def test_a_pass_may_begin_at_a_layer(model, ragged):
     arm = planned(model, ragged, zero(Site("attn_out", 2)))
     ends = ragged.lengths[:, None] - 1
-    base = residuals(model, ragged, {1, 2})
-    assert set(base) == {1, 2}
+    base = base_run(model, ragged, {1, 2})
+    assert set(base.resid) == {1, 2}
+    assert base.entries == {}
     whole = forward(model, [arm], ends).logits()
-    for layer, resid in base.items():
+    for layer, resid in base.resid.items():
         kept = run(model, ragged, read(Site("resid_pre", layer))).acts[Site("resid_pre", layer)]
         assert torch.equal(resid, kept)
         arm = planned(model, ragged, zero(Site("attn_out", 2)))
-        part = forward(model, [arm], ends, start=layer, resid=resid)
+        part = forward(model, [arm], ends, base=base, starts=[layer])
         assert torch.equal(part.logits(), whole)
-    assert residuals(model, ragged, set()) == {}
+    assert base_run(model, ragged, set()).resid == {}
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_a_pass_may_begin_at_a_position_and_arms_join_it(model, ragged, first):
+    n_layers = model.cfg.n_layers
+    base = base_run(model, ragged, {1, n_layers}, first)
+    assert set(base.entries) == set(range(n_layers))
+    made = [
+        zero(Site("embed", pos="end")),
+        scale(Site("z", 1, 2, pos=3), 2.0),
+        zero(Site("k", 1, 0, pos=3)) + read(Site("pattern", 2, 1, pos=3)),
+        (),
+    ]
+    arms = [planned(model, ragged, specs) for specs in made]
+    ends = ragged.lengths[:, None] - 1
+    starts = [0, 1, 1, n_layers]
+    reading = ends.repeat(len(arms), 1)
+    output = forward(model, arms, reading, base=base, starts=starts, first=first)
+    for place, specs in enumerate(made):
+        alone = run(model, ragged, specs)
+        rows = slice(3 * place, 3 * place + 3)
+        torch.testing.assert_close(output.logits()[rows], alone.logits, atol=1e-5, rtol=1e-5)
+        for site, value in alone.acts.items():
+            torch.testing.assert_close(arms[place].activations[site], value, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_the_last_layer_needs_only_the_queries_that_are_read(model, ragged, first):
+    base = base_run(model, ragged, set(), first)
+    arms = [planned(model, ragged, scale(Site("z", 1, i, pos=3), 3.0)) for i in range(2)]
+    reading = torch.stack([ragged.lengths - 1, torch.tensor([3, 3, 3])], 1).repeat(2, 1)
+    whole = forward(model, arms, reading, base=base, first=first).logits()
+    part = forward(model, arms, reading, base=base, first=first, last_queries=True).logits()
+    torch.testing.assert_close(part, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_which_models_resume_exactly(model, absolute_model, monkeypatch):
+    assert resumes_exactly(model) == (True, True)
+    state = {"calls": 0}
+
+    def differs(module, args, kwargs):
+        state["calls"] += 1
+        return (args[0] * (1 + 1e-2 * state["calls"]),), kwargs
+
+    assert resumes_exactly(tiny_model_again(absolute_model, switched_on=True)) == (True, False)
+    uneven = tiny_model_again(absolute_model)
+    handle = uneven.blocks[1].register_forward_pre_hook(differs, with_kwargs=True)
+    assert resumes_exactly(uneven) == (False, False)
+    handle.remove()
+
+
+def tiny_model_again(model, switched_on=False):
+    again = copy.deepcopy(model)
+    again.cfg.use_split_qkv_input = switched_on
+    return again
 
 
 def test_a_few_logits_are_those_of_all(model, ragged):

@@ -31,9 +31,10 @@ from mechinterp import models
 from mechinterp.metrics import Metric, log_prob, top_token
 from mechinterp.passes import greedy
 from mechinterp.prompts import Prompts
-from mechinterp.runner import Progress, run, sweep_each
+from mechinterp.runner import run
 from mechinterp.sites import Site
 from mechinterp.specs import Specs, delete_token, knockout, put, replace_token
+from mechinterp.sweeps import Progress, sweep_each
 from mechinterp.tokenization import Text, check_length, tokenize
 
 Removal = Callable[[int], Specs]

@@ -14,6 +14,8 @@ import math
 STEPS = 20
 NOT_ATTRIBUTED = "na"
 
+_FAINT = 0.1
+
 Rgb = tuple[int, int, int]
 
 _LIGHT = ("2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "fddbc7", "f4a582", "d6604d", "b2182b")
@@ -26,6 +28,14 @@ def colour_class(score: float, largest: float) -> str:
         return NOT_ATTRIBUTED
     step = round(STEPS * max(-1.0, min(1.0, score / largest))) if largest > 0 else 0
     return _name(step)
+
+
+def terminal_style(score: float, largest: float) -> str:
+    """Ink on a cell of the light scale, for rich; none near zero, where sign and size are read."""
+    if not math.isfinite(score) or largest <= 0 or abs(score) < _FAINT * largest:
+        return "dim"
+    cell = _between(_LIGHT, (max(-1.0, min(1.0, score / largest)) + 1) / 2)
+    return f"{_ink(cell)} on {_hex(cell)}"
 
 
 def scale_classes() -> tuple[str, ...]:

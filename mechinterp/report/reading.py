@@ -115,6 +115,18 @@ def read_scores(scores: xr.DataArray) -> Reading:
     )
 
 
+def ranks_and_shares(scores: np.ndarray) -> tuple[tuple[int | None, ...], tuple[float, ...]]:
+    """Ranks by |score| from 1, and |score| over the sum of all; what is not finite has neither."""
+    size = np.where(np.isfinite(scores), np.abs(scores), -1.0)
+    ranks: list[int | None] = [None] * len(scores)
+    for rank, index in enumerate(np.argsort(-size, kind="stable"), start=1):
+        if size[index] >= 0:
+            ranks[int(index)] = rank
+    mass = size[size > 0].sum()
+    shares = [math.nan if s < 0 else float(s / mass) if mass > 0 else 0.0 for s in size]
+    return tuple(ranks), tuple(shares)
+
+
 def _checked(scores: xr.DataArray) -> xr.DataArray:
     if set(scores.dims) != {"output", "input"}:
         raise ValueError(
@@ -156,19 +168,13 @@ def _row(
     output_score: float = math.nan,
     bos_effect: float = math.nan,
 ) -> Row:
-    size = np.where(np.isfinite(scores), np.abs(scores), -1.0)
-    ranks: list[int | None] = [None] * len(scores)
-    for rank, index in enumerate(np.argsort(-size, kind="stable"), start=1):
-        if size[index] >= 0:
-            ranks[int(index)] = rank
-    mass = size[size > 0].sum()
-    shares = [math.nan if s < 0 else float(s / mass) if mass > 0 else 0.0 for s in size]
+    ranks, shares = ranks_and_shares(scores)
     return Row(
         output=output,
         token=token,
         scores=tuple(float(score) for score in scores),
-        ranks=tuple(ranks),
-        shares=tuple(shares),
+        ranks=ranks,
+        shares=shares,
         n_flips=tuple(int(n) for n in n_flips),
         output_score=output_score,
         bos_effect=bos_effect,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 from rich import box
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -26,8 +26,9 @@ from mechinterp.report.comparisons import (
     Ranked,
     split_for_show,
 )
-from mechinterp.report.costs import Cost, costs
+from mechinterp.report.costs import costs
 from mechinterp.report.numbers import NumberFormat, percent, probability
+from mechinterp.report.pen import Pen, bar, costs_line, cut
 from mechinterp.report.reading import Reading, Row, read_scores
 from mechinterp.report.summary import headline, plain, sentence
 from mechinterp.report.tokens import escape, show
@@ -41,13 +42,6 @@ _VERDICTS = {
     PARTLY: ("~", "bold yellow"),
     NOT_AS_EXPECTED: ("✗", "bold red"),
 }
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
-_TO_ASCII = str.maketrans(
-    {"␣": "_", "↵": "\\n", "⇥": "\\t", "−": "-", "–": "-", "…": "~", "◆": "*", "×": "x", "·": ";"}
-    | {"✓": "+", "✗": "x", "∞": "inf", "█": "#", "▒": "-"}
-    | dict.fromkeys("▋▊▉▌", "#")
-    | dict.fromkeys("▏▎▍", " ")
-)
 
 
 def print_attribution(
@@ -65,7 +59,7 @@ def print_attribution(
         ValueError: if `scores` lacks a dimension or a coordinate, or is empty.
     """
     reading = read_scores(scores)
-    pen = _Pen(console or Console())
+    pen = Pen(console or Console())
     pen.line(plain(headline(reading)), "bold")
     layout = _layout(reading, pen.console.width)
     blocks = _blocks(reading.all_rows, layout.n_columns)
@@ -84,23 +78,7 @@ def print_attribution(
     for comparison in in_brief:
         mark, style = _VERDICTS.get(comparison.verdict, ("?", "bold"))
         pen.line(f"{mark} {escape(comparison.verdict)}  {show(comparison.output_token)}", style)
-    pen.line(" · ".join(_cost(cost) for cost in costs(reading.attrs)), "dim")
-
-
-@dataclass(frozen=True)
-class _Pen:
-    """Prints text as it is, in the characters that the console's encoding has."""
-
-    console: Console
-
-    def text(self, text: str, style: str = "") -> Text:
-        encoding = self.console.encoding
-        if not encoding.lower().startswith("utf"):
-            text = text.translate(_TO_ASCII).encode(encoding, "backslashreplace").decode(encoding)
-        return Text(text, style=style)
-
-    def line(self, text: str, style: str = "") -> None:
-        self.console.print(self.text(text, style), highlight=False)
+    pen.line(costs_line(costs(reading.attrs)), "dim")
 
 
 @dataclass(frozen=True)
@@ -122,9 +100,9 @@ def _layout(reading: Reading, width: int) -> _Layout:
     fits = {bar: (room + _GAP) // (number + 2 + bar + _GAP) for bar in _BAR_WIDTHS}
     n_wanted = len(reading.all_rows)
     for most_tables in (1, _MOST_TABLES, n_wanted):
-        for bar, n_columns in fits.items():
+        for bar_width, n_columns in fits.items():
             if n_columns * most_tables >= n_wanted:
-                return _Layout(token, number, bar, n_columns)
+                return _Layout(token, number, bar_width, n_columns)
     return _Layout(token, number, bar=0, n_columns=1)
 
 
@@ -132,7 +110,7 @@ def _blocks(rows: tuple[Row, ...], n_columns: int) -> list[tuple[Row, ...]]:
     return [rows[start : start + n_columns] for start in range(0, len(rows), n_columns)]
 
 
-def _table(pen: _Pen, reading: Reading, rows: Iterable[Row], layout: _Layout) -> Table:
+def _table(pen: Pen, reading: Reading, rows: Iterable[Row], layout: _Layout) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column(pen.text("#"), justify="right", no_wrap=True, style="dim")
     table.add_column(pen.text("input"), no_wrap=True, overflow="crop")
@@ -140,19 +118,19 @@ def _table(pen: _Pen, reading: Reading, rows: Iterable[Row], layout: _Layout) ->
     width = layout.number + 2 + layout.bar
     for row in rows:
         name = show(row.token) if row.output is not None else "mean"
-        heading = pen.text(_cut(f" {name}", width))
+        heading = pen.text(cut(f" {name}", width))
         table.add_column(heading, no_wrap=True, min_width=width, overflow="crop")
     for index, found in enumerate(reading.inputs):
         is_attributed = any(row.ranks[index] is not None for row in rows)
         table.add_row(
             pen.text(str(found.pos)),
-            pen.text(_cut(show(found.token), layout.token), "" if is_attributed else "dim"),
+            pen.text(cut(show(found.token), layout.token), "" if is_attributed else "dim"),
             *(_cell(pen, reading, row, index, layout) for row in rows),
         )
     return table
 
 
-def _cell(pen: _Pen, reading: Reading, row: Row, index: int, layout: _Layout) -> Text:
+def _cell(pen: Pen, reading: Reading, row: Row, index: int, layout: _Layout) -> Text:
     score = row.scores[index]
     number = NumberFormat.of(reading.largest, extra=1)(score).rjust(layout.number)
     if row.ranks[index] is None:
@@ -160,24 +138,9 @@ def _cell(pen: _Pen, reading: Reading, row: Row, index: int, layout: _Layout) ->
     is_top = row.ranks[index] == 1 and score != 0
     mark = "◆" if is_top else " "
     flip = "!" if row.n_flips[index] and row.output is not None else " "
-    text = f"{mark}{number}{flip}{_bar(score, reading.largest, layout.bar)}"
+    text = f"{mark}{number}{flip}{bar(score, reading.largest, layout.bar)}"
     colour = "red" if score > 0 else "blue" if score < 0 else ""
     return pen.text(text, f"bold {colour}".strip() if is_top else colour)
-
-
-def _bar(score: float, largest: float, width: int) -> str:
-    """A bar of at most `width` columns: solid, to an eighth, if positive; shaded if negative."""
-    if largest <= 0:
-        return ""
-    length = width * abs(score) / largest
-    if score < 0:
-        return "▒" * round(length)
-    full, eighth = divmod(round(8 * length), 8)
-    return ("█" * full + _EIGHTHS[eighth]).rstrip()
-
-
-def _cut(text: str, width: int) -> str:
-    return text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
 
 
 def _bos_line(reading: Reading) -> str:
@@ -190,7 +153,7 @@ def _bos_line(reading: Reading) -> str:
     return f"Control, drop without BOS: {effects}"
 
 
-def _print_verdict(pen: _Pen, comparison: Comparison, form: NumberFormat) -> None:
+def _print_verdict(pen: Pen, comparison: Comparison, form: NumberFormat) -> None:
     mark, style = _VERDICTS.get(comparison.verdict, ("?", "bold"))
     name = "all outputs" if comparison.output is None else show(comparison.output_token)
     pen.line("")
@@ -208,10 +171,6 @@ def _print_verdict(pen: _Pen, comparison: Comparison, form: NumberFormat) -> Non
         f"share of mass {percent(comparison.share_of_mass)} · "
         f"p {probability(comparison.p_value)}"
     )
-
-
-def _cost(cost: Cost) -> str:
-    return f"{cost.label}: {cost.value}" + (f" ({cost.note})" if cost.note else "")
 
 
 def _ranked(found: Ranked, form: NumberFormat) -> str:

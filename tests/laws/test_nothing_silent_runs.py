@@ -1,7 +1,5 @@
 """Nothing silent, of the input, the question and the context: each call raises, and says why."""
 
-import warnings
-
 import numpy as np
 import torch
 
@@ -14,7 +12,6 @@ from mechinterp import (
     delete_token,
     edit,
     hooked,
-    knockout,
     load_model,
     log_prob,
     logit_diff,
@@ -24,6 +21,7 @@ from mechinterp import (
     run,
     runner,
     sweep,
+    sweep_each,
     tokenize,
     zero,
 )
@@ -82,7 +80,7 @@ def test_a_sweep_over_what_cannot_be_swept(absolute_model, ragged, refuses):
     refuses(swept({"metric": [0]}), "'metric' is a dimension")
     refuses(swept({"layer": []}), "'layer' has no values")
     refuses(swept({"layer": [0], "head": range(0)}), "'head' has no values")
-    refuses(lambda: runner.sweep_each(absolute_model, ragged, {}, lambda: (), []), "no metrics")
+    refuses(lambda: sweep_each(absolute_model, ragged, {}, lambda: (), []), "no metrics")
 
 
 def test_specs_that_are_none(absolute_model, ragged, as_users_call_it, refuses):
@@ -203,26 +201,7 @@ def test_a_context_and_other_tokens_than_its_prompts(absolute_model, ragged, ref
             model(torch.tensor([[1, 2, 3, 4, 5, 6]]))
             model(torch.tensor([[1, 2]]))
 
-    refuses(too_short, "zero L1.z@5", "position 5 lies outside prompt 0, which has 2 tokens")
-
-
-def test_a_context_and_a_key_value_cache(absolute_model, refuses):
-    def generated(specs, **options):
-        def call():
-            with hooked(absolute_model, specs) as model:
-                return model.generate(
-                    torch.tensor([[1, 2, 3]]), max_new_tokens=2, stop_at_eos=False, **options
-                )
-
-        return call
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for specs in (zero(Site("z", 0, pos=1)), knockout(1, None, None, 0)):
-            says = [specs[0].name, "key-value cache", "use_past_kv_cache=False"]
-            refuses(generated(specs), *says, kind=HookError)
-            assert generated(specs, use_past_kv_cache=False)().shape == (1, 5)
-        assert generated(zero(Z))().shape == (1, 5)
+    refuses(too_short, "zero L1.z@5 never ran", "a sequence ended at position 1")
 
 
 def test_a_model_that_is_loaded_already(absolute_model, refuses):

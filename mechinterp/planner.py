@@ -1,0 +1,292 @@
+"""How a sweep becomes passes: `Plan`, made from shapes alone before anything is allocated.
+
+Arms go as blocks of rows into one batch. Each joins it at the first layer that it touches, from
+the unchanged run's residual stream. A pass begins at the first position that any of its arms
+touches, with the unchanged run's keys and values for those before; arms are put into buckets by
+that position, where a longer common prefix is weighed against more passes. In the last layer only
+what is read needs queries. Arms that are the same run once.
+
+>>> from mechinterp import Site, load_model, log_prob, plan, zero
+>>> model = load_model("toy:trigger")
+>>> print(plan(model, "please bring the sesame", {"layer": [0, 1]},
+...            lambda layer: zero(Site("z", layer, pos="end")), log_prob(1)))  # doctest: +ELLIPSIS
+2 arms ...
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from torch import Tensor
+
+from mechinterp import models
+from mechinterp.arms import Arm
+from mechinterp.footprint import Batch, Footprint
+from mechinterp.hook_points import read_bytes
+from mechinterp.memory import available_bytes, readable
+from mechinterp.passes import resumes_exactly
+
+CALL = 40
+"""What calling a layer costs beside its arithmetic, in token-layers: its weights are read."""
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What a plan may use; all of it gives the same numbers. For checking, and for benchmarks."""
+
+    rows: bool = True
+    layers: bool = True
+    positions: bool = True
+    queries: bool = True
+    repeats: bool = True
+    columns: bool = True
+
+
+NAIVE = Savings(False, False, False, False, False, False)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Arms that run as one batch: each from its layer, all from one position on."""
+
+    arms: tuple[int, ...]
+    starts: tuple[int, ...]
+    first: int
+    width: int
+    last_queries: bool
+    whole_logits: bool
+    token_layers: int
+    planned_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The passes of a sweep, and what they cost beside the loop of whole passes.
+
+    `same_as[i]`: the arm that arm `i` repeats, itself if none. `base_layers`, `base_first`: what
+    the unchanged run has to keep.
+    """
+
+    passes: tuple[Pass, ...]
+    same_as: tuple[int, ...]
+    base_layers: frozenset[int]
+    base_first: int
+    base_token_layers: int
+    base_bytes: int
+    token_layers_naive: int
+    n_layers: int
+
+    @property
+    def token_layers(self) -> int:
+        """Positions times layers that are computed, the unchanged run's among them."""
+        return sum(p.token_layers for p in self.passes) + self.base_token_layers
+
+    @property
+    def cost(self) -> int:
+        """What the plan costs in token-layers, the calls of layers counted too."""
+        calls = sum(self.n_layers - min(p.starts) for p in self.passes)
+        base = self.n_layers if self.base_first else max(self.base_layers, default=0)
+        return self.token_layers + CALL * (calls + base)
+
+    @property
+    def planned_bytes(self) -> int:
+        """The most that is allocated at once beside the model's weights."""
+        return max((p.planned_bytes for p in self.passes), default=0) + self.base_bytes
+
+    @property
+    def n_passes(self) -> int:
+        """Passes over the model, the unchanged run's among them."""
+        return len(self.passes) + (self.base_token_layers > 0)
+
+    def __str__(self) -> str:
+        n_arms, different = len(self.same_as), sum(len(p.arms) for p in self.passes)
+        ratio = self.token_layers_naive / max(self.token_layers, 1)
+        lines = [
+            f"{n_arms} arms ({n_arms - different} repeat another) in {self.n_passes} passes: "
+            f"{self.token_layers:,} token-layers, naive {self.token_layers_naive:,} "
+            f"({ratio:.1f} times as many); {readable(self.planned_bytes)}",
+            "pass   arms  layers   positions  token-layers  memory",
+        ]
+        if self.base_token_layers:
+            kept = readable(self.base_bytes)
+            lines.append(f"base {'':29}{self.base_token_layers:14,}  {kept}")
+        for number, p in enumerate(self.passes):
+            layers = f"{min(p.starts)}-{self.n_layers - 1}"
+            positions = f"{p.first}-{p.width - 1}"
+            lines.append(
+                f"{number:4} {len(p.arms):6}  {layers:8} {positions:10} "
+                f"{p.token_layers:12,}  {readable(p.planned_bytes)}"
+            )
+        return "\n".join(lines)
+
+
+def default_budget(model: Any) -> int:
+    """A quarter of the free memory, at most 1 GiB."""
+    return min(available_bytes(models.device(model)) // 4, 1 << 30)
+
+
+def planned_passes(
+    model: Any,
+    arms: Sequence[Arm],
+    readings: Sequence[Int[Tensor, "prompt k"]],
+    n_columns: int | None,
+    budget_bytes: int,
+    savings: Savings,
+) -> Plan:
+    """The cheapest plan of the arms, each read at the positions `readings` of its prompts.
+
+    `n_columns`: token ids that are read at each, None for the whole vocabulary.
+    """
+    if savings == NAIVE or models.has_foreign_hooks(model):
+        return _plan(model, arms, readings, n_columns, budget_bytes, NAIVE)
+    layers, positions = resumes_exactly(model)
+    allowed = replace(
+        savings,
+        layers=savings.layers and layers,
+        positions=savings.positions and positions,
+        queries=savings.queries and positions,
+    )
+    candidates = {
+        allowed,
+        replace(allowed, positions=False),
+        replace(allowed, positions=False, layers=False),
+    }
+    plans = [_plan(model, arms, readings, n_columns, budget_bytes, c) for c in candidates]
+    return min(plans, key=lambda made: (max(made.planned_bytes - budget_bytes, 0), made.cost))
+
+
+def _plan(
+    model: Any,
+    arms: Sequence[Arm],
+    readings: Sequence[Int[Tensor, "prompt k"]],
+    n_columns: int | None,
+    budget_bytes: int,
+    savings: Savings,
+) -> Plan:
+    n_layers, n_prompts = model.cfg.n_layers, len(arms[0].prompts)
+    same_as = _repeats(arms, readings) if savings.repeats else list(range(len(arms)))
+    groups: dict[tuple[int, int, int], list[_Row]] = {}
+    for number, (arm, reading) in enumerate(zip(arms, readings, strict=True)):
+        if same_as[number] != number:
+            continue
+        alone = number if arm.alone or not savings.rows else -1
+        begin = min(arm.begin, int(reading.min())) if savings.positions and not arm.alone else 0
+        start = arm.start if savings.layers and not arm.alone else 0
+        touches = max(arm.stop, n_layers - 2)  # the last layer, what comes after it, or neither
+        row = _Row(number, start, begin, int(reading.min()))
+        groups.setdefault((arm.prompts.width, touches, alone), []).append(row)
+
+    width = max(arm.prompts.width for arm in arms)
+    rows = [row for group in groups.values() for row in group]
+    base_first = max(row.begin for row in rows)
+    kept = {row.start for row in rows} - {0}
+    footprint = Footprint.of(model)
+    kept_bytes = footprint.base_bytes(n_prompts, width, len(kept), base_first)
+    n_read = readings[0].shape[1]
+    passes: list[Pass] = []
+    for (width, touches, alone), group in sorted(groups.items()):
+        for bucket in _buckets(group, width, n_prompts, n_layers):
+            first = min(row.begin for row in bucket)
+
+            def planned_bytes(chunk: list[_Row], width: int = width, first: int = first) -> int:
+                n_rows = len(chunk) * n_prompts
+                batch = Batch(
+                    n_rows, width, first, n_read, n_columns, n_prompts, not savings.columns
+                )
+                specs = [spec for row in chunk for spec in arms[row.arm].specs]
+                edited = {spec.site for spec in specs if spec.edit is not None}
+                reads = [spec.site for spec in specs if spec.edit is None]
+                held = read_bytes(model, arms[chunk[0].arm].prompts, reads)
+                return footprint.peak_bytes(batch, edited) + held
+
+            for chunk in _cut(bucket, planned_bytes, max(1, budget_bytes - kept_bytes)):
+                passes.append(
+                    Pass(
+                        tuple(row.arm for row in chunk),
+                        tuple(row.start for row in chunk),
+                        first,
+                        width,
+                        savings.queries and touches < n_layers - 1 and alone < 0,
+                        not savings.columns,
+                        sum(n_layers - row.start for row in chunk) * (width - first) * n_prompts,
+                        planned_bytes(chunk),
+                    )
+                )
+    first = max(p.first for p in passes)
+    whole, prefix = max(kept, default=0), n_layers if first else 0
+    return Plan(
+        tuple(passes),
+        tuple(same_as),
+        frozenset(kept),
+        first,
+        n_prompts * (width * whole + first * max(prefix - whole, 0)),
+        kept_bytes,
+        sum(arm.prompts.tokens.numel() for arm in arms) * n_layers,
+        n_layers,
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An arm as the plan sees it: the layer and position at which it begins, the first one read."""
+
+    arm: int
+    start: int
+    begin: int
+    read: int
+
+
+def _repeats(arms: Sequence[Arm], readings: Sequence[Tensor]) -> list[int]:
+    """For each arm the first one with the same specs on the same tokens, read likewise."""
+    seen: dict[Hashable, int] = {}
+    same = []
+    for number, (arm, reading) in enumerate(zip(arms, readings, strict=True)):
+        inner = tuple(spec for spec in arm.specs if spec.site.act != "tokens")
+        moved = arm.prompts.moved if inner else None
+        tensors = (arm.prompts.tokens, arm.prompts.lengths, reading, moved)
+        key = (inner, *(None if t is None else t.cpu().numpy().tobytes() for t in tensors))
+        # Reads of tokens are for edits of tokens, which are done.
+        same.append(seen.setdefault((key, arm.prompts.width), number))
+    return same
+
+
+def _cut(
+    bucket: list[_Row], planned_bytes: Callable[[list[_Row]], int], budget: int
+) -> list[list[_Row]]:
+    """The rows of a bucket in parts that fit the budget, those that begin early first."""
+    bucket = sorted(bucket, key=lambda row: (row.start, row.arm))
+    one, all_of_them = planned_bytes(bucket[:1]), planned_bytes(bucket)
+    each = max(1, (all_of_them - one) // max(1, len(bucket) - 1))
+    most = max(1, 1 + (budget - one) // each)
+    n_parts = -(-len(bucket) // most)
+    size = -(-len(bucket) // n_parts)
+    return [bucket[at : at + size] for at in range(0, len(bucket), size)]
+
+
+def _buckets(group: list[_Row], width: int, n_prompts: int, n_layers: int) -> list[list[_Row]]:
+    """Rows of neighbouring first positions together, so that work and calls cost the least.
+
+    The best partition of the positions into ranges, by dynamic programming over where one ends.
+    """
+    firsts = sorted({row.begin for row in group})
+    place = {begin: i for i, begin in enumerate(firsts)}
+    layers, starts = np.zeros(len(firsts)), np.full(len(firsts), n_layers)
+    for row in group:
+        layers[place[row.begin]] += n_layers - row.start
+        starts[place[row.begin]] = min(starts[place[row.begin]], row.start)
+    each = n_prompts * (width - np.array(firsts))
+    total = np.concatenate([[0], layers.cumsum()])
+    best, cut = np.zeros(len(firsts) + 1), np.zeros(len(firsts) + 1, dtype=int)
+    for end in range(1, len(firsts) + 1):
+        calls = n_layers - np.minimum.accumulate(starts[:end][::-1])[::-1]
+        cost = best[:end] + each[:end] * (total[end] - total[:end]) + CALL * calls
+        cut[end] = int(cost.argmin())
+        best[end] = cost[cut[end]]
+    buckets, end = [], len(firsts)
+    while end:
+        inside = range(cut[end], end)
+        buckets.append([row for row in group if place[row.begin] in inside])
+        end = cut[end]
+    return buckets[::-1]

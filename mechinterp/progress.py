@@ -1,0 +1,78 @@
+"""How far a long sweep is: `progress_bar`, a bar on a terminal, elsewhere a line now and then.
+
+>>> from mechinterp import Site, load_model, log_prob, progress_bar, sweep, zero
+>>> model = load_model("toy:trigger")
+>>> with progress_bar("layers") as tick:
+...     found = sweep(model, "please bring the sesame", {"layer": [0, 1]},
+...                   lambda layer: zero(Site("z", layer)), log_prob(1), progress=tick)
+
+The time left is told from the work that is left, in token-layers, and the rate since the start;
+what an earlier run had finished does not count into the rate.
+"""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+_SECONDS_BETWEEN_LINES = 20.0
+
+
+class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
+    """The context: it gives a function of (done, all), to be called as work gets done.
+
+    `console`: where it is shown; by default standard error.
+    """
+
+    def __init__(self, label: str, *, console: Console | None = None) -> None:
+        self._label = label
+        self._console = console or Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task(label, total=None, left="")
+        self._began: tuple[float, int] | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> "progress_bar":
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        raised: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if self._began is None:
+            self._began, self._last_line = (now, done), now
+        left = time_left(now - self._began[0], done - self._began[1], total - done)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=done, total=total, left=left)
+        elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            share = f"{100 * done / max(total, 1):.0f}% done"
+            self._console.print(f"{self._label}: {share}, {left}", highlight=False)
+
+
+def time_left(seconds: float, done: int, left: int) -> str:
+    """How long what is left will take at the rate so far, in words; "" if that is not known yet."""
+    if done <= 0:
+        return ""
+    estimate = round(seconds * left / done)
+    if estimate < 100:
+        return f"about {estimate} s left"
+    if estimate < 5400:
+        return f"about {estimate / 60:.0f} min left"
+    return f"about {estimate / 3600:.1f} h left"

@@ -1,0 +1,142 @@
+"""Repeated random tokens: what followed a token the first time follows it again.
+
+    <bos> k r w q k r w -> q
+
+Needs no words: it works for any vocabulary, and for a model without a tokenizer.
+
+>>> from mechinterp.models import load_model
+>>> from mechinterp.runner import run
+>>> from mechinterp.tasks.induction import repeated_tokens
+>>> model = load_model("toy:induction-trained")
+>>> task = repeated_tokens(model, n=8)
+>>> task.pair.clean.tokens[0, task.pair.clean.positions("induction")[0]] == task.answers[0]
+tensor(True)
+>>> bool(task.metric(run(model, task.pair.clean)).mean() > -0.1)
+True
+>>> bool(task.metric(run(model, task.pair.corrupt)).mean() < -3)
+True
+"""
+
+import math
+import random
+from typing import Any
+
+import torch
+
+from mechinterp.metrics import log_prob
+from mechinterp.prompts import Prompts
+from mechinterp.tasks.task import MEASURED_HERE, Finding, Task, heads
+from mechinterp.tasks.words import distinct, named_pair
+from mechinterp.tokenization import check_length, decoder
+
+SOURCE = "Olsson et al. 2022, arXiv 2209.11895"
+
+FINDINGS = (
+    Finding(
+        "on repeated random tokens give most of their attention to the token after the earlier "
+        "occurrence: 5.5 .93, 6.9 .91, 7.10 .91, 5.1 .91, 7.2 .83",
+        f"github.com/designer-coderajay/induction-head-detector, the score of {SOURCE}",
+        "gpt2",
+        heads((5, 1), (5, 5), (6, 9), (7, 2), (7, 10)),
+        "induction",
+    ),
+    Finding(
+        "give this share of their attention to the token after the earlier occurrence: 18.6 .87, "
+        "17.3 .74, 17.4 .74, 17.5 .63; mean-ablating the four raises the loss on the second half "
+        "from 2.90 to 7.38 nats, twelve random heads to 3.38",
+        MEASURED_HERE,
+        "smollm2",
+        heads((18, 6), (17, 3), (17, 4), (17, 5)),
+        "induction",
+    ),
+    Finding(
+        "give this share of their attention to the token before: 16.0 .90, 11.1 .83, 19.3 .70",
+        MEASURED_HERE,
+        "smollm2",
+        heads((16, 0), (11, 1), (19, 3)),
+        "previous token",
+    ),
+    Finding(
+        "give this share of their attention to the earlier occurrence: 14.3 .74, 8.0 .57",
+        MEASURED_HERE,
+        "smollm2",
+        heads((14, 3), (8, 0)),
+        "duplicate token",
+    ),
+)
+
+
+def repeated_tokens(model: Any, n: int = 16, seed: int = 0, *, length: int = 10) -> Task:
+    """A block of random tokens, twice: the metric is the log-probability of the next, in nats.
+
+    The block has `length` different tokens, none of them special, after the start token if there
+    is one; the second time its last token is left out, and is the answer. Positions: first, the
+    earlier occurrence of the prompt's last token; induction, the one after it, where the answer
+    stands; end. Corrupt: other tokens in the first half, none of which comes again. `others`: the
+    token at "induction" in the corrupt prompt.
+
+    Raises:
+        ValueError: if `n` or `length` is out of range for the vocabulary or the context.
+
+    Source: Olsson et al. 2022, "repeated random tokens", arXiv 2209.11895.
+    """
+    task, rng = "induction", random.Random(seed)
+    tokens, start = _ordinary_tokens(model), _start(model)
+    if length < 2 or 2 * length > len(tokens):
+        raise ValueError(
+            f"{task}: blocks of length={length} need twice as many different tokens, and this "
+            f"model has {len(tokens)}. Give a length from 2 to {len(tokens) // 2}."
+        )
+
+    def pick() -> tuple[int, ...]:
+        return tuple(rng.sample(tokens, length))
+
+    clean, corrupt, answers, others = [], [], [], []
+    for block in distinct(task, n, math.perm(len(tokens), length), pick):
+        other = _sample_without(rng, tokens, block)
+        clean.append([*start, *block, *block[:-1]])
+        corrupt.append([*start, *other, *block[:-1]])
+        answers.append(block[-1])
+        others.append(other[-1])
+    device = model.W_E.device
+    right, wrong = (torch.tensor(x, device=device) for x in (answers, others))
+    roles = [["bos"] * len(start) + ["text"] * (2 * length - 1)] * n
+    sides = [
+        check_length(
+            model, Prompts.from_ids(ids, decode=decoder(model), roles=roles, device=device)
+        )
+        for ids in (clean, corrupt)
+    ]
+    last = len(start) + length - 1
+    return Task(
+        name=task,
+        pair=named_pair(*sides, first=last - 1, induction=last, end=last + length - 1),
+        metric=log_prob(right),
+        answers=right,
+        others=wrong,
+        findings=FINDINGS,
+        source=SOURCE,
+        corruption="other random tokens in the first half, so that nothing is repeated",
+    )
+
+
+def _ordinary_tokens(model: Any) -> list[int]:
+    """The ids of the vocabulary that are no special tokens."""
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        return list(range(model.cfg.d_vocab))
+    added = tokenizer.added_tokens_decoder.items()
+    special = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
+    # The embedding may be longer than the vocabulary, padded with rows that no text reaches.
+    return [i for i in range(min(model.cfg.d_vocab, len(tokenizer))) if i not in special]
+
+
+def _start(model: Any) -> list[int]:
+    """The start token, where `tokenize` would put one."""
+    bos = None if model.tokenizer is None else model.tokenizer.bos_token_id
+    return [] if bos is None or not model.cfg.default_prepend_bos else [int(bos)]
+
+
+def _sample_without(rng: random.Random, tokens: list[int], block: tuple[int, ...]) -> list[int]:
+    """As many tokens as in the block, all different, none of them in it."""
+    return [i for i in rng.sample(tokens, 2 * len(block)) if i not in block][: len(block)]

@@ -1,0 +1,191 @@
+"""Indirect object identification: who gets it, Mary or John?
+
+    When Mary and John went to the store, John gave a drink to -> Mary
+
+>>> from mechinterp.tasks.ioi import FINDINGS, TEMPLATES
+>>> TEMPLATES[0].format(A="Mary", B="John", S="John", place="store", object="ring")
+'Then, Mary and John went to the store. John gave a ring to'
+>>> {f.role: len(f.sites) for f in FINDINGS if f.model == "gpt2"}["S-inhibition"]
+4
+"""
+
+import random
+from typing import Any
+
+import torch
+
+from mechinterp.metrics import logit_diff
+from mechinterp.tasks.task import MEASURED_HERE, Finding, Task, heads
+from mechinterp.tasks.words import distinct, listed, named_pair, one_token, tokenized, where
+
+SOURCE = "Wang et al. 2022, arXiv 2211.00593"
+
+TEMPLATES = (
+    "Then, {A} and {B} went to the {place}. {S} gave a {object} to",
+    "Then, {A} and {B} met at the {place}, and {S} gave a {object} to",
+    "Friends {A} and {B} found a {object} at the {place}. {S} gave it to",
+    "While {A} and {B} were working at the {place}, {S} gave a {object} to",
+    "While {A} and {B} were walking to the {place}, {S} gave a {object} to",
+    "When {A} and {B} went to the {place}, {S} gave a {object} to",
+    "After {A} and {B} went to the {place}, {S} gave a {object} to",
+)
+"""After the paper's (appendix E). A task uses those that are as long as most are."""
+
+NAMES = listed(
+    "Mary John Tom James Robert Michael William David Richard Joseph Thomas Charles Daniel Matthew "
+    "Anthony Mark Paul Steven Andrew George Edward Brian Kevin Jason Jeffrey Ryan Jacob Gary Eric "
+    "Stephen Jonathan Larry Justin Scott Frank Brandon Benjamin Gregory Samuel Patrick Alexander "
+    "Jack Dennis Jerry Peter Henry Adam Arthur Simon Martin Roger Joe Max Sam Dan Linda Elizabeth "
+    "Barbara Susan Jessica Sarah Karen Nancy Lisa Margaret Sandra Ashley Emily Michelle Carol "
+    "Amanda Melissa Laura Rebecca Sharon Kathleen Amy Anna Helen Rachel Emma Maria Julie Kelly "
+    "Christina Victoria Jane Alice Kate Julia Grace Diana Sophie"
+)
+PLACES = listed("store garden school hospital office house station park library market")
+OBJECTS = listed("ring bone drink book ball letter flower gift key ticket cake map")
+
+FINDINGS = (
+    Finding(
+        "write the indirect object: they attend from the end to IO and copy it",
+        f"{SOURCE}, section 3.1",
+        "gpt2",
+        heads((9, 6), (9, 9), (10, 0)),
+        "name mover",
+    ),
+    Finding(
+        "write against the name that they attend to, as name movers with the opposite sign",
+        f"{SOURCE}, section 3.1",
+        "gpt2",
+        heads((10, 7), (11, 10)),
+        "negative name mover",
+    ),
+    Finding(
+        "attend from the end to S2 and keep the name movers from attending to the subject",
+        f"{SOURCE}, section 3.2",
+        "gpt2",
+        heads((7, 3), (7, 9), (8, 6), (8, 10)),
+        "S-inhibition",
+    ),
+    Finding(
+        "attend from S2 to S1 and mark that the subject occurred before",
+        f"{SOURCE}, section 3.3",
+        "gpt2",
+        heads((0, 1), (0, 10), (3, 0)),
+        "duplicate token",
+    ),
+    Finding(
+        "write the subject at S1 to the position after it, S1+1",
+        f"{SOURCE}, section 3.3",
+        "gpt2",
+        heads((2, 2), (4, 11)),
+        "previous token",
+    ),
+    Finding(
+        "attend from S2 to S1+1 and mark, as duplicate token heads do, that the subject repeats",
+        f"{SOURCE}, section 3.3",
+        "gpt2",
+        heads((5, 5), (5, 8), (5, 9), (6, 9)),
+        "induction",
+    ),
+    Finding(
+        "do little as things are, and move the name when the name movers are knocked out",
+        f"{SOURCE}, section 3.4",
+        "gpt2",
+        heads((9, 0), (9, 7), (10, 1), (10, 2), (10, 6), (10, 10), (11, 2), (11, 9)),
+        "backup name mover",
+    ),
+    Finding(
+        "IO is above S in 97% of 128 prompts, by 4.25 logits on average",
+        MEASURED_HERE,
+        "smollm2",
+    ),
+    Finding(
+        "write directly for IO against S: +2.24, +1.20 and +1.06 logits",
+        MEASURED_HERE,
+        "smollm2",
+        heads((23, 3), (29, 1), (23, 0)),
+        "name mover",
+    ),
+    Finding(
+        "write directly against IO: -0.94 and -0.76 logits",
+        MEASURED_HERE,
+        "smollm2",
+        heads((29, 0), (24, 4)),
+        "negative name mover",
+    ),
+    Finding(
+        "patched one at a time from the corrupt prompts, lower the logit difference most: by 52%, "
+        "30%, 27%, 26% and 23%",
+        MEASURED_HERE,
+        "smollm2",
+        heads((23, 3), (29, 1), (17, 4), (20, 0), (19, 2)),
+        "largest total effect",
+    ),
+)
+
+
+def indirect_objects(model: Any, n: int = 16, seed: int = 0) -> Task:
+    """Two names, one of them again: the metric is IO's logit minus S's, in logits, at the end.
+
+    Positions: IO; S1 and S2, the subject the first and the second time; S1+1; end. IO comes first
+    in about half of the prompts. Corrupt: three other names, all different (the paper's p_ABC).
+
+    Raises:
+        ValueError: if `n` is out of range, or the tokenizer has too few of the words.
+
+    Source: Wang et al. 2022, sections 2 and 3, arXiv 2211.00593.
+    """
+    task, rng = "ioi", random.Random(seed)
+    ids = one_token(model, task, "names", NAMES, 5)
+    names = list(ids)
+    places = list(one_token(model, task, "places", PLACES, 1))
+    objects = list(one_token(model, task, "objects", OBJECTS, 1))
+    templates = _as_long_as_most(model, task, names, places[0], objects[0])
+
+    def pick() -> tuple[str, bool, str, str, str, str]:
+        io, s = rng.sample(names, 2)
+        order = rng.random() < 0.5
+        return rng.choice(templates), order, io, s, rng.choice(places), rng.choice(objects)
+
+    pairs_of_names = len(names) * (len(names) - 1)
+    possible = len(templates) * 2 * pairs_of_names * len(places) * len(objects)
+    clean, corrupt, answers, others = [], [], [], []
+    for template, io_first, io, s, place, thing in distinct(task, n, possible, pick):
+        a, b, c = rng.sample([name for name in names if name not in (io, s)], 3)
+        first, second = (io, s) if io_first else (s, io)
+        clean.append(template.format(A=first, B=second, S=s, place=place, object=thing))
+        corrupt.append(template.format(A=a, B=b, S=c, place=place, object=thing))
+        answers.append(ids[io])
+        others.append(ids[s])
+    prompts = tokenized(model, task, clean)
+    s1 = where(prompts, others)
+    device = prompts.tokens.device
+    right, wrong = (torch.tensor(x, device=device) for x in (answers, others))
+    return Task(
+        name=task,
+        pair=named_pair(
+            prompts,
+            tokenized(model, task, corrupt),
+            **{
+                "IO": where(prompts, answers),
+                "S1": s1,
+                "S1+1": [pos + 1 for pos in s1],
+                "S2": where(prompts, others, 1),
+                "end": (prompts.lengths - 1).tolist(),
+            },
+        ),
+        metric=logit_diff(right, wrong),
+        answers=right,
+        others=wrong,
+        findings=FINDINGS,
+        source=SOURCE,
+        corruption="three other names, all different, in the places of IO, S1 and S2 (p_ABC)",
+    )
+
+
+def _as_long_as_most(model: Any, task: str, names: list[str], place: str, thing: str) -> list[str]:
+    """The templates of the length, in tokens, that most of them have for this tokenizer."""
+    a, b = names[:2]
+    filled = [t.format(A=a, B=b, S=a, place=place, object=thing) for t in TEMPLATES]
+    lengths = tokenized(model, task, filled).lengths.tolist()
+    most = max(lengths, key=lengths.count)
+    return [t for t, length in zip(TEMPLATES, lengths, strict=True) if length == most]
