@@ -51,7 +51,8 @@ class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
         raised: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def __call__(self, done: int, total: int) -> None:
         now = time.perf_counter()
