@@ -31,6 +31,9 @@ from mechinterp.passes import resumes_exactly
 CALL = 40
 """What calling a layer costs beside its arithmetic, in token-layers: its weights are read."""
 
+CPU_POSITIONS = 768
+"""Positions in a pass beyond which a CPU gets slower: a layer's values no longer fit its caches."""
+
 
 @dataclass(frozen=True)
 class Savings:
@@ -201,7 +204,8 @@ def _plan(
                 held = read_bytes(model, arms[chunk[0].arm].prompts, reads)
                 return footprint.peak_bytes(batch, edited) + held
 
-            for chunk in _cut(bucket, planned_bytes, max(1, budget_bytes - kept_bytes)):
+            most = _most_arms(model, (width - first) * n_prompts)
+            for chunk in _cut(bucket, planned_bytes, max(1, budget_bytes - kept_bytes), most):
                 passes.append(
                     Pass(
                         tuple(row.arm for row in chunk),
@@ -252,14 +256,20 @@ def _repeats(arms: Sequence[Arm], readings: Sequence[Tensor]) -> list[int]:
     return same
 
 
+def _most_arms(model: Any, positions: int) -> int:
+    """How many arms of so many positions a pass may have: on a CPU what its caches hold."""
+    cpu = models.device(model).type == "cpu"
+    return max(1, CPU_POSITIONS // positions) if cpu else 1 << 62
+
+
 def _cut(
-    bucket: list[_Row], planned_bytes: Callable[[list[_Row]], int], budget: int
+    bucket: list[_Row], planned_bytes: Callable[[list[_Row]], int], budget: int, most: int
 ) -> list[list[_Row]]:
     """The rows of a bucket in parts that fit the budget, those that begin early first."""
     bucket = sorted(bucket, key=lambda row: (row.start, row.arm))
     one, all_of_them = planned_bytes(bucket[:1]), planned_bytes(bucket)
     each = max(1, (all_of_them - one) // max(1, len(bucket) - 1))
-    most = max(1, 1 + (budget - one) // each)
+    most = min(most, max(1, 1 + (budget - one) // each))
     n_parts = -(-len(bucket) // most)
     size = -(-len(bucket) // n_parts)
     return [bucket[at : at + size] for at in range(0, len(bucket), size)]
