@@ -152,6 +152,7 @@ def forward(
     *,
     base: Base | None = None,
     starts: Sequence[int] | None = None,
+    stop: int | None = None,
     first: int = 0,
     last_queries: bool = False,
     whole_logits: bool = False,
@@ -161,7 +162,8 @@ def forward(
     """One pass of all arms, read at the positions `reading` of each row.
 
     All arms have prompts of one width. `starts`: the layer at which each arm joins the batch, from
-    the residual stream of `base`; in rising order (default: all at the embedding). `first`: the
+    the residual stream of `base`; in rising order (default: all at the embedding). `stop`: the
+    layer before which it ends, where no logits are read (default: the whole model). `first`: the
     position from which on they are computed, with the keys and values of `base` before it.
     `last_queries`: in the last layer, which no spec touches then, only from the first position that
     is read. `whole_logits`: by the library's own unembedding, at every position.
@@ -182,7 +184,7 @@ def forward(
         try:
             hooks.add(watch)
             resid, positions = _embedded(model, arms[: starts.count(0)], first)
-            for layer in range(min(starts), n_layers):
+            for layer in range(min(starts), n_layers if stop is None or full else stop):
                 interrupts.check()
                 resid = _joined(resid, base, layer, starts.count(layer) if layer else 0, first)
                 entry = base.entry(layer, len(resid) // n_prompts, first)
@@ -258,9 +260,9 @@ def resumes_exactly(model: Any) -> tuple[bool, bool]:
     """
     tested, switches = _TESTED.setdefault(model, {}), models.switches(model)
     if switches not in tested:
-        late = models.may_begin_late(model) and model.cfg.n_ctx > 1
-        layers = models.can_resume(model) and _equals_a_whole_pass(model, 0)
-        tested[switches] = layers, layers and late and _equals_a_whole_pass(model, 1)
+        resumes, late = models.can_resume(model), models.may_begin_late(model)
+        both = resumes and late and model.cfg.n_ctx > 1 and _equals_a_whole_pass(model, 1)
+        tested[switches] = both or (resumes and _equals_a_whole_pass(model, 0)), both
     return tested[switches]
 
 

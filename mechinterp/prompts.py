@@ -195,6 +195,8 @@ class Prompts:
 
     def reading(self, at: Sequence[Pos]) -> Int[Tensor, "prompt k"]:
         """The reading positions of several positions, beside one another."""
+        if not at:
+            return self.lengths.new_empty(len(self), 0)
         return torch.stack([self.reading_positions(pos) for pos in at], 1)
 
     def edited(self, tokens: Int[Tensor, "prompt pos"]) -> "Prompts":

@@ -116,7 +116,7 @@ def resample_from(reference: Prompts, *, seed: int) -> Replacement:
         if any({"pos", "src"} & {*(s.narrowed_axes or ())} for s in sites):
             _check_long_enough(prompts, drawn, rows)
         wide = dict.fromkeys(replace(site, head=None, neuron=None) for site in sites)
-        acts = run(model, drawn, read(*wide)).acts
+        acts = run(model, drawn, read(*wide), logits_at=()).acts
 
         def at_site(site: Site) -> Edit:
             value, axes = acts[site], site.narrowed_axes or ()
@@ -159,7 +159,7 @@ def _means(
     sums: dict[Site, Tensor] = {}
     counts: dict[Site, Tensor] = {}
     for chunk in _chunks(model, reference, sites):
-        acts = run(model, chunk, read(*sites)).acts
+        acts = run(model, chunk, read(*sites), logits_at=()).acts
         for site in sites:
             value = acts[site].double()
             there = torch.ones(len(chunk), device=value.device)

@@ -58,9 +58,10 @@ def run(
 ) -> Run:
     """One pass over the prompts with the specs, left to right; nothing stays on the model.
 
-    `logits_at`: the position, or positions, whose logits are kept. Logits "at" a token that was
-    deleted are those of the last one before it: what the model says comes next.
-    Only what `read` names is kept, as copies.
+    `logits_at`: the position, or positions, whose logits are kept; none, `()`, to read alone, where
+    the pass ends with the last layer that a spec touches. Logits "at" a token that was deleted are
+    those of the last one before it: what the model says comes next. Only what `read` names is kept,
+    as copies.
 
     Raises:
         HookError: if a spec cannot run or did not, or what it reads would not fit into memory.
@@ -68,8 +69,8 @@ def run(
     """
     arm = planned(model, tokenize(model, prompts), specs)
     at = (logits_at,) if isinstance(logits_at, int | str) else tuple(logits_at)
-    if not at:
-        raise ValueError('logits_at names no position. Leave it out, or give one: "end".')
+    if not at and not any(spec.edit is None for spec in specs):
+        raise ValueError('logits_at names no position, and nothing is read. Give one: "end".')
     wanted = read_bytes(model, arm.prompts, [s.site for s in specs if s.edit is None])
     free = available_bytes(models.device(model))
     if wanted > free:
@@ -77,5 +78,5 @@ def run(
             f"the reads need {readable(wanted)}, but {readable(free)} are free. "
             f'Read fewer sites, or narrow them: Site(..., pos="end").'
         )
-    output = forward(model, [arm], arm.prompts.reading(at))
+    output = forward(model, [arm], arm.prompts.reading(at), stop=None if at else arm.stop + 1)
     return Run(output.logits(), at, arm.activations, arm.prompts)

@@ -13,6 +13,7 @@ from mechinterp import (
     knockout,
     load_model,
     log_prob,
+    models,
     patch,
     read,
     run,
@@ -155,6 +156,27 @@ def test_a_sweep_inside_a_context_sees_it(model, ragged):
     for layer in points["layer"]:
         expected = log_prob(3)(run(model, ragged, around + zero(Site("z", layer, 1))))
         np.testing.assert_allclose(swept.sel(layer=layer), expected, atol=1e-5)
+
+
+def test_reading_alone_ends_with_the_last_layer_that_is_touched(model, ragged, monkeypatch):
+    sites = [Site("z", 1), Site("resid_pre", 0), Site("tokens")]
+    specs = zero(Site("z", 0, 2)) + delete_token("S2") + read(*sites)
+    whole = run(model, ragged, specs)
+    layers, block = [], models.block
+
+    def counted(model, layer, *given):
+        layers.append(layer)
+        return block(model, layer, *given)
+
+    monkeypatch.setattr(models, "block", counted)
+    alone = run(model, ragged, specs, logits_at=())
+    assert layers == [0, 1]
+    assert alone.logits.shape == (3, 0, model.cfg.d_vocab)
+    assert set(alone.acts) == set(sites)
+    for site in sites:
+        assert torch.equal(alone.acts[site], whole.acts[site])
+    late = run(model, ragged, read(Site("logits", pos=1)), logits_at=())
+    close(late.acts[Site("logits", pos=1)], run(model, ragged, logits_at=1).logits[:, 0])
 
 
 def test_the_dims_and_coordinates_of_a_sweep(model, ragged):

@@ -146,7 +146,8 @@ def test_logits_that_were_not_kept(absolute_model, ragged, refuses):
     done = run(absolute_model, ragged, logits_at=("end", 1))
     says = ["kept logits at ['end', 1], not at [2]", "run(..., logits_at=[2])"]
     refuses(lambda: log_prob(1, at=2)(done), *says, kind=ValueError)
-    refuses(lambda: run(absolute_model, ragged, logits_at=()), "logits_at names no position")
+    nothing = lambda: run(absolute_model, ragged, logits_at=())  # noqa: E731
+    refuses(nothing, "names no position", "nothing is read")
     refuses(lambda: run(absolute_model, ragged, logits_at=4), "position 4 lies outside prompt 1")
 
 
