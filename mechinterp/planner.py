@@ -13,7 +13,7 @@ what is read needs queries. Arms that are the same run once.
 2 arms ...
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -185,39 +185,14 @@ def _plan(
     rows = [row for group in groups.values() for row in group]
     base_first = max(row.begin for row in rows)
     kept = {row.start for row in rows} - {0}
-    footprint = Footprint.of(model)
-    kept_bytes = footprint.base_bytes(n_prompts, width, len(kept), base_first)
-    n_read = readings[0].shape[1]
+    kept_bytes = Footprint.of(model).base_bytes(n_prompts, width, len(kept), base_first)
+    sizes = _Sizes(model, arms, readings[0].shape[1], n_columns, not savings.columns)
     passes: list[Pass] = []
     for (width, touches, alone), group in sorted(groups.items()):
+        queries = savings.queries and touches < n_layers - 1 and alone < 0
         for bucket in _buckets(group, width, n_prompts, n_layers):
-            first = min(row.begin for row in bucket)
-
-            def planned_bytes(chunk: list[_Row], width: int = width, first: int = first) -> int:
-                n_rows = len(chunk) * n_prompts
-                batch = Batch(
-                    n_rows, width, first, n_read, n_columns, n_prompts, not savings.columns
-                )
-                specs = [spec for row in chunk for spec in arms[row.arm].specs]
-                edited = {spec.site for spec in specs if spec.edit is not None}
-                reads = [spec.site for spec in specs if spec.edit is None]
-                held = read_bytes(model, arms[chunk[0].arm].prompts, reads)
-                return footprint.peak_bytes(batch, edited) + held
-
-            most = _most_arms(model, (width - first) * n_prompts)
-            for chunk in _cut(bucket, planned_bytes, max(1, budget_bytes - kept_bytes), most):
-                passes.append(
-                    Pass(
-                        tuple(row.arm for row in chunk),
-                        tuple(row.start for row in chunk),
-                        first,
-                        width,
-                        savings.queries and touches < n_layers - 1 and alone < 0,
-                        not savings.columns,
-                        sum(n_layers - row.start for row in chunk) * (width - first) * n_prompts,
-                        planned_bytes(chunk),
-                    )
-                )
+            for chunk in _cut(bucket, sizes, width, max(1, budget_bytes - kept_bytes)):
+                passes.append(sizes.passed(chunk, width, queries))
     first = max(p.first for p in passes)
     whole, prefix = max(kept, default=0), n_layers if first else 0
     return Plan(
@@ -256,20 +231,56 @@ def _repeats(arms: Sequence[Arm], readings: Sequence[Tensor]) -> list[int]:
     return same
 
 
-def _most_arms(model: Any, positions: int) -> int:
-    """How many arms of so many positions a pass may have: on a CPU what its caches hold."""
-    cpu = models.device(model).type == "cpu"
-    return max(1, CPU_POSITIONS // positions) if cpu else 1 << 62
+@dataclass(frozen=True, eq=False)
+class _Sizes:
+    """What passes of these arms take."""
+
+    model: Any
+    arms: Sequence[Arm]
+    n_read: int
+    n_columns: int | None
+    whole_logits: bool
+
+    def n_positions(self, width: int, first: int) -> int:
+        """Positions of an arm that are computed, in all its prompts."""
+        return (width - first) * len(self.arms[0].prompts)
+
+    def n_bytes(self, chunk: list[_Row], width: int, first: int) -> int:
+        """The most that a pass of these rows takes."""
+        n_prompts = len(self.arms[0].prompts)
+        shape = (len(chunk) * n_prompts, width, first, self.n_read, self.n_columns, n_prompts)
+        specs = [spec for row in chunk for spec in self.arms[row.arm].specs]
+        edited = {spec.site for spec in specs if spec.edit is not None}
+        reads = [spec.site for spec in specs if spec.edit is None]
+        held = read_bytes(self.model, self.arms[chunk[0].arm].prompts, reads)
+        batch = Batch(*shape, self.whole_logits)
+        return Footprint.of(self.model).peak_bytes(batch, edited) + held
+
+    def passed(self, chunk: list[_Row], width: int, last_queries: bool) -> Pass:
+        """The pass of these rows."""
+        first, n_layers = min(row.begin for row in chunk), self.model.cfg.n_layers
+        layers = sum(n_layers - row.start for row in chunk)
+        return Pass(
+            tuple(row.arm for row in chunk),
+            tuple(row.start for row in chunk),
+            first,
+            width,
+            last_queries,
+            self.whole_logits,
+            layers * self.n_positions(width, first),
+            self.n_bytes(chunk, width, first),
+        )
 
 
-def _cut(
-    bucket: list[_Row], planned_bytes: Callable[[list[_Row]], int], budget: int, most: int
-) -> list[list[_Row]]:
+def _cut(bucket: list[_Row], sizes: _Sizes, width: int, budget: int) -> list[list[_Row]]:
     """The rows of a bucket in parts that fit the budget, those that begin early first."""
     bucket = sorted(bucket, key=lambda row: (row.start, row.arm))
-    one, all_of_them = planned_bytes(bucket[:1]), planned_bytes(bucket)
+    first = min(row.begin for row in bucket)
+    one, all_of_them = (sizes.n_bytes(rows, width, first) for rows in (bucket[:1], bucket))
     each = max(1, (all_of_them - one) // max(1, len(bucket) - 1))
-    most = min(most, max(1, 1 + (budget - one) // each))
+    most = max(1, 1 + (budget - one) // each)
+    if models.device(sizes.model).type == "cpu":
+        most = min(most, max(1, CPU_POSITIONS // sizes.n_positions(width, first)))
     n_parts = -(-len(bucket) // most)
     size = -(-len(bucket) // n_parts)
     return [bucket[at : at + size] for at in range(0, len(bucket), size)]

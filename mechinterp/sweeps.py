@@ -97,13 +97,8 @@ def sweep_each(
     """
     began = time.perf_counter()
     job = _Job.of(model, prompts, over, arm, metrics, only)
-    stored = None
-    if out is not None:
-        specs = [a.specs for a in job.arms]
-        facts = sweep_facts(model, job.given, specs, metrics, [job.coords, job.wanted])
-        stored = Parts(out, facts, budget_bytes, default_budget(model))
-        budget_bytes = stored.budget_bytes
-    made = job.plan(budget_bytes, exact)
+    stored = None if out is None else job.parts(out, budget_bytes, exact)
+    made = job.plan(stored.budget_bytes if stored else budget_bytes, exact)
     values = np.full((len(metrics), len(job.arms), len(job.given)), np.nan)
     groups = _groups(made.passes) if stored else [[p] for p in made.passes]
     left, done = [], 0
@@ -190,6 +185,18 @@ class _Job:
         at = tuple(dict.fromkeys(pos for metric in metrics for pos in metric.at))
         readings = [a.prompts.reading(at) for a in arms]
         return cls(model, given, coords, wanted, arms, metrics, at, readings)
+
+    def parts(self, out: str | Path, budget_bytes: int | None, exact: str | Savings) -> Parts:
+        """The folder of this sweep."""
+        if models.has_foreign_hooks(self.model):
+            raise ValueError(
+                f"out={str(out)!r}: somebody else's hooks are on the model. Another run could not "
+                f"tell whether it has the same. Remove them, or sweep without out."
+            )
+        specs, points = [arm.specs for arm in self.arms], [self.coords, list(self.wanted)]
+        facts = sweep_facts(self.model, self.given, specs, self.metrics, points)
+        facts["exact"] = str(exact)
+        return Parts(out, facts, budget_bytes, default_budget(self.model))
 
     def plan(self, budget_bytes: int | None, exact: str | Savings) -> Plan:
         """The passes, as cheap as may be."""

@@ -1,5 +1,6 @@
 """The bytes that are planned are those that are taken; and a sweep keeps to them."""
 
+import copy
 import os
 import random
 import subprocess
@@ -91,6 +92,21 @@ def test_a_whole_pass_with_all_logits(model, specs):
     swept()
     found, peak = taken(swept)
     assert found.attrs["peak_bytes_planned"] == pytest.approx(peak, rel=0.15)
+
+
+def test_a_layer_that_cannot_run_without_data_is_estimated(absolute_model, monkeypatch, caplog):
+    model = copy.deepcopy(absolute_model)
+    batch = Batch(4, 8, 2, 1, 2, 1)
+    counted = Footprint(model).peak_bytes(batch)
+
+    def looks(*given, **named):
+        raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+
+    footprint = Footprint(model)
+    monkeypatch.setattr(footprint._layer, "forward", looks)
+    with caplog.at_level("INFO"):
+        assert counted / 2 < footprint.peak_bytes(batch, [Site("z", 1)]) < 4 * counted
+    assert "estimated, not counted: Cannot copy" in caplog.text
 
 
 def test_more_rows_and_positions_take_more(absolute_model):

@@ -134,6 +134,7 @@ def test_an_error_in_one_arm_keeps_what_was_done(absolute_model, tmp_path):
         ({"metric": logit_diff(3, 1)}, "the metrics differ"),
         ({"arm": lambda layer, head, pos: zero(Site("v", layer, head, pos))}, "the specs"),
         ({"budget_bytes": 10**8}, "budget_bytes=1"),
+        ({"exact": "naive"}, "exact differ"),
     ],
 )
 def test_another_sweep_is_refused(absolute_model, tmp_path, refuses, change, words):
@@ -172,6 +173,14 @@ def test_other_folders_are_refused(absolute_model, tmp_path, refuses):
     (tmp_path / "manifest.json").write_text('{"kind": "attribution", "files": {}}')
     refuses(lambda: swept(absolute_model, tmp_path), "holds 'attribution'")
     refuses(lambda: read_sweep(tmp_path), "not a sweep")
+
+
+def test_somebody_elses_hooks_cannot_be_told_apart(absolute_model, tmp_path, refuses):
+    handle = absolute_model.blocks[1].register_forward_hook(lambda *args: None)
+    try:
+        refuses(lambda: swept(absolute_model, tmp_path), "somebody else's hooks", "without out")
+    finally:
+        handle.remove()
 
 
 def test_parts_of_another_sweep_are_not_taken(absolute_model, tmp_path, caplog):
