@@ -33,7 +33,13 @@ class Activations(Mapping[Site, Tensor]):
             return self.kept[site]
         for have, value in self.kept.items():
             if _covers(have, site):
-                return value[narrow_index(have, site, self._positions(have, site))]
+                try:
+                    return value[narrow_index(have, site, self._positions(have, site))]
+                except IndexError:
+                    axes = " ".join(have.narrowed_axes or ())
+                    raise HookError(
+                        f"{site} is out of range: {have} was read, {axes} {list(value.shape)}."
+                    ) from None
         read = ", ".join(map(str, list(self.kept)[:8])) or "nothing"
         more = " ..." if len(self.kept) > 8 else ""
         raise HookError(f"{site} was not read. Read: {read}{more}. Add read({site!r}) to that run.")

@@ -67,3 +67,8 @@ def test_positions_are_those_of_the_given_prompt(absolute_model, ragged):
 def test_it_shows_sites_and_no_numbers(acts):
     assert "L1.z" in repr(acts)
     assert len(repr(acts)) < 300
+
+
+def test_a_head_that_is_not_there(absolute_model, ragged, refuses):
+    acts = run(absolute_model, ragged, read(Site("z", 1))).acts
+    refuses(lambda: acts[Site("z", 1, 4)], "L1H4.z is out of range", "L1.z", "[3, 7, 4, 6]")
