@@ -1,4 +1,6 @@
-"""The command line: `mechinterp attribute | models | describe`. Heavy imports wait for a command.
+"""The command line: `mechinterp attribute | patch | ablate | models | describe`.
+
+Heavy imports wait for a command, so that --help is quick.
 
 mechinterp attribute "When Mary and John went to the store, John gave a drink to" --expect Mary,John
 """
@@ -9,11 +11,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 import mechinterp
+from mechinterp.grid_options import Ablate, GridOptions, Patch
 
 
 def attribute(
@@ -65,6 +68,29 @@ def attribute(
         _write(out, loaded, scores, comparisons)
 
 
+def patch(options: Annotated[Patch, tyro.conf.arg(name="")]) -> None:
+    """What carries the difference between clean and corrupt prompts: activation patching.
+
+    Prints a heat map and the strongest cells; --out keeps them, with a report.
+    """
+    with _going_on(options) as model:
+        from mechinterp.grid_runs import patched
+
+        patched(model, options)
+
+
+def ablate(options: Annotated[Ablate, tyro.conf.arg(name="")]) -> None:
+    """What the model loses when a part of it says nothing: ablation, on the clean prompts.
+
+    The corrupt prompts are the reference of means and resampling. Prints a heat map and the
+    strongest cells; --out keeps them, with a report.
+    """
+    with _going_on(options) as model:
+        from mechinterp.grid_runs import ablated
+
+        ablated(model, options)
+
+
 def models() -> None:
     """The models that can be loaded by name without a network."""
     from mechinterp.models import available_models
@@ -101,6 +127,8 @@ def main() -> None:
         return
     commands: dict[str, Callable[..., Any]] = {
         "attribute": attribute,
+        "patch": patch,
+        "ablate": ablate,
         "models": models,
         "describe": describe,
     }
@@ -115,8 +143,8 @@ def main() -> None:
             raise
         print(f"mechinterp: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("mechinterp: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"mechinterp: {stop or 'stopped'}", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -156,6 +184,24 @@ def _write(out: Path, model: Any, scores: Any, comparisons: Sequence[Any]) -> No
     files = {"scores.parquet": scores_parquet(scores), "report.html": page.encode()}
     write_run(out, facts, files)
     print(f"wrote {out / 'report.html'}, scores.parquet and manifest.json")
+
+
+@contextmanager
+def _going_on(options: GridOptions) -> Iterator[Any]:
+    """The model; a stop says how to go on."""
+    try:
+        from mechinterp.grid_questions import check_task
+        from mechinterp.models import load_model
+
+        check_task(options.task)
+        with _busy(f"loading {options.model}"):
+            model = load_model(options.model)
+        yield model
+    except KeyboardInterrupt:
+        how = "the same command goes on with what is finished"
+        if options.out is None:
+            how = "with --out FOLDER it could go on from there"
+        raise KeyboardInterrupt(f"stopped; {how}") from None
 
 
 @contextmanager

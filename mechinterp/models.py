@@ -204,7 +204,8 @@ def _build_toy(made: Toy, device: Any) -> HookedTransformer:
     ids = {word: i for i, word in enumerate(made.vocabulary)}
     words = Tokenizer(WordLevel(ids, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    _set_tokenizer(model, PreTrainedTokenizerFast(tokenizer_object=words, bos_token=made.bos))
+    special = {"bos_token": made.bos} | ({"unk_token": "<unk>"} if "<unk>" in ids else {})
+    _set_tokenizer(model, PreTrainedTokenizerFast(tokenizer_object=words, **special))
     return model
 
 

@@ -264,7 +264,8 @@ def _bootstrap(
         degenerate = ~np.isfinite(bounds).all(0)
         if degenerate.any():
             tails = [(1 - level) / 2, (1 + level) / 2]
-            bounds[:, degenerate] = np.quantile(resampled[degenerate], tails, axis=-1)
+            # 0 / 0 of a resample says nothing of a ratio
+            bounds[:, degenerate] = np.nanquantile(resampled[degenerate], tails, axis=-1)
     return bounds
 
 

@@ -143,5 +143,7 @@ def test_describe_says_what_switches_a_site_on(mechinterp):
 def test_help_names_every_command_and_version(mechinterp):
     done = mechinterp("--help")
     assert done.returncode == 0
-    assert {"attribute", "models", "describe"} <= set(re.findall(r"\w+", done.stdout))
+    assert {"attribute", "patch", "ablate", "models", "describe"} <= set(
+        re.findall(r"\w+", done.stdout)
+    )
     assert mechinterp("--version").stdout.startswith("mechinterp 0.")

@@ -45,9 +45,14 @@ ORDER = (
     "patch_grid",
     "screening",
     "tasks",
+    "pairs",
+    "findings",
     "stats",
     "attribution",
     "report",
+    "grid_options",
+    "grid_questions",
+    "grid_runs",
     "cli",
 )
 

@@ -223,3 +223,13 @@ def test_correction_keeps_the_order_and_makes_no_p_smaller(p):
         assert (found >= p - 1e-12).all()
         assert (found <= 1).all()
         assert (np.diff(found[np.argsort(p)]) >= 0).all()
+
+
+def test_a_resample_whose_denominator_is_nothing_does_not_spoil_the_interval():
+    under = xr.DataArray([16.0, 16.0, 0.0] * 3, dims="prompt")
+    over = xr.DataArray([[8.0, 8.0, 0.0] * 3, [4.0, 8.0, 0.0] * 3], dims=("layer", "prompt"))
+    found = ratio_interval(over, under)
+    assert np.isfinite(found["low"]).all()
+    assert np.isfinite(found["high"]).all()
+    assert float(found["low"][0]) == float(found["high"][0]) == 0.5
+    assert float(found["low"][1]) < 0.375 < float(found["high"][1])
