@@ -444,9 +444,8 @@ def test_indirect_objects_on_smollm2(mechinterp, tmp_path):
     chosen = ("--layers", "23,29", "--out", out)
     done = mechinterp("patch", "--task", "ioi", "--n", "4", *chosen)
     assert done.returncode == 0, done.stderr
-    assert (
-        "published, name mover: 1 of 3 among the strongest 2: L23H3.z #1, L29H1.z #3" in done.stdout
-    )
+    found = "direct writer: 1 of 3 among the strongest 2: L23H3.z #1, L29H1.z #3"
+    assert f"published, {found}" in done.stdout
     page = (out / "report.html").read_text()
     for claim in ("write directly for IO against S", "lower the logit difference most"):
         assert claim in page

@@ -76,6 +76,22 @@ FINDINGS = (
         MEASURED_HERE,
         "smollm2",
     ),
+    Finding(
+        "noised at the end, together, they take 93% of what the start year makes; 20.8, 18.6 and "
+        "6.0 attend to the tens digit of YY (.93, .78, .79), 23.0 less (.31)",
+        MEASURED_HERE,
+        "smollm2",
+        heads((20, 8), (6, 0), (18, 6), (23, 0)),
+        "start year",
+    ),
+    Finding(
+        "noised at the end, together, they take 64% of it; with the MLPs 20 to 29 held the heads "
+        "that bring the start year take 12%",
+        MEASURED_HERE,
+        "smollm2",
+        mlps(22, 23, 24, 26),
+        "greater-than",
+    ),
 )
 
 

@@ -63,6 +63,22 @@ FINDINGS = (
         heads((14, 3), (8, 0)),
         "duplicate token",
     ),
+    Finding(
+        "tells the keys of the induction heads what stood before: this path alone carries 0.87 "
+        "(layer 17) and 2.14 nats (layer 18); 11.1 tells them nothing",
+        MEASURED_HERE,
+        "smollm2",
+        heads((16, 0)),
+        "previous token, into the keys",
+    ),
+    Finding(
+        "write the answer to the logits directly, by 0.86, 0.39, 0.37, 0.28 and 0.16 nats; the "
+        "induction heads of layers 17 and 18 hardly do",
+        MEASURED_HERE,
+        "smollm2",
+        heads((29, 1), (23, 7), (23, 2), (23, 1), (23, 0)),
+        "direct writer",
+    ),
 )
 
 
