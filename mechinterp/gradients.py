@@ -14,9 +14,8 @@ torch.Size([1, 4])
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -170,7 +169,8 @@ def backward(
         HookError: as `run`.
         ValueError: if the metric has no gradient.
     """
-    part = _rows_of(prompts, chunk.rows)
+    whole_set = (chunk.rows.start, chunk.rows.stop) == (0, len(prompts))
+    part = prompts if whole_set else prompts.rows(torch.arange(len(prompts))[chunk.rows])
     whole = list(dict.fromkeys(site.whole() for site in sites))
     kept: list[dict[Site, list[Tensor]]] = [{site: [] for site in whole} for _ in chunk.variants]
     arms = [
@@ -237,21 +237,6 @@ def _total(
             )
         total = total + score[rows].sum()
     return total
-
-
-def _rows_of(prompts: Prompts, rows: slice) -> Prompts:
-    """Some of the prompts, as wide as all."""
-    if (rows.start, rows.stop) == (0, len(prompts)):
-        return prompts
-    return replace(
-        prompts,
-        tokens=prompts.tokens[rows],
-        lengths=prompts.lengths[rows],
-        roles=prompts.roles[rows],
-        names=MappingProxyType({name: pos[rows] for name, pos in prompts.names.items()}),
-        given=None if prompts.given is None else _rows_of(prompts.given, rows),
-        moved=None if prompts.moved is None else prompts.moved[rows],
-    )
 
 
 def _row_bytes(model: Any, prompts: Prompts, sites: Sequence[Site], metric: Metric) -> int:

@@ -199,6 +199,19 @@ class Prompts:
             return self.lengths.new_empty(len(self), 0)
         return torch.stack([self.reading_positions(pos) for pos in at], 1)
 
+    def rows(self, chosen: Int[Tensor, " row"]) -> "Prompts":
+        """Some of the prompts, in this order, as wide as all; one may come more than once."""
+        at = chosen.to(self.tokens.device)
+        return replace(
+            self,
+            tokens=self.tokens[at],
+            lengths=self.lengths[at],
+            roles=tuple(self.roles[row] for row in chosen.tolist()),
+            names=MappingProxyType({name: pos[at] for name, pos in self.names.items()}),
+            given=None if self.given is None else self.given.rows(chosen),
+            moved=None if self.moved is None else self.moved[at],
+        )
+
     def edited(self, tokens: Int[Tensor, "prompt pos"]) -> "Prompts":
         """The prompts with these token ids instead; rows close up where an id is `DELETED`.
 

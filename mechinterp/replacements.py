@@ -15,7 +15,6 @@ weights were folded; a mean and a resampled value are the model's own.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -112,7 +111,7 @@ def resample_from(reference: Prompts, *, seed: int) -> Replacement:
     def prepare(model: Any, prompts: Prompts, sites: Sequence[Site]) -> Callable[[Site], Edit]:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randint(len(reference), (len(prompts),), generator=generator)
-        drawn = _rows(reference, rows)
+        drawn = reference.rows(rows)
         if any({"pos", "src"} & {*(s.narrowed_axes or ())} for s in sites):
             _check_long_enough(prompts, drawn, rows)
         wide = dict.fromkeys(replace(site, head=None, neuron=None) for site in sites)
@@ -179,7 +178,7 @@ def _chunks(model: Any, prompts: Prompts, sites: Sequence[Site]) -> Iterator[Pro
     each = 2 * math.ceil(read_bytes(model, prompts, sites) / len(prompts))
     size = max(1, budget // max(1, each))
     for begin in range(0, len(prompts), size):
-        yield _rows(prompts, torch.arange(begin, min(begin + size, len(prompts))))
+        yield prompts.rows(torch.arange(begin, min(begin + size, len(prompts))))
 
 
 def _check_long_enough(prompts: Prompts, drawn: Prompts, rows: Int[Tensor, " prompt"]) -> None:
@@ -191,15 +190,3 @@ def _check_long_enough(prompts: Prompts, drawn: Prompts, rows: Int[Tensor, " pro
                 f"drawn for it, {there}. Give a reference of longer prompts, or positions such as "
                 f'["end"].'
             )
-
-
-def _rows(prompts: Prompts, rows: Int[Tensor, " row"]) -> Prompts:
-    """Some of the prompts, in this order."""
-    there = rows.to(prompts.tokens.device)
-    return replace(
-        prompts,
-        tokens=prompts.tokens[there],
-        lengths=prompts.lengths[there],
-        roles=tuple(prompts.roles[row] for row in rows.tolist()),
-        names=MappingProxyType({name: at[there] for name, at in prompts.names.items()}),
-    )

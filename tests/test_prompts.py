@@ -172,3 +172,13 @@ def test_a_pair_says_where_it_differs():
     assert Pair(clean, corrupt).differ.tolist() == differ
     same = Pair(clean, clean)
     assert not same.differ.any()
+
+
+def test_some_of_the_prompts_in_an_order(ragged):
+    edited = ragged.edited(ragged.tokens.where(ragged.tokens != 4, -1))
+    some = edited.rows(torch.tensor([2, 0, 2]))
+    assert some.lengths.tolist() == edited.lengths[[2, 0, 2]].tolist()
+    assert some.token_text == tuple(edited.token_text[i] for i in (2, 0, 2))
+    assert some.roles == tuple(edited.roles[i] for i in (2, 0, 2))
+    assert some.positions("S2").tolist() == edited.positions("S2")[[2, 0, 2]].tolist()
+    assert some.given_positions("end").tolist() == [5, 6, 5]
