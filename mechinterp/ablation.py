@@ -217,7 +217,8 @@ def effect(result: xr.DataArray) -> xr.DataArray:
     Raises:
         ValueError: if it is no result of ablation.
     """
-    return (result - base_score(result)).rename(result.name).assign_attrs(result.attrs)
+    changed = (result - base_score(result)).rename(result.name)
+    return changed.assign_attrs(result.attrs | {"quantity": "change"})
 
 
 def ablated(

@@ -163,6 +163,8 @@ def top_token(*, at: Pos = "end") -> Metric:
 
 
 def _ids(answers: Answers) -> Int[Tensor, " prompt"]:
+    if isinstance(answers, str):
+        raise ValueError(f"{answers!r} is text: give its token id, token_id(model, {answers!r}).")
     return torch.as_tensor(answers).reshape(-1)
 
 

@@ -39,6 +39,8 @@ DIRECTIONS = ("noise", "denoise")
 RESIDUALS = ("resid_pre", "resid_mid", "resid_post")
 OUTPUTS = ("attn_out", "mlp_out")
 
+_OF_HEADS = "Wang et al. 2022, arXiv 2211.00593"
+
 _ROUNDING = 1e-5
 """What float32 may be off, in the metric's unit or as a share of it, whichever is more."""
 
@@ -119,7 +121,8 @@ def heads(
     Source: Wang et al. 2022, arXiv 2211.00593.
     """
     over = {"layer": axes.layers(model, layers), **axes.heads(model, act, heads)}
-    return _patched(model, pair, metric, act, direction, over, positions, options)
+    found = _patched(model, pair, metric, act, direction, over, positions, options)
+    return found.assign_attrs(source=_OF_HEADS)
 
 
 def heads_by_position(
@@ -144,7 +147,8 @@ def heads_by_position(
         ValueError: if the act or the direction is unknown, or no position is the same in all.
     """
     axis = axes.heads(model, act, heads)
-    return _by_position(model, pair, metric, act, direction, layers, axis, positions, options)
+    found = _by_position(model, pair, metric, act, direction, layers, axis, positions, options)
+    return found.assign_attrs(source=_OF_HEADS)
 
 
 def neurons(
@@ -169,6 +173,19 @@ def neurons(
     over = {"layer": [layer], "neuron": axes.neurons(model, neurons)}
     found = _patched(model, pair, metric, "mlp_post", direction, over, positions, options)
     return found.isel(layer=0)
+
+
+def effect(result: xr.DataArray) -> xr.DataArray:
+    """What a patch changes: the value minus that of the prompts that ran, in the metric's unit.
+
+    Those are the clean prompts for noising, the corrupt ones for denoising. 0: no effect.
+
+    Raises:
+        ValueError: if it is no result of patching.
+    """
+    clean, corrupt = _scores(result)
+    base = clean if result.attrs.get("direction") == "noise" else corrupt
+    return (result - base).rename(result.name).assign_attrs(result.attrs | {"quantity": "change"})
 
 
 def normalized(result: xr.DataArray) -> xr.DataArray:
@@ -208,6 +225,11 @@ def sides(pair: Pair, direction: str) -> tuple[Prompts, Prompts]:
         ValueError: if the direction is unknown.
     """
     axes.check_choice("direction", direction, DIRECTIONS)
+    if not isinstance(pair, Pair):
+        raise ValueError(
+            f"pair: a Pair of clean and corrupt prompts is needed, not {type(pair).__name__}. "
+            f"A task has one: task(...).pair."
+        )
     base, other = pair.clean, pair.corrupt
     return (base, other) if direction == "noise" else (other, base)
 

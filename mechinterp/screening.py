@@ -197,11 +197,19 @@ def integrated_patching(
 def top_k(screen: xr.DataArray, k: int) -> xr.DataArray:
     """A mask that is true at the `k` cells whose mean over prompts is the largest, sign apart.
 
-    Of equal ones the first is chosen; a cell without a number (NaN) never.
+    Of equal ones the first is chosen; a cell without a number (NaN) never. `screen` has to be a
+    change, such as an estimate: of a metric's own values the largest say nothing.
 
     Raises:
-        ValueError: if `k` is below 1, or more than there are cells with a number.
+        ValueError: if `k` is below 1, or more than there are cells with a number, or if `screen`
+            holds the metric's own values as patching and ablation return them.
     """
+    scores = {"clean_score", "corrupt_score", "base_score"} & set(screen.coords)
+    if scores and screen.attrs.get("quantity") != "change":
+        raise ValueError(
+            "top_k: these are the metric's own values, not changes of it. Give effect(result), of "
+            "mechinterp.patching or mechinterp.ablation."
+        )
     cells = screen.mean("prompt", skipna=False) if "prompt" in screen.dims else screen
     size = np.abs(cells.values.astype(float)).ravel()
     known = int((~np.isnan(size)).sum())

@@ -123,6 +123,10 @@ class Site:
                 )
         for axis in ("layer", "head", "pos", "neuron"):
             number = getattr(self, axis)
+            if isinstance(number, list | tuple | range):
+                raise ValueError(
+                    f"{self!r}: a site has one {axis}. Make one for each, and join specs with +."
+                )
             if isinstance(number, int) and number < 0:
                 raise ValueError(
                     f"{self!r}: {axis}={number} is negative. Count from 0; the last position of "

@@ -99,7 +99,7 @@ def mean(site: Site, acts: Activations) -> Specs:
         HookError: if `acts` lack the site, or it has links rather than positions to average.
     """
     name = f"mean {site}"
-    value, axes = acts[site], site.narrowed_axes or ()
+    value, axes = _taken(acts, site, name), site.narrowed_axes or ()
     if "src" in axes and "pos" in axes:
         raise HookError(f"{name}: attention has no mean over positions. Give the site a pos.")
     flat = value[acts.prompts.mask] if "pos" in axes else value
@@ -118,7 +118,7 @@ def resample(site: Site, acts: Activations, seed: int) -> Specs:
     Source: causal scrubbing, Chan et al. 2022.
     """
     name = f"resample {site}"
-    value = acts[site]
+    value = _taken(acts, site, name)
 
     def drawn(old: Tensor, at: At) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -137,7 +137,7 @@ def patch(site: Site, acts: Activations, source: Site | None = None) -> Specs:
     Source: activation patching, Vig et al. 2020; Meng et al. 2022, arXiv 2202.05262.
     """
     name = f"patch {site}" + (f" from {source}" if source else "")
-    value = acts[source or site]
+    value = _taken(acts, source or site, name)
     return (HookSpec(site, lambda old, at: _fitted(value, old, at, name), name),)
 
 
@@ -210,6 +210,15 @@ def replace_token(pos: Pos, token_id: int) -> Specs:
     if token_id < 0:
         raise ValueError(f"replace {site}: token id {token_id} is negative; delete_token deletes.")
     return (HookSpec(site, lambda old, at: torch.full_like(old, token_id), f"replace {site}"),)
+
+
+def _taken(acts: Activations, site: Site, name: str) -> Tensor:
+    if not isinstance(acts, Activations):
+        raise ValueError(
+            f"{name}: what a run read is needed, run(model, prompts, read(site)).acts, not "
+            f"{type(acts).__name__}."
+        )
+    return acts[site]
 
 
 def _fitted(value: Tensor | float, old: Tensor, at: At, name: str) -> Tensor:

@@ -174,7 +174,7 @@ class _Job:
         only: xr.DataArray | None,
     ) -> "_Job":
         given = tokenize(model, prompts)
-        coords = {name: list(values) for name, values in over.items()}
+        coords = {name: _listed(name, values) for name, values in over.items()}
         _check_dims(coords, metrics)
         points = list(itertools.product(*coords.values()))
         wanted = range(len(points)) if only is None else _wanted(only, coords)
@@ -286,9 +286,17 @@ def _groups(passes: Sequence[Pass]) -> list[list[Pass]]:
     return groups
 
 
+def _listed(name: str, values: Any) -> list[Any]:
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise ValueError(f"over: {name!r} is {values!r}, not a list of values. Give [{values!r}].")
+    return list(values)
+
+
 def _wanted(only: xr.DataArray, coords: Mapping[str, Sequence[Any]]) -> list[int]:
     """The numbers of the points that a mask chooses."""
     shape = tuple(map(len, coords.values()))
+    if not isinstance(only, xr.DataArray):
+        raise ValueError(f"only: a mask as top_k(screen, k) makes is needed, not {only!r}.")
     if only.dims != tuple(coords) or only.shape != shape or only.dtype != bool:
         raise ValueError(
             f"only: a mask (bool) over {' '.join(coords)} {list(shape)} is needed, not "
@@ -371,3 +379,6 @@ def _check_dims(dims: Mapping[str, Sequence[Any]], metrics: Sequence[Metric]) ->
             raise ValueError(f"over: {name!r} has no values, so there is nothing to sweep.")
     if not metrics:
         raise ValueError("no metrics were given. Give at least one.")
+    for metric in metrics:
+        if not isinstance(metric, Metric):
+            raise ValueError(f"{metric!r} is no metric. Functions such as log_prob(id) make them.")

@@ -20,6 +20,7 @@ from mechinterp import (
     log_prob,
     logit_diff,
     patch,
+    patching,
     put,
     read,
     run,
@@ -463,3 +464,14 @@ def test_top_k_of_means():
     screen = xr.DataArray([[3.0, -3.0], [-1.0, -1.0], [0.0, 0.5]], dims=("head", "prompt"))
     assert top_k(screen, 1).values.tolist() == [False, True, False]
     assert top_k(screen.mean("prompt"), 2).values.tolist() == [False, True, True]
+
+
+def test_the_largest_of_a_metrics_own_values_are_not_chosen(refuses):
+    result = xr.DataArray(
+        [[-3.0, -3.0], [-1.0, -1.0], [-3.1, -3.1]],
+        dims=("head", "prompt"),
+        coords={"clean_score": ("prompt", [0.0, 0.0]), "corrupt_score": ("prompt", [-3.0, -3.0])},
+        attrs={"direction": "denoise"},
+    )
+    refuses(lambda: top_k(result, 1), "the metric's own values", "effect(result)")
+    assert top_k(patching.effect(result), 1).values.tolist() == [False, True, False]

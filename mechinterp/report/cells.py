@@ -27,6 +27,10 @@ FEWEST_PROMPTS = 5
 _BASELINES = ("clean_score", "corrupt_score")
 
 
+_ROUNDING = 1e-5
+"""As a share of the largest value: what counts as 0."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """A dimension: its name, the labels along it, and the tokens there (none if not positions)."""
@@ -159,7 +163,8 @@ def sentences(grid: Grid) -> list[Phrase]:
         prompts = "prompt" if grid.n_prompts == 1 else "prompts"
         said.append(f"Each cell is the mean over {grid.n_prompts:,} {prompts}{few}.")
     if grid.has_intervals:
-        n_clear = sum(cell.excludes_zero for cell in grid.cells)
+        least = _ROUNDING * grid.largest  # float32 leaves that much where nothing changed
+        n_clear = sum(cell.excludes_zero and abs(cell.value) > least for cell in grid.cells)
         n_tested = sum(cell.has_interval for cell in grid.cells)
         chance = (1 - grid.level) * n_tested
         said.append(

@@ -15,6 +15,8 @@ from mechinterp import (
     load_model,
     log_prob,
     logit_diff,
+    mean,
+    patch,
     put,
     read,
     replace_token,
@@ -25,6 +27,7 @@ from mechinterp import (
     tokenize,
     zero,
 )
+from mechinterp.patching import heads
 
 Z = Site("z", 1)
 METRIC = log_prob(1)
@@ -217,3 +220,19 @@ def test_what_is_fine_is_not_refused(absolute_model, ragged):
     alone = log_prob(1)(run(absolute_model, ragged))
     np.testing.assert_allclose(swept.values, alone, atol=1e-5)
     assert swept.dims == ("prompt",)
+
+
+def test_natural_wrong_guesses(absolute_model, ragged, as_users_call_it, refuses):
+    def swept(over=None, metric=METRIC, **options):
+        arms = {"layer": [0]} if over is None else over
+        return lambda: sweep(absolute_model, ragged, arms, lambda layer: zero(Z), metric, **options)
+
+    for make in (mean, patch):
+        refuses(lambda m=make: m(Z, ragged), "L1.z", "what a run read is needed", "not Prompts")
+    refuses(lambda: log_prob(" Mary"), "' Mary' is text", "token_id")
+    refuses(lambda: Site("z", 0, head=[0, 1]), "one head")
+    refuses(swept(over={"layer": 2}), "'layer' is 2", "Give [2]")
+    refuses(swept(metric="logit_diff"), "'logit_diff' is no metric")
+    refuses(swept(only=[(0, 1)]), "only: a mask", "top_k")
+    pair = Pair(ragged, ragged)
+    refuses(lambda: heads(absolute_model, (pair,), METRIC), "a Pair", "task(...).pair")
