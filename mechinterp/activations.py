@@ -47,6 +47,11 @@ class Activations(Mapping[Site, Tensor]):
     def _positions(self, have: Site, want: Site) -> Int[Tensor, " prompt"] | None:
         if want.pos is None:
             return None
+        given = self.prompts.given
+        width = self.kept[have].shape[-1] if have.act == "tokens" else None
+        if given is not None and width == given.width:
+            # Tokens are read before any is deleted, and so keep their places.
+            return self.prompts.given_positions(want.pos)
         at = self.prompts.positions(want.pos)
         if have.pos is not None or have.act == "rot_k":  # all keys are turned, also cached ones
             return at

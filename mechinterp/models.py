@@ -256,6 +256,11 @@ def fingerprint(model: HookedTransformer) -> str:
     return digest.hexdigest()[:16]
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """True if it is a model of the library, with a configuration."""
+    return isinstance(module, HookedTransformer)
+
+
 def fired_points(model: HookedTransformer) -> set[str]:
     """The full names of the hook points that run, found by running one token."""
     fired: set[str] = set()

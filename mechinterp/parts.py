@@ -44,7 +44,9 @@ def sweep_facts(
     model: Any, prompts: Any, specs: Sequence[Any], metrics: Sequence[Any], points: Any
 ) -> dict[str, Any]:
     """What has to be the same for two sweeps to be one."""
-    given = (prompts.tokens, prompts.lengths, sorted(prompts.names.items()))
+    before = None if prompts.given is None else (prompts.given.tokens, prompts.given.lengths)
+    named = sorted(prompts.names.items())
+    given = (prompts.tokens, prompts.lengths, named, prompts.roles, prompts.moved, before)
     return {
         "model": models.name(model),
         "fingerprint": models.fingerprint(model),
@@ -79,7 +81,8 @@ class Parts:
             self._folder.mkdir(parents=True, exist_ok=True)
             _remove_scratch(self._folder)
             found = self._found(facts)
-            self.budget_bytes = budget_bytes or (found or {}).get("budget_bytes", default)
+            known = (found or {}).get("budget_bytes", default)
+            self.budget_bytes = known if budget_bytes is None else budget_bytes
             if found is not None and found["budget_bytes"] != self.budget_bytes:
                 raise ValueError(
                     f"{self._folder} was begun with budget_bytes={found['budget_bytes']}, not "

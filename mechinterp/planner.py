@@ -222,12 +222,17 @@ def _repeats(arms: Sequence[Arm], readings: Sequence[Tensor]) -> list[int]:
     seen: dict[Hashable, int] = {}
     same = []
     for number, (arm, reading) in enumerate(zip(arms, readings, strict=True)):
-        inner = tuple(spec for spec in arm.specs if spec.site.act != "tokens")
+        inner = tuple(
+            (spec.site, id(spec.edit), spec.name, spec.needs)
+            for spec in arm.specs
+            if spec.site.act != "tokens"
+        )
         moved = arm.prompts.moved if inner else None
         tensors = (arm.prompts.tokens, arm.prompts.lengths, reading, moved)
-        key = (inner, *(None if t is None else t.cpu().numpy().tobytes() for t in tensors))
-        # Reads of tokens are for edits of tokens, which are done.
-        same.append(seen.setdefault((key, arm.prompts.width), number))
+        content = tuple(None if t is None else t.cpu().numpy().tobytes() for t in tensors)
+        told = number if arm.reads else -1  # an edit may use the tokens that were read
+        key = (inner, content, arm.prompts.width, told)
+        same.append(seen.setdefault(key, number))
     return same
 
 

@@ -94,7 +94,7 @@ class Prompts:
         rows = zip(self.tokens.tolist(), self.lengths.tolist(), strict=True)
         return tuple(tuple(self.decode(i) for i in row[:n]) for row, n in rows)
 
-    def named(self, **positions: Int[Tensor, " prompt"] | Sequence[int] | int) -> "Prompts":
+    def named(self, /, **positions: Int[Tensor, " prompt"] | Sequence[int] | int) -> "Prompts":
         """The same prompts with more named positions: one for all prompts, or one for each.
 
         Raises:

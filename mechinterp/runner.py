@@ -78,5 +78,6 @@ def run(
             f"the reads need {readable(wanted)}, but {readable(free)} are free. "
             f'Read fewer sites, or narrow them: Site(..., pos="end").'
         )
-    output = forward(model, [arm], arm.prompts.reading(at), stop=None if at else arm.stop + 1)
+    stop = None if at or arm.alone else arm.stop + 1
+    output = forward(model, [arm], arm.prompts.reading(at), stop=stop)
     return Run(output.logits(), at, arm.activations, arm.prompts)

@@ -9,6 +9,7 @@ A site is data: it can be hashed, sorted, printed, used as a label. What happens
 """
 
 import difflib
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,10 @@ class Site:
     neuron: int | None = None
 
     def __post_init__(self) -> None:
+        for axis in ("layer", "head", "pos", "neuron"):
+            number = getattr(self, axis)
+            if number is not None and not isinstance(number, int) and hasattr(number, "__index__"):
+                object.__setattr__(self, axis, operator.index(number))  # numpy's integers
         act = ACTS.get(self.act)
         if act is None:
             self._check_full_name()

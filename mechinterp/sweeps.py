@@ -16,6 +16,7 @@ the first layer and position that they touch (`mechinterp.planner`), and every p
 """
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ from mechinterp.prompts import Prompts
 from mechinterp.sites import HookError, Pos
 from mechinterp.specs import Specs
 from mechinterp.tokenization import Text, tokenize
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 Progress = Callable[[int, int], None]
 """Called with the token-layers done and all of them: first with what was done before."""
@@ -64,6 +67,8 @@ def sweep(
     - `exact`: "planned"; "naive", the slow loop of one whole pass an arm, for checking; or
       `planner.Savings`.
 
+    Arms with the same specs, the same edits among them, on the same tokens run once: an edit that
+    draws numbers or counts has to be made anew for each arm, or `exact="naive"` asked for.
     `attrs` hold the cost, beside that of the slow loop. `plan(...)` tells it before.
 
     Raises:
@@ -320,7 +325,7 @@ def _plain(coords: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
 
 
 def _plain_label(label: Any) -> Any:
-    return label.item() if isinstance(label, np.generic) else str(label)
+    return label.item() if isinstance(label, np.generic) else _ADDRESS.sub("", str(label))
 
 
 def _scores(

@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
-from mechinterp import HookError, Site, delete_token, read, run
+from mechinterp import HookError, Prompts, Site, delete_token, read, run
 from mechinterp.activations import Activations
 
 Z = Site("z", 1)
@@ -72,3 +73,21 @@ def test_it_shows_sites_and_no_numbers(acts):
 def test_a_head_that_is_not_there(absolute_model, ragged, refuses):
     acts = run(absolute_model, ragged, read(Site("z", 1))).acts
     refuses(lambda: acts[Site("z", 1, 4)], "L1H4.z is out of range", "L1.z", "[3, 7, 4, 6]")
+
+
+def test_tokens_that_were_read_whole_keep_their_places(absolute_model):
+    prompts = Prompts.from_ids([[5, 6, 7, 8, 9, 10]])
+    for specs in (read(Site("tokens")) + delete_token(1), delete_token(1) + read(Site("tokens"))):
+        acts = run(absolute_model, prompts, specs).acts
+        assert acts[Site("tokens", pos=3)].tolist() == [8]
+
+
+def test_reading_a_full_name_alone_runs_as_far(absolute_model, ragged):
+    site = Site("blocks.2.attn.hook_z")
+    alone = run(absolute_model, ragged, read(site), logits_at=()).acts[site]
+    assert torch.equal(alone, run(absolute_model, ragged, read(site)).acts[site])
+
+
+def test_numbers_of_numpy_are_numbers(as_users_call_it, refuses):
+    assert Site("z", np.int64(1), head=np.int64(2)) == Site("z", 1, head=2)
+    refuses(lambda: Site("z", 1, head=np.int64(-1)), "negative")

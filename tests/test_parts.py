@@ -1,5 +1,6 @@
 """A sweep on disk: it goes on after a stop, with the same bytes, and refuses to mix."""
 
+import copy
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from mechinterp import (
     HookError,
     Prompts,
     Site,
+    delete_token,
     edit,
     log_prob,
     logit_diff,
@@ -310,3 +312,46 @@ def test_acts_and_objects_that_hold_themselves_have_digests(absolute_model):
     loop.append(loop)
     assert digest(loop)
     assert issubclass(HookError, RuntimeError)
+
+
+class Times:
+    """An edit that is an object."""
+
+    def __call__(self, value, at):
+        return value * 2
+
+
+def test_what_an_object_does_counts_beside_what_it_holds(monkeypatch):
+    before = digest(Times())
+    assert digest(Times()) == before
+    monkeypatch.setattr(Times, "__call__", lambda self, value, at: value * -3)
+    assert digest(Times()) != before
+
+
+def test_what_is_bound_or_set_on_a_function_counts():
+    one, other = torch.ones(2), torch.zeros(2)
+    assert digest(one.add) == digest(torch.ones(2).add) != digest(other.add)
+    probes = [torch.nn.Linear(2, 1) for _ in range(2)]
+    assert digest(probes[0]) == digest(copy.deepcopy(probes[0])) != digest(probes[1])
+
+    def made(k):
+        def edit_by(value, at):
+            return value * edit_by.k
+
+        edit_by.k = k
+        return edit_by
+
+    assert digest(made(2)) == digest(made(2)) != digest(made(3))
+    assert digest(lambda *a: a) != digest(lambda a: a)
+
+
+def test_prompts_that_differ_in_more_than_tokens_are_other_prompts(
+    absolute_model, tmp_path, refuses
+):
+    moved = run(absolute_model, Prompts.from_ids([[9, 5, 6, 7, 8]]), delete_token(0)).prompts
+    given = {"over": {"pos": [1, 3]}, "arm": lambda pos: zero(Site("mlp_out", 1, pos=pos))}
+    swept(absolute_model, tmp_path, prompts=moved, **given)
+    same_tokens = Prompts.from_ids([[5, 6, 7, 8]])
+    refuses(
+        lambda: swept(absolute_model, tmp_path, prompts=same_tokens, **given), "the prompts differ"
+    )

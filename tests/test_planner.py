@@ -3,6 +3,7 @@
 import itertools
 import random
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -254,3 +255,34 @@ def test_only_some_points(model):
     np.testing.assert_allclose(found, full.where(only), atol=1e-5)
     assert found.attrs["arms"] == 2
     assert found.attrs["token_layers_naive"] == 2 * 6 * 3
+
+
+def test_arms_that_read_other_tokens_are_no_repeats(model):
+    site = Site("attn_out", 1, pos=5)
+    last = edit(site, lambda v, at: v * (1 + at.acts[Site("tokens", pos=2)][:, None].to(v)))
+    kept, put_in = read(Site("tokens", pos=2)), replace_token(2, 20)
+    made = [kept + put_in + last, put_in + kept + last]
+    swept = sweep(model, tokens(6), {"i": [0, 1]}, lambda i: made[i], log_prob(3))
+    for i in (0, 1):
+        assert swept[i].item() == pytest.approx(log_prob(3)(run(model, tokens(6), made[i])).item())
+    assert swept[0].item() != pytest.approx(swept[1].item())
+
+
+def test_edits_are_told_apart_by_which_they_are_and_need_no_hash(model):
+    @dataclass
+    class Scaled:
+        factor: float
+
+        def __call__(self, value, at):
+            return value * self.factor
+
+    made = [edit(Site("z", 1), Scaled(2.0)), edit(Site("z", 1), Scaled(2.0))]
+    swept = sweep(model, tokens(6), {"i": [0, 1]}, lambda i: made[i], log_prob(3))
+    assert swept[0].item() == pytest.approx(swept[1].item())
+
+
+def test_bytes_of_a_model_that_makes_its_biases_at_the_first_run():
+    model = long_model(positional_embedding_type="alibi")
+    given = (model, tokens(8), {"i": [0, 1]})
+    swept = sweep(*given, lambda i: scale(Site("resid_post", i, pos=3), 2.0), log_prob(3))
+    assert swept.attrs["peak_bytes_planned"] > 0
