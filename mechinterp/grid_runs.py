@@ -254,11 +254,8 @@ def _share(result: xr.DataArray) -> tuple[xr.DataArray, str]:
 
     Prompt by prompt; but the ratio of means where a prompt would be divided by next to nothing.
     """
-    clean, corrupt = result["clean_score"], result["corrupt_score"]
-    unchanged = clean if result.attrs["direction"] == "noise" else corrupt
-    change, whole = (x.drop_vars(["clean_score", "corrupt_score"]) for x in (
-        result - unchanged, clean - corrupt
-    ))  # fmt: skip
+    whole, change = result["clean_score"] - result["corrupt_score"], patching.effect(result)
+    change, whole = (x.drop_vars(["clean_score", "corrupt_score"]) for x in (change, whole))
     attrs = result.attrs | {"unit": "of clean − corrupt"}
     name = f"change of {result.name}"
     share = whole / whole.mean()
@@ -281,8 +278,7 @@ def _share(result: xr.DataArray) -> tuple[xr.DataArray, str]:
 
 def _estimates(screen: xr.DataArray, result: xr.DataArray) -> list[dict[str, object]]:
     """The strongest estimates beside the exact changes, in the metric's unit."""
-    unchanged = result[f"{'clean' if result.attrs['direction'] == 'noise' else 'corrupt'}_score"]
-    exact = (result - unchanged).mean("prompt", skipna=False)
+    exact = patching.effect(result).mean("prompt", skipna=False)
     both = {"estimate": screen.mean("prompt"), "exact": exact}
     frame = xr.Dataset({k: v.drop_vars("token", errors="ignore") for k, v in both.items()})
     rows = frame.to_dataframe().dropna().reset_index()

@@ -12,9 +12,7 @@ same bytes.
 import hashlib
 import json
 import logging
-import os
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,13 @@ from jaxtyping import Float
 
 from mechinterp import models
 from mechinterp.identity import digest
-from mechinterp.store import PACKAGES, package_version, read_manifest, write_whole
+from mechinterp.store import (
+    PACKAGES,
+    package_version,
+    read_manifest,
+    remove_scratch,
+    write_whole,
+)
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +83,7 @@ class Parts:
             raise ValueError(f"out={str(folder)!r} is a file. Name a folder.")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            _remove_scratch(self._folder)
+            remove_scratch(self._folder)
             found = self._found(facts)
             known = (found or {}).get("budget_bytes", default)
             self.budget_bytes = known if budget_bytes is None else budget_bytes
@@ -260,24 +264,6 @@ def _metadata(content: bytes) -> dict[str, str]:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _remove_scratch(folder: Path) -> None:
-    """Remove what a process of this machine that is no more had begun to write."""
-    for file in folder.glob(".*"):
-        found = re.fullmatch(r"\..*\.([^.]+)\.(\d+)\.[^.]*", file.name)
-        if found and found[1] == platform.node().replace(".", "_") and not _runs(int(found[2])):
-            file.unlink(missing_ok=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _cannot_write(file: Path, error: OSError) -> OSError:

@@ -178,7 +178,7 @@ def _plan(
         begin = min(arm.begin, int(reading.min())) if savings.positions and not arm.alone else 0
         start = arm.start if savings.layers and not arm.alone else 0
         touches = max(arm.stop, n_layers - 2)  # the last layer, what comes after it, or neither
-        row = _Row(number, start, begin, int(reading.min()))
+        row = _Row(number, start, begin)
         groups.setdefault((arm.prompts.width, touches, alone), []).append(row)
 
     width = max(arm.prompts.width for arm in arms)
@@ -209,12 +209,11 @@ def _plan(
 
 @dataclass(frozen=True)
 class _Row:
-    """An arm as the plan sees it: the layer and position at which it begins, the first one read."""
+    """An arm as the plan sees it: the layer and the position at which it begins."""
 
     arm: int
     start: int
     begin: int
-    read: int
 
 
 def _repeats(arms: Sequence[Arm], readings: Sequence[Tensor]) -> list[int]:

@@ -17,6 +17,7 @@ import io
 import json
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -56,8 +57,8 @@ def write_run(directory: str | Path, facts: Mapping[str, Any], files: Mapping[st
 
 def write_whole(file: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
-    here = f"{platform.node().replace('.', '_')}.{os.getpid()}"
-    descriptor, scratch = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.{here}.")
+    scratch_of_this = f".{file.name}.{_host()}.{os.getpid()}."
+    descriptor, scratch = tempfile.mkstemp(dir=file.parent, prefix=scratch_of_this)
     try:
         with os.fdopen(descriptor, "wb") as f:
             f.write(content)
@@ -68,6 +69,28 @@ def write_whole(file: Path, content: bytes) -> None:
     except BaseException:
         Path(scratch).unlink(missing_ok=True)
         raise
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove what a process of this machine that is no more had begun to write."""
+    for file in folder.glob(".*"):
+        found = re.fullmatch(r"\..*\.([^.]+)\.(\d+)\.[^.]*", file.name)
+        if found and found[1] == _host() and not _runs(int(found[2])):
+            file.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return platform.node().replace(".", "_")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def test_ranges_of_positions_are_the_best_there_are():
     for _ in range(60):
         n_layers, width, n_prompts = 4, 60, chance.choice([1, 3])
         group = [
-            _Row(i, chance.randrange(n_layers + 1), chance.choice([0, 5, 9, 30, 45, 59]), 59)
+            _Row(i, chance.randrange(n_layers + 1), chance.choice([0, 5, 9, 30, 45, 59]))
             for i in range(chance.randint(1, 25))
         ]
         buckets = _buckets(group, width, n_prompts, n_layers)
