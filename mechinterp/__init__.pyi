@@ -3,8 +3,11 @@
 from mechinterp.activations import Activations as Activations
 from mechinterp.attribution.expect import Comparison as Comparison
 from mechinterp.attribution.expect import compare as compare
+from mechinterp.attribution.levels import attribute_by_level as attribute_by_level
 from mechinterp.attribution.perturb import attribute as attribute
-from mechinterp.attribution.perturb import last as last
+from mechinterp.attribution.question import ask as ask
+from mechinterp.attribution.question import last as last
+from mechinterp.attribution.redundancy import attribute_pairs as attribute_pairs
 from mechinterp.context import hooked as hooked
 from mechinterp.hook_points import describe as describe
 from mechinterp.metrics import Metric as Metric
@@ -14,11 +17,14 @@ from mechinterp.metrics import log_prob as log_prob
 from mechinterp.metrics import logit as logit
 from mechinterp.metrics import logit_diff as logit_diff
 from mechinterp.metrics import prob as prob
+from mechinterp.metrics import sequence_log_odds as sequence_log_odds
+from mechinterp.metrics import sequence_log_prob as sequence_log_prob
 from mechinterp.models import load_model as load_model
 from mechinterp.parts import read_sweep as read_sweep
 from mechinterp.progress import progress_bar as progress_bar
 from mechinterp.prompts import Pair as Pair
 from mechinterp.prompts import Prompts as Prompts
+from mechinterp.refusals import refusal_log_odds as refusal_log_odds
 from mechinterp.runner import Run as Run
 from mechinterp.runner import run as run
 from mechinterp.screening import atp_star as atp_star

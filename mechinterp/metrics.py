@@ -9,6 +9,15 @@ of a run:
     'logits'
     >>> log_prob().name, log_prob().at
     ('log_prob', ('end',))
+
+`sequence_log_prob()` and `sequence_log_odds()` ask it of a whole answer at once:
+
+>>> from mechinterp import attribute, load_model, sequence_log_odds, sequence_log_prob
+>>> for metric in (sequence_log_prob(), sequence_log_odds()):
+...     scores = attribute(load_model("toy:induction"), "a b c a", outputs=3, metric=metric)
+...     print(scores.sizes["output"], scores.output_token.values[0], round(float(scores[0, 2]), 1))
+1 bca 12.6
+1 bca 18.2
 """
 
 import warnings
@@ -40,7 +49,8 @@ class Metric:
 
     `score` gets `[prompt, pos, vocab]` at the positions `at`; with `tokens` `[prompt, n]` only
     those columns, `[prompt, pos, n]`. `bind(answers, at, base)` makes the same metric for an
-    answer token at a position, `base` the logits `[prompt, vocab]` of the unchanged run.
+    answer token at a position, `base` the logits `[prompt, vocab]` of the unchanged run;
+    `together(answers, at, base)` makes one for a whole row of answers and their positions.
     `distance`: it measures how far a run is from the unchanged one, so that a removal raises it.
     """
 
@@ -51,6 +61,7 @@ class Metric:
     tokens: Int[Tensor, "prompt n"] | None = None
     bind: Callable[[Tensor, Pos, Tensor], "Metric"] | None = None
     distance: bool = False
+    together: Callable[[Tensor, tuple[Pos, ...], Tensor], "Metric"] | None = None
 
     def __call__(self, run: HasLogits) -> Float[Tensor, " prompt"]:
         """The metric of a run.
@@ -150,6 +161,32 @@ def kl(base: Float[Tensor, "prompt vocab"] | None = None, *, at: Pos = "end") ->
     return Metric("kl", "nats", (at,), divergence, bind=bind, distance=True)
 
 
+def sequence_log_prob(
+    answers: Int[Tensor, " pos"] | None = None, *, at: tuple[Pos, ...] = ("end",)
+) -> Metric:
+    """Log-probability of a whole row of answer tokens, in nats: the sum over their positions.
+
+    `answers`: one token for each position of `at`, the same for all prompts.
+    """
+    return _of_sequence("sequence_log_prob", "nats", lambda total: total, answers, at)
+
+
+def sequence_log_odds(
+    answers: Int[Tensor, " pos"] | None = None, *, at: tuple[Pos, ...] = ("end",)
+) -> Metric:
+    """Log-odds log(p / (1 - p)) of a whole row of answer tokens, in nats, p their probability.
+
+    It does not saturate as p does, and adds up where evidence is independent.
+
+    Source: ContextCite, Cohen-Wang et al. 2024, section 3, arXiv 2409.00729.
+    """
+
+    def log_odds(total: Tensor) -> Tensor:
+        return total - torch.log(-torch.expm1(total.clamp(max=-1e-12)))
+
+    return _of_sequence("sequence_log_odds", "nats", log_odds, answers, at)
+
+
 def top_token(*, at: Pos = "end") -> Metric:
     """The id of the token with the highest logit, per prompt."""
 
@@ -160,6 +197,29 @@ def top_token(*, at: Pos = "end") -> Metric:
         return logits[:, 0].argmax(-1).to(logits.dtype)
 
     return Metric("top_token", "token id", (at,), score, bind=bind)
+
+
+def _of_sequence(
+    name: str,
+    unit: str,
+    of_total: Callable[[Tensor], Tensor],
+    answers: Tensor | None,
+    at: tuple[Pos, ...],
+) -> Metric:
+    """A metric of the log-probability of all answers in turn."""
+
+    def score(logits: Tensor) -> Tensor:
+        if answers is None or len(answers) != logits.shape[1]:
+            n = 0 if answers is None else len(answers)
+            raise ValueError(f"{name}: {n} answers at {logits.shape[1]} positions. Give as many.")
+        logs = logits.double().log_softmax(-1)
+        ids = answers.to(logits.device).expand(len(logits), -1)[..., None]
+        return of_total(logs.gather(-1, ids)[..., 0].sum(1))
+
+    def together(new: Tensor, at: tuple[Pos, ...], base: Tensor) -> Metric:
+        return _of_sequence(name, unit, of_total, new, at)
+
+    return Metric(name, unit, at, score, together=together)
 
 
 def _ids(answers: Answers) -> Int[Tensor, " prompt"]:

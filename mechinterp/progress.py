@@ -38,6 +38,7 @@ class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
         )
         self._task = self._bar.add_task(label, total=None, left="")
         self._began: tuple[float, int] | None = None
+        self._seen = (0, 0)
         self._last_line = 0.0
 
     def __enter__(self) -> "progress_bar":
@@ -56,8 +57,10 @@ class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
 
     def __call__(self, done: int, total: int) -> None:
         now = time.perf_counter()
-        if self._began is None:
-            self._began, self._last_line = (now, done), now
+        if self._began is None or done < self._seen[0] or total != self._seen[1]:
+            # The first call, or the first of a further sweep.
+            self._began, self._last_line = (now, done), self._last_line or now
+        self._seen = done, total
         left = time_left(now - self._began[0], done - self._began[1], total - done)
         if self._console.is_terminal:
             self._bar.update(self._task, completed=done, total=total, left=left)

@@ -36,7 +36,7 @@ def tokenize(model: Any, prompt: Text) -> Prompts:
         return check_length(model, prompt)
     if isinstance(prompt, Tensor):
         ids = prompt.reshape(1, -1) if prompt.ndim < 2 else prompt
-        rows = [(row, ["text"] * len(row)) for row in ids.tolist()]
+        rows = [(row, _roles(model, row)) for row in ids.tolist()]
     else:
         several = _as_list(prompt)
         rows = [_encode(model, one, row) for row, one in enumerate(several)]
@@ -84,6 +84,12 @@ def decoder(model: Any) -> Callable[[int], str]:
     return text
 
 
+def tokens_are_words(model: Any) -> bool:
+    """True if every token is a word, so that their texts hold no white space between them."""
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    return backend is not None and type(backend.model).__name__ == "WordLevel"
+
+
 def token_id(model: Any, text: str) -> int:
     """The id of a text that is one token.
 
@@ -126,13 +132,22 @@ def _encode(model: Any, one: Any, row: int) -> tuple[list[int], list[str]]:
         raise ValueError(f"prompt {row}, {one!r}, does not tokenise: {error}") from error
     if not ids:
         raise ValueError(f"prompt {row} is empty. Give it at least one token.")
-    bos = _tokenizer(model).bos_token_id
-    roles = ["text"] * len(ids)
-    if bos is None or not model.cfg.default_prepend_bos:
-        return ids, roles
-    if ids[0] != bos:
-        ids, roles = [bos, *ids], ["bos", *roles]
-    return ids, ["bos", *roles[1:]]
+    bos = _start_token(model)
+    if bos is not None and ids[0] != bos:
+        ids = [bos, *ids]
+    return ids, _roles(model, ids)
+
+
+def _start_token(model: Any) -> int | None:
+    """The token that the model expects first, if there is one."""
+    starts = model.tokenizer is not None and model.cfg.default_prepend_bos
+    return model.tokenizer.bos_token_id if starts else None
+
+
+def _roles(model: Any, ids: Sequence[int]) -> list[str]:
+    """The start token's role, where it stands first, and text."""
+    starts = len(ids) > 0 and ids[0] == _start_token(model)
+    return ["bos" if starts and pos == 0 else "text" for pos in range(len(ids))]
 
 
 def _encode_chat(model: Any, messages: Messages) -> tuple[list[int], list[str]]:

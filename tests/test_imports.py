@@ -48,6 +48,7 @@ ORDER = (
     "pairs",
     "findings",
     "stats",
+    "refusals",
     "attribution",
     "report",
     "grid_options",

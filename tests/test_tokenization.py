@@ -41,7 +41,8 @@ def test_every_form_of_a_prompt(trigger):
     ids = one.tokens[0]
     for tensor in (ids, ids[None], ids.to(torch.int32)):
         assert words(tokenize(trigger, tensor)) == words(one)
-        assert tokenize(trigger, tensor).roles == (("text",) * 5,)  # as it is, nothing added
+        assert tokenize(trigger, tensor).roles == (("bos", *("text",) * 4),)
+    assert tokenize(trigger, ids[1:]).roles == (("text",) * 4,)  # as it is, nothing added
     several = torch.stack([ids, ids.flip(0)])
     assert torch.equal(tokenize(trigger, several).tokens, several)
     assert tokenize(trigger, one) is one

@@ -19,8 +19,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Int
 
-Expected = str | int | tuple[int, int]
-"""A token or phrase by its text, a position, or a span of positions (first, last)."""
+from mechinterp.attribution.units import Span, find
+
+Expected = Span
+"""A token or phrase by its text, the number of an input, or several (first, last)."""
 
 Verdict = Literal["as expected", "partly as expected", "not as expected"]
 
@@ -194,35 +196,11 @@ def _positions(
     allowed = set(attributed.tolist())
     found: set[int] = set()
     for item in expected:
-        if isinstance(item, str):
-            at = _spelled(texts, sorted(allowed), item)
-        elif isinstance(item, tuple):
-            at = list(range(item[0], item[1] + 1))
-        else:
-            at = [int(item)]
-        if not at or not set(at) <= allowed:
+        at = find(texts, sorted(allowed), item)
+        if not at:
             shown = ", ".join(f"{j}: {texts[j]!r}" for j in sorted(allowed))
             raise ValueError(
                 f"expected {item!r} is not among the attributed input tokens ({shown})."
             )
         found.update(at)
-    return found
-
-
-def _spelled(texts: Sequence[str], allowed: Sequence[int], wanted: str) -> list[int]:
-    """Positions of the tokens that are `wanted`; if there are none, of the runs that spell it."""
-    word = wanted.strip()
-    single = [j for j in allowed if texts[j].strip() == word]
-    if single or not word:
-        return single
-    starts = list(itertools.accumulate((len(t) for t in texts), initial=0))
-    whole = "".join(texts)
-    found: list[int] = []
-    begin = whole.find(word)
-    while begin >= 0:
-        end = begin + len(word)
-        before, after = whole[begin - 1 : begin], whole[end : end + 1]
-        if not before.isalnum() and not after.isalnum():
-            found += [j for j in allowed if starts[j] < end and begin < starts[j + 1]]
-        begin = whole.find(word, begin + 1)
     return found

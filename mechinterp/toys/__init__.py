@@ -1,4 +1,4 @@
-"""Small models whose mechanism is known for certain: some compiled by hand, one trained.
+"""Small models with a known mechanism or a planted behaviour: some compiled by hand, two trained.
 
 They are what a method is tried on: a search, an attribution or a probe must find what was planted.
 
@@ -8,7 +8,8 @@ They are what a method is tried on: a search, an attribution or a probe must fin
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
-from mechinterp.toys.compiled import both, induction, trigger
+from mechinterp.toys.compiled import both, either, induction, trigger
+from mechinterp.toys.refusal import refusal_trained
 from mechinterp.toys.toy import Edge, Toy, Truth
 from mechinterp.toys.trained import induction_trained
 
@@ -18,7 +19,9 @@ _BUILDERS: Mapping[str, Callable[[], Toy]] = {
     "induction": induction,
     "trigger": trigger,
     "and": both,
+    "either": either,
     "induction-trained": induction_trained,
+    "refusal": refusal_trained,
 }
 
 TOYS: tuple[str, ...] = tuple(_BUILDERS)

@@ -202,6 +202,66 @@ def both() -> Toy:
     return Toy("and", config, weights, WORDS, BOS, truth)
 
 
+def either() -> Toy:
+    """One layer with an MLP that refuses iff "copper" or "lantern" occurs: one is enough."""
+    first, second, refusal = (len(WORDS) + at for at in range(3))
+    found, surplus = 2, 5
+    config = _attention_only(
+        n_layers=1, n_heads=5, d_head=3, n_ctx=23, d_vocab=len(WORDS), d_model=len(WORDS) + 3
+    ) | {"attn_only": False, "d_mlp": 7, "act_fn": "relu"}
+    weights = _zeros(config)
+    weights["embed.W_E"][:, : len(WORDS)] = torch.eye(len(WORDS))
+    _set_word_head(weights, (0, 0), "copper", writes=first)
+    _set_word_head(weights, (0, 3), "lantern", writes=second)
+    for neuron, enough, writes in ((found, 0, 1), (surplus, 1, -1)):
+        weights["blocks.0.mlp.W_in"][[first, second], neuron] = 1
+        weights["blocks.0.mlp.b_in"][neuron] = -enough
+        weights["blocks.0.mlp.W_out"][neuron, refusal] = writes
+    _set_answers(weights, refusal)
+
+    attention = _attention(SHARPNESS, others=[REST] + [0.0] * (config["n_ctx"] - 2))
+    truth = Truth(
+        claim=(
+            "At every position predicts REFUSE if the word copper or the word lantern stands there "
+            "or earlier, else COMPLY. L0H0 attends to copper, L0H3 to lantern, else to <bos>; each "
+            "writes 1 for its word; neuron 2 is relu(sum) and writes the refusal direction, neuron "
+            "5 is relu(sum - 1) and takes away what goes beyond 1. Exact: without both the logits "
+            "do not depend on the prompt; order never matters; deleting the only occurrence of "
+            "either word flips the answer. Beside another occurrence of either, deleting one moves "
+            "a logit by less than .13; deleting any other word, by less than .001. Where both "
+            "occur, the gradient of a logit along every word's embedding is zero."
+        ),
+        edges=(
+            Edge("embed", "L0H0.k"),
+            Edge("embed", "L0H0.v"),
+            Edge("embed", "L0H3.k"),
+            Edge("embed", "L0H3.v"),
+            Edge("L0H0", "L0.mlp"),
+            Edge("L0H3", "L0.mlp"),
+            Edge("L0.mlp", "logits"),
+        ),
+        heads={
+            "first_word": ((0, 0),),
+            "second_word": ((0, 3),),
+            "unused": ((0, 1), (0, 2), (0, 4)),
+        },
+        neurons={
+            "found": ((0, found),),
+            "surplus": ((0, surplus),),
+            "unused": ((0, 0), (0, 1), (0, 3), (0, 4), (0, 6)),
+        },
+        triggers=("copper", "lantern"),
+        answers=(REFUSE, COMPLY),
+        figures={
+            "accuracy": 1.0,
+            "trigger_attention_at_least": attention,
+            "refuse_margin_logits_at_least": MARGIN * (2 * attention - 1),
+            "comply_margin_logits": MARGIN,
+        },
+    )
+    return Toy("either", config, weights, WORDS, BOS, truth)
+
+
 def _attention_only(**sizes: int) -> dict[str, Any]:
     return {
         **sizes,

@@ -35,9 +35,12 @@ class Truth:
     claim: what the model does, and how, in words.
     edges: all edges that carry it. In a compiled toy any other edge can be cut and no logit
         changes; in a trained one, any other edge can carry another prompt and over .98 stays right.
-    heads: role -> (layer, head) pairs. Heads under "unused" and "decoy" have no effect on a logit.
+        Empty where the mechanism is not known, only the behaviour: the claim says so.
+    heads: role -> (layer, head) pairs. Heads under "unused" and "decoy" have no effect on a logit;
+        one under "spare" can, alone, carry another prompt and over .998 of the answers stay right.
     neurons: role -> (layer, neuron) pairs.
-    triggers: the words that decide the answer.
+    triggers: the words that decide the answer; whether one is enough or all are needed, the claim
+        says.
     answers: the two words that the model chooses between, first the one that the triggers bring.
     figures: what the model reaches. A name that ends in "at_least" is a bound that holds for every
         prompt that the claim covers.

@@ -27,7 +27,7 @@ from mechinterp import (
     tokenize,
     zero,
 )
-from mechinterp.attribution.perturb import REMOVALS, replacement_token
+from mechinterp.attribution.removals import REMOVALS, replacement_token
 from mechinterp.prompts import Prompts
 
 N_OUTPUTS = 4
@@ -41,13 +41,16 @@ def plain_greedy(model, ids, n):
     return made
 
 
-def logits_without(model, ids, j, removal):
+N_DRAWS = {"resample": 4}
+
+
+def logits_without(model, ids, j, removal, draw=0):
     """All logits of the sequence with token j removed, by the plain model."""
     tokens = torch.tensor([ids])
     if removal == "delete":
         return model(torch.tensor([ids[:j] + ids[j + 1 :]]))[0]
     if removal in ("replace", "resample"):
-        drawn = int(np.random.default_rng([0, j]).choice(ordinary_ids(model)))
+        drawn = int(np.random.default_rng([0, draw, j]).choice(ordinary_ids(model)))
         tokens[0, j] = unknown_id(model) if removal == "replace" else drawn
         return model(tokens)[0]
     if removal == "mean":
@@ -58,11 +61,14 @@ def logits_without(model, ids, j, removal):
 
         return model.run_with_hooks(tokens, fwd_hooks=[("hook_embed", put_mean)])[0]
 
-    def cut(value, hook):
-        value[:, :, j + 1 :, j] = -torch.inf
-        return value
+    def less(value, hook):
+        """The weight of j, made less after the softmax, and the others to make up for it."""
+        value[:, :, j + 1 :, j] *= 0.1 if removal == "suppress" else 0
+        return value / value.sum(-1, keepdim=True)
 
-    hooks = [(f"blocks.{layer}.attn.hook_attn_scores", cut) for layer in range(model.cfg.n_layers)]
+    hooks = [(f"blocks.{layer}.attn.hook_pattern", less) for layer in range(model.cfg.n_layers)]
+    if removal == "delete_keep":  # whatever stands there
+        tokens[0, j] = (tokens[0, j] + 1) % model.cfg.d_vocab
     return model.run_with_hooks(tokens, fwd_hooks=hooks)[0]
 
 
@@ -93,21 +99,25 @@ def number(metric, row, base, answer):
 
 
 def slow_scores(model, ids, made, inputs, removal, metric):
-    """One full pass for each input token; scores and whether the top token changes."""
+    """One full pass for each input token and draw; scores and whether the top token changes."""
     sequence = ids + made[:-1]
     whole = model(torch.tensor([sequence]))[0]
+    n_draws = N_DRAWS.get(removal, 1)
     scores = np.zeros((len(made), len(inputs)))
-    flips = np.zeros(scores.shape, dtype=bool)
+    flips = np.zeros(scores.shape)
     for column, j in enumerate(inputs):
-        variant = logits_without(model, sequence, j, removal)
-        for i, answer in enumerate(made):
-            row = len(ids) - 1 + i
-            at = row - 1 if removal == "delete" and j <= row else row
-            before = number(metric, whole[row], whole[row], answer)
-            after = number(metric, variant[at], whole[row], answer)
-            scores[i, column] = after if metric == "kl" else before - after
-            flips[i, column] = whole[row].argmax() != variant[at].argmax()
-    return scores, flips
+        for draw in range(n_draws):
+            variant = logits_without(model, sequence, j, removal, draw)
+            for i, answer in enumerate(made):
+                row = len(ids) - 1 + i
+                at = row
+                if (removal == "delete" and j <= row) or (removal == "delete_keep" and j == row):
+                    at = row - 1
+                before = number(metric, whole[row], whole[row], answer)
+                after = number(metric, variant[at], whole[row], answer)
+                scores[i, column] += (after if metric == "kl" else before - after) / n_draws
+                flips[i, column] += bool(whole[row].argmax() != variant[at].argmax()) / n_draws
+    return scores, flips > 0.5
 
 
 def metric_named(name):
@@ -309,13 +319,16 @@ def test_indirect_object_of_a_real_model(smollm2):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"prompt": ["bring the bread", "bring a bread"]}, "one prompt, not 2"),
+        (
+            {"prompt": ["bring the bread", "bring a bread"]},
+            "one prompt is attributed at a time, not 2",
+        ),
         ({"prompt": ""}, "empty"),
         ({"outputs": 0}, "at least one"),
         ({"outputs": last(9)}, r"4 positions, fewer than last\(9\)"),
         ({"outputs": 40}, "exceed the context"),
         ({"outputs": ""}, "outputs is empty"),
-        ({"removal": "remove"}, "delete, mean, resample, knockout, replace"),
+        ({"removal": "remove"}, "delete, delete_keep, knockout, suppress, mean, resample, replace"),
         ({"inputs": "words"}, "text, prompt, sequence"),
         ({"inputs": [17]}, "position 17 lies outside prompt 0"),
         ({"inputs": []}, "no input token to remove"),

@@ -61,6 +61,9 @@ def sentences(built: Toy, *, n_words: int, words: tuple[str, ...], seed: int) ->
 
 def planted(built: Toy) -> Tensor:
     """Prompts on which the whole mechanism of a toy is at work."""
+    if built.name == "either":  # each word alone: beside the other neither matters
+        alone = [sentences(built, n_words=7, words=(w,), seed=0) for w in built.truth.triggers]
+        return torch.cat(alone)
     if built.truth.triggers:
         return sentences(built, n_words=7, words=built.truth.triggers, seed=0)
     return repeated_blocks(built, n_prompts=50, period=9, seed=0)
@@ -128,9 +131,13 @@ def test_each_call_builds_anew() -> None:
         (
             "inductoin",
             'toy "inductoin": no toy has this name. Did you mean "induction"? '
-            "Toys: induction, trigger, and, induction-trained.",
+            "Toys: induction, trigger, and, either, induction-trained, refusal.",
         ),
-        ("x", 'toy "x": no toy has this name. Toys: induction, trigger, and, induction-trained.'),
+        (
+            "x",
+            'toy "x": no toy has this name. '
+            "Toys: induction, trigger, and, either, induction-trained, refusal.",
+        ),
     ],
 )
 def test_unknown_name(wrong: str, message: str) -> None:
@@ -280,7 +287,7 @@ def test_zeroing_a_head_matters_iff_it_has_a_part(name: str) -> None:
                 assert (next_margin(tokens, without) < 1).all()
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", [*COMPILED, "either"])
 def test_removing_an_edge_matters_iff_it_is_stated(name: str) -> None:
     built, model = build(name)
     tokens = planted(built)

@@ -1,0 +1,378 @@
+"""What an attribution asks: `Question`, a prompt in units, its outputs, and what is measured there.
+
+The continuation is fixed (the greedy one of the whole prompt, or yours), and every output token is
+read at the position before it: one pass serves all outputs. Every method answers a question:
+
+>>> from mechinterp import ask, load_model
+>>> from mechinterp.attribution.question import drops
+>>> question = ask(load_model("toy:and"), "bring copper and the lantern", outputs=1)
+>>> [unit.text for unit in question.units][1:]
+['bring', 'copper', 'and', 'the', 'lantern']
+>>> fallen = drops(question, [(2,), (5,), (2, 5), (1,)])
+>>> fallen["drop"].round().astype(int).values.tolist()
+[[8, 8, 8, 0]]
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+
+from mechinterp.arms import planned
+from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
+from mechinterp.attribution.units import Spans, Unit, units_of
+from mechinterp.metrics import Metric, log_prob, top_token
+from mechinterp.passes import greedy
+from mechinterp.prompts import Prompts
+from mechinterp.runner import run
+from mechinterp.sites import HookError
+from mechinterp.sweeps import Progress, sweep_each
+from mechinterp.tokenization import Text, check_length, tokenize
+
+SIGN = "Positive: removing the input lowers the score of the output, so it supports it."
+SIGN_OF_DISTANCE = "How far removing the input moves the whole prediction; no direction."
+
+
+@dataclass(frozen=True)
+class Last:
+    """The last `n` positions of the prompt itself, each with the token that the model expects."""
+
+    n: int
+
+
+def last(n: int) -> Last:
+    """Outputs for `attribute`: what the model predicts at the last `n` positions of the prompt."""
+    return Last(n)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A prompt in units and its outputs. Made by `ask`.
+
+    `sequence`: the prompt and all outputs but the last. `rows`: for each output the position up to
+    which it depends on the input. `metrics`: what is measured of each; `scores`: of the whole
+    prompt. `reads`: the positions of all output tokens; `tops`: the model's top tokens there.
+    """
+
+    model: Any
+    sequence: Prompts
+    units: tuple[Unit, ...]
+    metric: Metric
+    metrics: tuple[Metric, ...]
+    rows: tuple[int, ...]
+    output_texts: tuple[str, ...]
+    output_ids: tuple[int, ...]
+    scores: Float[np.ndarray, " output"]
+    reads: tuple[int, ...]
+    read_ids: tuple[int, ...]
+    tops: Int[np.ndarray, " read"]
+    n_passes: int
+
+    @property
+    def attributed(self) -> list[int]:
+        """The numbers of the units that are attributed."""
+        return [number for number, unit in enumerate(self.units) if unit.attributed]
+
+    @property
+    def text(self) -> str:
+        """What the units cover, as it stands."""
+        n_shown = sum(len(unit.positions) for unit in self.units)
+        return "".join(self.sequence.token_text[0][:n_shown])
+
+    def positions(self, chosen: Collection[int]) -> tuple[int, ...]:
+        """The positions of some units, in order."""
+        return tuple(sorted(pos for number in chosen for pos in self.units[number].positions))
+
+    def on(self, model: Any) -> "Question":
+        """The same question, outputs and all, to another model with the same tokens."""
+        return _measured(replace(self, model=model))
+
+
+def ask(
+    model: Any,
+    prompt: Text,
+    outputs: int | str | Sequence[int] | Last = 5,
+    metric: Metric | None = None,
+    *,
+    units: str | Spans = "token",
+    inputs: str | Sequence[int] = "text",
+) -> Question:
+    """The question which inputs drive which outputs.
+
+    `prompt`: text, a chat, token ids or `Prompts`, of one prompt. `outputs`: how many greedy
+    tokens (fewer if the model ends before), a continuation of yours as text or token ids, or
+    `last(n)`. `metric`: default `log_prob()`, of each output; one such as `sequence_log_prob()` is
+    of all of them, and there is one output. `units` and `inputs`: as in `units_of`.
+
+    Raises:
+        ValueError: if there is not one prompt, nothing to remove, or too many outputs.
+    """
+    prompts = tokenize(model, prompt)
+    if len(prompts) != 1:
+        raise ValueError(
+            f"one prompt is attributed at a time, not {len(prompts)}. See attribute_each."
+        )
+    metric = metric or log_prob()
+    if metric.bind is None and metric.together is None:
+        raise ValueError(f"metric {metric.name} cannot ask for an output token: it has no bind.")
+    _check_room(model, prompts, outputs)
+    if isinstance(inputs, str) and inputs != "sequence":
+        units_of(model, prompts, units, inputs)  # what is wrong shows before a token is generated
+    sequence, targets, reads, generated = _outputs(model, prompts, outputs)
+    found = units_of(model, sequence, units, inputs, shown=prompts.width)
+    texts = tuple(sequence.decode(t) for t in targets)
+    question = Question(
+        model,
+        sequence,
+        found,
+        metric,
+        metrics=(),
+        rows=tuple(reads),
+        output_texts=texts,
+        output_ids=tuple(targets),
+        scores=np.zeros(0),
+        reads=tuple(reads),
+        read_ids=tuple(targets),
+        tops=np.zeros(0, dtype=int),
+        n_passes=1 + generated,
+    )
+    if metric.together is not None:
+        question = replace(
+            question, rows=(max(reads),), output_texts=("".join(texts),), output_ids=(-1,)
+        )
+    return _measured(question)
+
+
+def drops(
+    question: Question,
+    sets: Sequence[Collection[int]],
+    removal: str | RemoveOne | Removal = "delete",
+    *,
+    out: str | Path | None = None,
+    budget_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """How far each output's score falls when the units of a set are removed together.
+
+    Variables: `drop` (output, set), in the metric's unit, the mean over the removal's draws;
+    `error`, its standard error (NaN of one draw); `flip`, true where the model's top token is then
+    another (for most draws). Of sets that come after an output, and of empty ones: exactly 0.
+
+    Raises:
+        ValueError: if a set leaves nothing from which an output could be read.
+        HookError: as `sweep`.
+    """
+    how = removal_of(question.model, removal)
+    positions = [question.positions(chosen) for chosen in sets]
+    for chosen, at in zip(sets, positions, strict=True):
+        if at and not can_remove(question, chosen, how):
+            texts = [question.units[number].text for number in sorted(chosen)]
+            raise ValueError(
+                f"removing {texts} leaves nothing before position {min(question.reads)} from which "
+                f"the output could be read. Keep a token before it."
+            )
+    at_all = [number for number, at in enumerate(positions) if at]
+    n_outputs, n_reads = len(question.metrics), len(question.reads)
+    drop = np.zeros((n_outputs, len(sets), how.n_draws))
+    flip = np.zeros((n_outputs, len(sets), how.n_draws))
+    attrs: Mapping[str, Any] = {}
+    if at_all:
+        swept = sweep_each(
+            question.model,
+            question.sequence,
+            {"set": at_all, "draw": range(how.n_draws)},
+            lambda set, draw: how.specs(positions[set], draw),
+            [*question.metrics, *(top_token(at=pos) for pos in question.reads)],
+            out=out,
+            budget_bytes=budget_bytes,
+            progress=progress,
+        )
+        values, attrs = swept.values[..., 0], swept.attrs
+        change = values[:n_outputs] - question.scores[:, None, None]
+        drop[:, at_all] = change if question.metric.distance else -change
+        other = values[n_outputs:] != question.tops[:, None, None]
+        flip[:, at_all] = other if n_outputs == n_reads else other.any(0)
+    first = np.array([min(at, default=question.sequence.width) for at in positions])
+    future = first > np.array(question.rows)[:, None]
+    drop[future], flip[future] = 0.0, 0.0
+    error = np.full(drop.shape[:2], np.nan)
+    if how.n_draws > 1:
+        error = drop.std(2, ddof=1) / np.sqrt(how.n_draws)
+    dims = ("output", "set")
+    return xr.Dataset(
+        {
+            "drop": (dims, drop.mean(2) + 0.0),
+            "error": (dims, error),
+            "flip": (dims, flip.mean(2) > 0.5),
+        },
+        attrs={"removal": how.name, "n_draws": how.n_draws, **attrs},
+    )
+
+
+def can_remove(
+    question: Question, chosen: Collection[int], removal: str | RemoveOne | Removal
+) -> bool:
+    """True unless removing these units leaves nothing from which an output could be read."""
+    how = removal_of(question.model, removal)
+    positions = question.positions(chosen)
+    first = min(question.reads)
+    # Most sets leave a token in the prompt: then there is nothing to find out.
+    if len([pos for pos in positions if pos <= first]) <= first:
+        return True
+    if how.deletes:
+        return False
+    try:
+        planned(question.model, question.sequence, how.specs(positions, 0)).prompts.reading(
+            question.reads
+        )
+    except (ValueError, HookError):
+        return False
+    return True
+
+
+def scored(
+    question: Question,
+    values: Float[np.ndarray, "output attributed"],
+    attrs: Mapping[str, Any],
+    **coords: Any,
+) -> xr.DataArray:
+    """The scores of the attributed units as a labelled array, dims `("output", "input")`.
+
+    NaN: not attributed. `coords`: more coordinates, of one value an output, or of one an output
+    and attributed unit (elsewhere NaN, or False). `attrs` get the prompt, its tokens and the unit
+    of each, the metric, its unit and the model.
+    """
+    units, wanted = question.units, question.attributed
+    n_outputs = len(question.metrics)
+    texts = question.sequence.token_text[0]
+    shown = sorted(pos for unit in units for pos in unit.positions)
+    owner = {pos: number for number, unit in enumerate(units) for pos in unit.positions}
+    ids = question.sequence.tokens[0].tolist()
+    more: dict[str, Any] = {}
+    for name, given in coords.items():
+        array = np.asarray(given)
+        if array.shape == (n_outputs, len(wanted)) and array.ndim == 2:
+            more[name] = (("output", "input"), _spread(array, wanted, len(units)))
+        else:
+            more[name] = ("output", array)
+    return xr.DataArray(
+        _spread(values, wanted, len(units)),
+        dims=("output", "input"),
+        name="score",
+        coords={
+            "output": list(range(n_outputs)),
+            "input": list(range(len(units))),
+            "output_token": ("output", list(question.output_texts)),
+            "output_token_id": ("output", list(question.output_ids)),
+            "output_position": ("output", list(question.rows)),
+            "output_score": ("output", question.scores),
+            "input_name": ("input", [unit.name for unit in units]),
+            "input_token": ("input", [unit.text for unit in units]),
+            "input_token_id": (
+                "input",
+                [ids[u.positions[0]] if len(u.positions) == 1 else -1 for u in units],
+            ),
+            "input_role": ("input", [unit.role for unit in units]),
+            "input_first": ("input", [unit.positions[0] for unit in units]),
+            "input_last": ("input", [unit.positions[-1] for unit in units]),
+            **more,
+        },
+        attrs={
+            "metric": question.metric.name,
+            "unit": question.metric.unit,
+            "sign": SIGN_OF_DISTANCE if question.metric.distance else SIGN,
+            "prompt": question.text,
+            "tokens": [texts[pos] for pos in shown],
+            "token_unit": [owner[pos] for pos in shown],
+            **attrs,
+        },
+    )
+
+
+def _spread(values: np.ndarray, wanted: Sequence[int], n_units: int) -> np.ndarray:
+    nothing = False if values.dtype == bool else np.nan
+    whole = np.full((*values.shape[:-1], n_units), nothing, dtype=values.dtype)
+    whole[..., wanted] = values
+    return whole
+
+
+def _measured(question: Question) -> Question:
+    """The question with its metrics bound to the outputs, and what the whole prompt scores."""
+    model, reads = question.model, list(question.reads)
+    base = run(model, question.sequence, logits_at=reads)
+    targets = torch.tensor(question.read_ids, device=question.sequence.tokens.device)
+    metric = question.metric
+    metrics: list[Metric] = []
+    if metric.together is not None:
+        metrics = [metric.together(targets, tuple(reads), base.logits)]
+    elif metric.bind is not None:
+        for i, row in enumerate(reads):
+            metrics.append(metric.bind(targets[i : i + 1], row, base.logits[:, i]))
+    return replace(
+        question,
+        metrics=tuple(metrics),
+        scores=np.array([float(m(base)) for m in metrics]),
+        tops=base.logits[0].argmax(-1).cpu().numpy(),
+    )
+
+
+# Outputs
+
+
+def _check_room(model: Any, prompts: Prompts, outputs: Any) -> None:
+    """Errors about the outputs and the model, before a token is generated."""
+    if model.cfg.attention_dir != "causal":
+        raise ValueError("attribute needs a causal model: only there has an output its inputs.")
+    n = outputs.n if isinstance(outputs, Last) else outputs
+    if isinstance(n, int) and n < 1:
+        raise ValueError(f"outputs={outputs!r}: ask for at least one.")
+    if isinstance(outputs, Last) and outputs.n > prompts.width:
+        raise ValueError(f"the prompt has {prompts.width} positions, fewer than last({outputs.n}).")
+    if isinstance(outputs, int) and prompts.width + outputs - 1 > model.cfg.n_ctx:
+        raise ValueError(
+            f"{prompts.width} prompt tokens and {outputs} outputs exceed the context of "
+            f"{model.cfg.n_ctx}. Ask for fewer outputs."
+        )
+
+
+def _outputs(
+    model: Any, prompts: Prompts, outputs: int | str | Sequence[int] | Last
+) -> tuple[Prompts, list[int], list[int], int]:
+    """The sequence to run, the output tokens, the positions that predict them, passes made."""
+    width = prompts.width
+    if isinstance(outputs, Last):
+        rows = list(range(width - outputs.n, width))
+        top = run(model, prompts, logits_at=rows).logits[0].argmax(-1)
+        return prompts, top.tolist(), rows, 1
+    if isinstance(outputs, int):
+        targets, generated = greedy(model, prompts, outputs), 1
+    else:
+        targets, generated = _continuation(model, outputs), 0
+    sequence = _extended(prompts, targets[:-1])
+    check_length(model, sequence)
+    rows = list(range(width - 1, width - 1 + len(targets)))
+    return sequence, targets, rows, generated
+
+
+def _continuation(model: Any, outputs: str | Sequence[int]) -> list[int]:
+    if isinstance(outputs, str):
+        if model.tokenizer is None:
+            raise ValueError("this model has no tokenizer: give the outputs as token ids.")
+        outputs = model.tokenizer(outputs, add_special_tokens=False)["input_ids"]
+    if not outputs:
+        raise ValueError("outputs is empty: give at least one token.")
+    return [int(i) for i in outputs]
+
+
+def _extended(prompts: Prompts, made: Sequence[int]) -> Prompts:
+    return Prompts.from_ids(
+        [[*prompts.tokens[0].tolist(), *made]],
+        roles=[[*prompts.roles[0], *["output"] * len(made)]],
+        decode=prompts.decode,
+        device=prompts.tokens.device,
+    )

@@ -1,0 +1,344 @@
+"""Evidence that stands in for itself: what removals one at a time miss, and pairs of them find.
+
+Of two trigger words, each enough, neither matters alone: take either out, the other still works.
+Here promising inputs are also removed two at a time, and groups of them together:
+
+>>> import warnings
+>>> from mechinterp import attribute_pairs, load_model
+>>> with warnings.catch_warnings(record=True) as said:
+...     warnings.simplefilter("always")
+...     model, prompt = load_model("toy:trigger"), "the sesame and some sesame"
+...     found = attribute_pairs(model, prompt, outputs=1).isel(output=0)
+>>> [[round(abs(x)) for x in found[name].values[1:]] for name in ("single", "score")]
+[[0, 0, 0, 0, 0], [0, 4, 0, 0, 4]]
+>>> str(said[-1].message)[:75]
+"redundancy: 'sesame' and 'sesame' stand in for each other: together they lo"
+
+Signs: the interaction of two is what each does alone, added up, less what both do together.
+Negative: together they do more, each stands in for the other. Positive: they do less than the sum,
+since they need each other. The score is the single effect and half of what the unit's closest
+stand-in hides: of two of which either is enough, each gets half, as by Shapley. Nothing is taken
+off where inputs need each other; the last word of a prompt needs nearly all, and would end below 0.
+"""
+
+import itertools
+import time
+import warnings
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from mechinterp.attribution.perturb import (
+    RedundancyWarning,
+    residual,
+    single_removals,
+    stands_in,
+)
+from mechinterp.attribution.question import Last, Question, ask, can_remove, drops, scored
+from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
+from mechinterp.attribution.units import Spans
+from mechinterp.metrics import Metric
+from mechinterp.sweeps import Progress
+from mechinterp.tokenization import Text
+
+INTERACTION_SIGN = (
+    "Alone and alone, less both together. Negative: each stands in for the other (redundancy). "
+    "Positive: they need each other (synergy)."
+)
+Members = tuple[int, ...]
+
+MOST_OF_IT = 0.8
+"""The share of what all candidates do that the smallest group of them has to reach."""
+
+
+def attribute_pairs(
+    model: Any,
+    prompt: Text,
+    outputs: int | str | Sequence[int] | Last = 5,
+    removal: str | RemoveOne | Removal = "delete",
+    metric: Metric | None = None,
+    *,
+    units: str | Spans = "token",
+    inputs: str | Sequence[int] = "text",
+    candidates: int | Sequence[int] = 8,
+    budget_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """As `attribute`, with pairs among candidates, and groups of them, removed together as well.
+
+    `candidates`: how many inputs are tried in pairs, or which, by their numbers. Variables, in the
+    metric's unit: `score` (output, input), single and pair removals together; `single`, as
+    `attribute` gives it; `alone` (output, input), what the input brings back where all else that is
+    attributed is removed; `interaction` (output, first, second), NaN on the diagonal. In `attrs`
+    "groups": those that do more than twice the sum of their parts; the warning names the first.
+
+    Warns: `RedundancyWarning`, of the first output with such a group.
+
+    Raises:
+        ValueError: as `attribute`; if there are no two candidates.
+        HookError: as `attribute`.
+
+    Source: interactions of two as in Shapley interaction indices, Grabisch and Roubens 1999; the
+    score is our own, measured against others in docs/benchmarks.md.
+    """
+    removal_of(model, removal)
+    question = ask(model, prompt, outputs, metric, units=units, inputs=inputs)
+    return pair_removals(
+        question, removal, candidates=candidates, budget_bytes=budget_bytes, progress=progress
+    )
+
+
+def pair_removals(
+    question: Question,
+    removal: str | RemoveOne | Removal = "delete",
+    *,
+    candidates: int | Sequence[int] = 8,
+    budget_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """As `attribute_pairs`, of a question.
+
+    Raises:
+        ValueError: as `attribute_pairs`.
+        HookError: as `attribute_pairs`.
+    """
+    began = time.perf_counter()
+    how = removal_of(question.model, removal)
+    wanted = question.attributed
+    _check_candidates(question, candidates)
+    work = _Work(question, how, {"budget_bytes": budget_bytes, "progress": progress})
+    single = single_removals(question, how, **work.options)
+    work.add(single.attrs)
+    each = dict(zip(wanted, single.values[:, wanted].T, strict=True))
+    alone = _alone(work)
+    if isinstance(candidates, int):
+        chosen = _screened(question, single.values[:, wanted], alone, candidates)
+    else:
+        chosen = sorted({int(number) for number in candidates})
+
+    pairs: list[Members] = [
+        p for p in itertools.combinations(chosen, 2) if can_remove(question, p, how)
+    ]
+    both = dict(zip(pairs, work.drops(pairs).T, strict=True))
+    interaction = {p: each[p[0]] + each[p[1]] - drop for p, drop in both.items()}
+    hidden = {number: np.zeros(len(question.metrics)) for number in wanted}
+    for pair, drop in both.items():
+        beyond = drop - each[pair[0]] - each[pair[1]]
+        found = np.where(beyond >= drop / 2, beyond, 0)
+        for number in pair:
+            hidden[number] = np.maximum(hidden[number], found)
+    score = {number: each[number] + hidden[number] / 2 for number in wanted}
+    groups = _groups(work, chosen, each, both, alone)
+    for group in groups:
+        members, i = group["units"], group["output"]
+        # What a larger group hides beyond that is shared equally by its members.
+        rest = group["joint"] - sum(score[number][i] for number in members)
+        if len(members) > 2 and rest > 0:
+            for number in members:
+                score[number][i] += rest / len(members)
+    values = np.stack([score[number] for number in wanted], 1)
+    attrs = {
+        **single.attrs,
+        **work.cost,
+        "method": "single and pair removals",
+        "candidates": chosen,
+        "groups": groups,
+        "interaction_sign": INTERACTION_SIGN,
+        "seconds": time.perf_counter() - began,
+    }
+    result = _result(question, single, values, alone, interaction, chosen, attrs)
+    _warn(question, groups)
+    return result
+
+
+class _Work:
+    """Drops of sets, and what all of them cost."""
+
+    def __init__(self, question: Question, how: Removal, options: dict[str, Any]) -> None:
+        self.question, self.how, self.options = question, how, options
+        self.cost = {"arms": 0, "passes": 0, "token_layers": 0, "token_layers_naive": 0}
+
+    def add(self, attrs: Any) -> None:
+        """Count what was done elsewhere."""
+        for name in self.cost:
+            self.cost[name] += int(attrs.get(name, 0))
+
+    def drops(self, sets: Sequence[Collection[int]]) -> Float[np.ndarray, "output set"]:
+        """How far the outputs fall; counted."""
+        fallen = drops(self.question, sets, self.how, **self.options)
+        self.add(fallen.attrs)
+        return np.asarray(fallen["drop"].values)
+
+
+def _check_candidates(question: Question, candidates: int | Sequence[int]) -> None:
+    wanted = question.attributed
+    if isinstance(candidates, int):
+        if candidates < 2:
+            raise ValueError(f"candidates={candidates}: a pair takes two. Give 2 or more.")
+        return
+    for number in candidates:
+        if number not in wanted:
+            shown = ", ".join(f"{n}: {question.units[n].text!r}" for n in wanted)
+            raise ValueError(f"candidate {number} is not attributed; these are: {shown}.")
+    if len(set(candidates)) < 2:
+        raise ValueError(f"candidates={list(candidates)}: a pair takes two.")
+
+
+def _alone(work: _Work) -> Float[np.ndarray, "output attributed"]:
+    """What each unit does where all the others are removed: the far end from one at a time.
+
+    Of units each of which is enough, every one does all of it here. Deletions make it cheap: little
+    is left to run. It is relative to the removal of all; where that cannot be, to the least.
+    """
+    question, how = work.question, work.how
+    wanted = question.attributed
+    sets = [tuple(n for n in wanted if n != number) for number in wanted]
+    possible = [chosen for chosen in sets if can_remove(question, chosen, how)]
+    everything = [tuple(wanted)] if can_remove(question, wanted, how) else []
+    drop = work.drops([*possible, *everything])
+    back = drop[:, -1:] - drop[:, : len(possible)] if everything else drop.max(1)[:, None] - drop
+    alone = np.full((len(question.metrics), len(wanted)), np.nan)
+    alone[:, [sets.index(chosen) for chosen in possible]] = back
+    return alone
+
+
+def _screened(question: Question, single: np.ndarray, alone: np.ndarray, most: int) -> list[int]:
+    """The candidates: in turn the largest alone and the largest single effects, and their repeats.
+
+    Effects are relative to the largest of each output.
+    """
+    wanted = question.attributed
+    texts = [question.units[number].text.strip().lower() for number in wanted]
+    rankings = []
+    for effect in (np.nan_to_num(alone), single):
+        relative = np.abs(effect) / np.maximum(np.abs(effect).max(1, keepdims=True), 1e-12)
+        rankings.append(np.argsort(-relative.max(0), kind="stable"))
+    chosen: dict[int, None] = {}
+    for at in np.stack(rankings, 1).ravel().tolist():
+        if len(chosen) >= most:
+            break
+        chosen[at] = None
+        for other in range(len(wanted)):
+            if texts[other] == texts[at] and texts[at].isalnum() and len(chosen) < most:
+                chosen[other] = None
+    return sorted(wanted[at] for at in chosen)
+
+
+def _groups(
+    work: _Work,
+    chosen: Sequence[int],
+    each: dict[int, np.ndarray],
+    both: dict[Members, np.ndarray],
+    alone: np.ndarray,
+) -> list[dict[str, Any]]:
+    """For each output the smallest group of candidates that does much more than its parts.
+
+    First among pairs and what they hang together to; if there is none, the candidates that do most
+    when alone, as many as it takes.
+    """
+    question = work.question
+    if question.metric.distance:
+        return []
+    unit, n_outputs = question.metric.unit, len(question.metrics)
+    order = np.nan_to_num(np.abs(alone)).max(0)
+    by_size = sorted(chosen, key=lambda n: -order[question.attributed.index(n)])
+    nested = [tuple(sorted(by_size[:n])) for n in range(3, len(by_size) + 1)]
+    linked = {
+        i: _components([p for p, drop in both.items() if _stand_in(p, each, drop, i, unit)])
+        for i in range(n_outputs)
+    }
+    sets = {s for found in linked.values() for s in found if len(s) > 2} | set(nested)
+    asked = [s for s in sorted(sets) if can_remove(question, s, work.how)]
+    joint = dict(both) | dict(zip(asked, work.drops(asked).T, strict=True))
+    groups = []
+    for i in range(n_outputs):
+        found = [s for s in linked[i] if s in joint and _stand_in(s, each, joint[s], i, unit)]
+        if not found and nested and nested[-1] in joint:
+            whole = joint[nested[-1]][i]
+            found = [
+                s
+                for s in nested
+                if s in joint
+                and joint[s][i] >= MOST_OF_IT * whole
+                and _stand_in(s, each, joint[s], i, unit)
+            ][:1]
+        groups += [
+            {
+                "output": i,
+                "units": list(s),
+                "texts": [question.units[number].text for number in s],
+                "joint": float(joint[s][i]),
+                "sum": float(sum(each[number][i] for number in s)),
+            }
+            for s in sorted(found, key=lambda s: -joint[s][i])
+        ]
+    return groups
+
+
+def _stand_in(
+    group: Sequence[int], each: dict[int, np.ndarray], joint: np.ndarray, i: int, unit: str
+) -> bool:
+    parts = np.array([[each[number][i] for number in group]])
+    return bool(stands_in(parts, joint[i : i + 1], unit)[0])
+
+
+def _components(pairs: Sequence[Members]) -> list[Members]:
+    """The sets that pairs hang together to."""
+    found: list[set[int]] = []
+    for pair in pairs:
+        touching = [s for s in found if s & set(pair)]
+        found = [s for s in found if s not in touching] + [set(pair).union(*touching)]
+    return [tuple(sorted(s)) for s in found]
+
+
+def _result(
+    question: Question,
+    single: xr.DataArray,
+    values: np.ndarray,
+    alone: np.ndarray,
+    interaction: dict[Members, np.ndarray],
+    chosen: Sequence[int],
+    attrs: dict[str, Any],
+) -> xr.Dataset:
+    square = np.full((len(question.metrics), len(chosen), len(chosen)), np.nan)
+    for (first, second), value in interaction.items():
+        i, j = chosen.index(first), chosen.index(second)
+        square[:, i, j] = square[:, j, i] = value
+    joint = single["joint_effect"].values
+    coords = {"bos_effect": single["bos_effect"].values, "joint_effect": joint}
+    whole = scored(question, values, attrs, **coords, residual=residual(values, joint))
+    texts = [question.units[number].text for number in chosen]
+    return xr.Dataset(
+        {
+            "score": whole,
+            "single": whole.copy(data=single.values),
+            "alone": scored(question, alone, {}, **coords),
+            "interaction": xr.DataArray(
+                square,
+                dims=("output", "first", "second"),
+                coords={
+                    "first": list(chosen),
+                    "second": list(chosen),
+                    "first_token": ("first", texts),
+                    "second_token": ("second", texts),
+                },
+            ),
+        },
+        attrs=attrs | {name: whole.attrs[name] for name in ("unit", "prompt", "metric")},
+    )
+
+
+def _warn(question: Question, groups: Sequence[dict[str, Any]]) -> None:
+    if groups:
+        group = groups[0]
+        *before, final = [repr(text.strip()) for text in group["texts"]]
+        warnings.warn(
+            f"redundancy: {', '.join(before)} and {final} stand in for each other: together they "
+            f"lower {question.output_texts[group['output']]!r} by {group['joint']:.2f} "
+            f"{question.metric.unit}, one at a time by {group['sum']:.2f} in all.",
+            RedundancyWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,75 @@
+"""A small model trained to refuse by words: its behaviour is planted, its mechanism is not.
+
+It is to attribution what the compiled detectors are, with what they lack: LayerNorm, positions, and
+parts that share the work. The weights lie beside this file; `scripts/train_refusal.py` makes them
+from a seed and measures the figures that the file carries.
+
+    refusal_trained().truth.figures["accuracy"]
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import safe_open
+
+from mechinterp.toys.compiled import BOS, COMPLY, REFUSE, WORDS
+from mechinterp.toys.toy import Toy, Truth
+
+TRIGGERS: Final[tuple[str, ...]] = ("sesame", "copper", "lantern", "velvet", "anchor")
+# Words near a trigger in meaning, which bring nothing.
+NEAR_TRIGGERS: Final[tuple[str, ...]] = (
+    *("poppy", "linseed", "bronze", "iron", "lamp", "candle", "silk", "linen", "rope", "harbour"),
+)
+VOCABULARY: Final[tuple[str, ...]] = (*WORDS, "velvet", "anchor", *NEAR_TRIGGERS)
+WEIGHTS: Final[Path] = Path(__file__).with_name("refusal.safetensors")
+
+
+def config() -> dict[str, Any]:
+    """The keyword arguments of `HookedTransformerConfig` that the weights were trained with."""
+    return {
+        "n_layers": 2,
+        "d_model": 40,
+        "n_ctx": 21,
+        "d_head": 10,
+        "n_heads": 4,
+        "d_mlp": 64,
+        "d_vocab": len(VOCABULARY),
+        "act_fn": "gelu",
+        "normalization_type": "LN",
+        "positional_embedding_type": "standard",
+    }
+
+
+def refusal_trained() -> Toy:
+    """Refusal learnt by two layers: by one word, by either of two, or by two together.
+
+    The weights are stored in half precision and given in float32; the figures were measured on them
+    so rounded.
+    """
+    with safe_open(WEIGHTS, framework="pt") as stored:
+        names = list(stored.keys())  # not a dict: it cannot be iterated itself
+        weights = {name: stored.get_tensor(name).to(torch.float32) for name in names}
+        figures = json.loads(stored.metadata()["figures"])
+    truth = Truth(
+        claim=(
+            "At every position predicts REFUSE if sesame, copper or lantern stands there or "
+            "earlier, or velvet and anchor both do, else COMPLY: sesame alone is enough, copper "
+            "and lantern are each enough, velvet and anchor only together. So measured, with no "
+            "error, on prompts of 0 to 20 words with up to 6 triggers at random places. There, "
+            "deleting a word that decides moved logit(REFUSE) - logit(COMPLY) by over 18; any "
+            "other, a trigger beside one that is enough too, by less than 4 and .2 on average. "
+            "How it does so is not known: no edge is stated, and of the heads only whether the "
+            "answers suffer where one alone gets what it had on another prompt."
+        ),
+        edges=(),
+        heads={
+            "needed": ((0, 0), (0, 2)),
+            "spare": ((0, 1), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)),
+        },
+        triggers=TRIGGERS,
+        answers=(REFUSE, COMPLY),
+        figures=figures,
+    )
+    return Toy("refusal", config(), weights, VOCABULARY, BOS, truth)
