@@ -23,6 +23,7 @@ _HOME = {
     "atp_star": "screening",
     "attribute": "attribution.perturb",
     "attribute_by_level": "attribution.levels",
+    "attribute_each": "attribution.batches",
     "attribute_pairs": "attribution.redundancy",
     "attribution_patching": "screening",
     "centred_logit": "metrics",

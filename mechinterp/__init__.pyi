@@ -1,6 +1,7 @@
 """What editors and type checkers see of the lazily loaded names."""
 
 from mechinterp.activations import Activations as Activations
+from mechinterp.attribution.batches import attribute_each as attribute_each
 from mechinterp.attribution.expect import Comparison as Comparison
 from mechinterp.attribution.expect import compare as compare
 from mechinterp.attribution.levels import attribute_by_level as attribute_by_level

@@ -41,7 +41,7 @@ def attribute_by_level(
     *,
     levels: Sequence[str | Spans] = ("sentence", "word"),
     inputs: str | Sequence[int] = "text",
-    share: float = 0.8,
+    share: float = 0.9,
     most: int = 6,
     candidates: int = 6,
     budget_bytes: int | None = None,

@@ -141,10 +141,6 @@ def ask(
         tops=np.zeros(0, dtype=int),
         n_passes=1 + generated,
     )
-    if metric.together is not None:
-        question = replace(
-            question, rows=(max(reads),), output_texts=("".join(texts),), output_ids=(-1,)
-        )
     return _measured(question)
 
 
@@ -309,7 +305,12 @@ def _measured(question: Question) -> Question:
     metric = question.metric
     metrics: list[Metric] = []
     if metric.together is not None:
-        metrics = [metric.together(targets, tuple(reads), base.logits)]
+        whole = metric.together(targets, tuple(reads), base.logits)
+        metrics = [whole]
+        at = [int(question.sequence.given_positions(pos)[0]) for pos in whole.at]
+        texts = (question.sequence.decode(token) for token in question.read_ids)
+        name = "".join(texts) if sorted(at) == sorted(reads) else metric.name
+        question = replace(question, rows=(max(at),), output_texts=(name,), output_ids=(-1,))
     elif metric.bind is not None:
         for i, row in enumerate(reads):
             metrics.append(metric.bind(targets[i : i + 1], row, base.logits[:, i]))

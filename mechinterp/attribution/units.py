@@ -211,7 +211,7 @@ def _named(
     groups: list[tuple[tuple[int, ...], str]] = []
     for name, given in spans.items():
         positions: set[int] = set()
-        for span in _several(given):
+        for span in several(given):
             found = find(texts, allowed, span)
             if not found:
                 shown = ", ".join(f"{j}: {texts[j]!r}" for j in allowed)
@@ -230,7 +230,7 @@ def _named(
     return groups
 
 
-def _several(given: Span | Sequence[Span]) -> list[Span]:
+def several(given: Span | Sequence[Span]) -> list[Span]:
     """The spans under one name; two ints in a tuple are one span, from first to last."""
     if isinstance(given, int | str):
         return [given]

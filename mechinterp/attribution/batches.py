@@ -1,0 +1,296 @@
+"""Many prompts: `attribute_each`, files of them (JSON lines), and scores by position or span.
+
+>>> from mechinterp import attribute_each, load_model
+>>> from mechinterp.attribution.batches import by_span
+>>> model = load_model("toy:trigger")
+>>> texts = ["please bring the sesame", "the sesame to me", "bring a map"]
+>>> found = attribute_each(model, texts, outputs=1)
+>>> [scores.sizes["input"] for scores in found]
+[5, 5, 4]
+>>> spans = [{"trigger": "sesame"}, {"trigger": "sesame"}, {"thing": "map"}]
+>>> by_span(found, spans).sel(span="trigger").round().values.ravel().tolist()
+[8.0, 8.0, nan]
+
+Prompts are attributed one after the other, each exactly as alone. Nothing is gained by running them
+as one batch: the variants of one prompt fill the passes.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.attribution.perturb import attribute
+from mechinterp.attribution.question import Last
+from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
+from mechinterp.attribution.tables import from_json, to_json
+from mechinterp.attribution.units import Span, Spans, find, several
+from mechinterp.identity import digest
+from mechinterp.metrics import Metric
+from mechinterp.models import fingerprint
+from mechinterp.prompts import Prompts
+from mechinterp.store import write_whole
+from mechinterp.sweeps import Progress
+from mechinterp.tokenization import Text, tokenize
+
+KEYS = ("prompt", "continuation", "spans", "expect")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prompt, text or chat, with the continuation to explain, named spans, expected inputs."""
+
+    prompt: Any
+    continuation: str | None = None
+    spans: Mapping[str, Any] = field(default_factory=dict)
+    expect: tuple[Span, ...] = ()
+
+
+def read_cases(file: str | Path) -> tuple[Case, ...]:
+    """The prompts of a file, a JSON object a line.
+
+    Keys: "prompt" (text, or a list of messages) and, if wanted, "continuation" (text), "spans"
+    (name: a token or phrase, a position, [first, last], or a list of those in a list) and "expect"
+    (a list of such).
+
+    Raises:
+        ValueError: naming the file and the line, if a line is no such object.
+    """
+    path = Path(file)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    cases = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                cases.append(_case(json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+    if not cases:
+        raise ValueError(f"{path} holds no prompts: write one JSON object a line.")
+    return tuple(cases)
+
+
+def attribute_each(
+    model: Any,
+    prompts: Text | Sequence[Case],
+    outputs: int | str | Sequence[int] | Last = 5,
+    removal: str | RemoveOne | Removal = "delete",
+    metric: Metric | None = None,
+    *,
+    units: str | Spans = "token",
+    inputs: str | Sequence[int] = "text",
+    out: str | Path | None = None,
+    budget_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[xr.DataArray, ...]:
+    """`attribute` of each prompt: texts, chats, `Prompts` of any lengths, or cases of a file.
+
+    A case's continuation goes before `outputs`; `units="span"` removes the spans of each case.
+    `out`: a folder in which each finished result is kept as JSON; the same call goes on from there.
+
+    Raises:
+        ValueError: as `attribute`, naming the prompt; if `out` holds results of another call.
+        HookError: as `attribute`.
+    """
+    how = removal_of(model, removal)
+    cases, each = _prompts(model, prompts)
+    store = None
+    if out is not None:
+        settings = [outputs, how, metric, inputs, budget_bytes]
+        store = _Store(Path(out), digest([fingerprint(model), *settings]))
+    sizes = [one.width**2 for one in each]
+    found: list[xr.DataArray] = []
+    for number, (case, one) in enumerate(zip(cases, each, strict=True)):
+        if progress is not None:
+            progress(sum(sizes[:number]), sum(sizes))
+        asked = case.continuation if case.continuation is not None else outputs
+        chosen = dict(case.spans) if units == "span" else units
+        key = digest([one.tokens, one.roles, case.continuation, chosen])
+        known = None if store is None else store.load(number, key)
+        if known is None:
+            try:
+                known = attribute(
+                    model,
+                    one,
+                    asked,
+                    how,
+                    metric,
+                    units=chosen,
+                    inputs=inputs,
+                    budget_bytes=budget_bytes,
+                )
+            except ValueError as error:
+                raise ValueError(f"prompt {number}: {error}") from error
+            if store is not None:
+                store.save(number, key, known)
+        found.append(known)
+    if progress is not None:
+        progress(sum(sizes), sum(sizes))
+    return tuple(found)
+
+
+def by_span(
+    results: Sequence[xr.DataArray],
+    spans: Sequence[Spans] | Prompts | None = None,
+) -> xr.DataArray:
+    """The scores of each prompt by name: dims (prompt, output, span), in the metric's unit.
+
+    `spans`: for each prompt what its names stand for, the scores in a span are added up; or
+    `Prompts` with named positions. By default the names of the units, such as of spans that were
+    removed together. NaN: a prompt lacks the name, or the output. Averages and intervals over
+    prompts are then the library's job: `stats.interval(by_span(...))`.
+
+    Raises:
+        ValueError: if there are no results, their units of measure differ, or a span is not there.
+    """
+    if not results:
+        raise ValueError("by_span: there are no results.")
+    measures = {(scores.attrs.get("metric"), scores.attrs.get("unit")) for scores in results}
+    if len(measures) > 1:
+        raise ValueError(f"by_span: the results have different metrics, {sorted(measures)}.")
+    if isinstance(spans, Prompts):
+        spans = [
+            {name: int(at[row]) for name, at in spans.names.items()} for row in range(len(spans))
+        ]
+    if spans is None:
+        named = [_units_by_name(scores) for scores in results]
+    elif len(spans) != len(results):
+        raise ValueError(f"by_span: {len(spans)} spans for {len(results)} results. Give as many.")
+    else:
+        pairs = zip(results, spans, strict=True)
+        named = [_units_in(scores, each, row) for row, (scores, each) in enumerate(pairs)]
+    names = list(dict.fromkeys(name for each in named for name in each))
+    n_outputs = max(scores.sizes["output"] for scores in results)
+    values = np.full((len(results), n_outputs, len(names)), np.nan)
+    for row, (scores, each) in enumerate(zip(results, named, strict=True)):
+        for name, inputs in each.items():
+            total = scores.values[:, inputs].sum(1)
+            values[row, : len(total), names.index(name)] = total
+    return xr.DataArray(
+        values,
+        dims=("prompt", "output", "span"),
+        name="score",
+        coords={"prompt": range(len(results)), "output": range(n_outputs), "span": names},
+        attrs={
+            name: results[0].attrs[name]
+            for name in ("metric", "unit", "sign", "method", "removal")
+            if name in results[0].attrs
+        },
+    )
+
+
+def _case(line: Any) -> Case:
+    if not isinstance(line, dict) or "prompt" not in line or not set(line) <= set(KEYS):
+        raise ValueError(
+            f'a line is an object with "prompt" and, if wanted, {", ".join(KEYS[1:])}.'
+        )
+    prompt, spans, expect = line["prompt"], line.get("spans", {}), line.get("expect", [])
+    if not isinstance(prompt, str | list) or not isinstance(spans, dict):
+        raise ValueError('"prompt" is text or a list of messages, "spans" an object.')
+    if not isinstance(expect, list):
+        raise ValueError('"expect" is a list of tokens, phrases or positions.')
+    made = {name: _spans(span) for name, span in spans.items()}
+    return Case(prompt, line.get("continuation"), made, tuple(_span(span) for span in expect))
+
+
+def _spans(span: Any) -> Any:
+    """What JSON says of a name: one span, or a list of them."""
+    listed = isinstance(span, list) and not all(isinstance(part, int) for part in span)
+    return [_span(part) for part in span] if listed else _span(span)
+
+
+def _span(span: Any) -> Span:
+    if isinstance(span, list) and len(span) == 2 and all(isinstance(part, int) for part in span):
+        return (span[0], span[1])
+    if isinstance(span, int | str):
+        return span
+    raise ValueError(f"{span!r} is no span: give a text, a position or [first, last].")
+
+
+def _prompts(model: Any, prompts: Any) -> tuple[list[Case], list[Prompts]]:
+    if isinstance(prompts, Sequence) and prompts and isinstance(prompts[0], Case):
+        return list(prompts), [tokenize(model, case.prompt) for case in prompts]
+    every = tokenize(model, prompts)
+    each = [
+        Prompts.from_ids(
+            [every.tokens[row, :n].tolist()],
+            roles=[every.roles[row]],
+            decode=every.decode,
+            device=every.tokens.device,
+        )
+        for row, n in enumerate(every.lengths.tolist())
+    ]
+    named = [
+        Case(None, spans={name: int(at[row]) for name, at in every.names.items()})
+        for row in range(len(every))
+    ]
+    return named, each
+
+
+def _units_by_name(scores: xr.DataArray) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    attributed = np.isfinite(scores.values).any(0)
+    for number, name in enumerate(scores["input_name"].values.tolist()):
+        if attributed[number]:
+            found.setdefault(name, []).append(number)
+    return found
+
+
+def _units_in(scores: xr.DataArray, spans: Spans, row: int) -> dict[str, list[int]]:
+    """The units that lie in each span; one that lies in part is an error."""
+    texts, owner = scores.attrs["tokens"], scores.attrs["token_unit"]
+    found = {}
+    for name, given in spans.items():
+        positions = {pos for span in several(given) for pos in find(texts, range(len(texts)), span)}
+        units = sorted({owner[pos] for pos in positions})
+        inside = [pos for pos in range(len(texts)) if owner[pos] in units]
+        if not positions or set(inside) != positions:
+            raise ValueError(
+                f"by_span: prompt {row}: span {name!r}, {given!r}, is not there, or is not made of "
+                f"whole units: {scores['input_token'].values.tolist()}."
+            )
+        found[str(name)] = units
+    return found
+
+
+class _Store:
+    """A folder of results, each with the digest of what was asked."""
+
+    def __init__(self, folder: Path, settings: str) -> None:
+        self._folder, self._settings = folder, settings
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"out={str(folder)!r} is a file. Name a folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self, number: int, key: str) -> xr.DataArray | None:
+        """The result of a prompt, if it was finished."""
+        file = self._file(number)
+        if not file.exists():
+            return None
+        try:
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            same = (kept["settings"], kept["key"]) == (self._settings, key)
+            result = from_json(json.dumps(kept["result"])) if same else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is damaged: {error}. Remove it to have it anew.") from error
+        if not isinstance(result, xr.DataArray):
+            raise ValueError(
+                f"{file} holds the result of another call: other prompts, model or settings. "
+                f"Choose another folder."
+            )
+        return result
+
+    def save(self, number: int, key: str, result: xr.DataArray) -> None:
+        """Keep a result, whole or not at all."""
+        kept = {"settings": self._settings, "key": key, "result": json.loads(to_json(result))}
+        write_whole(self._file(number), json.dumps(kept).encode())
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"prompt-{number:05}.json"
