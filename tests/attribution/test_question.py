@@ -1,0 +1,144 @@
+"""What is asked: units beside tokens, scores of whole answers, other models, labels."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from mechinterp import (
+    ask,
+    attribute,
+    load_model,
+    log_prob,
+    refusal_log_odds,
+    sequence_log_odds,
+    sequence_log_prob,
+)
+from mechinterp.attribution.perturb import leave_one_out
+from mechinterp.attribution.question import can_remove, drops
+from mechinterp.attribution.removals import REMOVALS
+
+IDS = [7, 1, 30, 8, 2, 19]
+TRIGGER = load_model("toy:trigger")
+pytestmark = pytest.mark.filterwarnings("ignore::mechinterp.attribution.perturb.RedundancyWarning")
+
+
+def log_probs(model, ids, made):
+    """The log-probability of each token of an answer in turn, by the plain model."""
+    logits = model(torch.tensor([[*ids, *made[:-1]]]))[0].double().log_softmax(-1)
+    return [float(logits[len(ids) - 1 + i, token]) for i, token in enumerate(made)]
+
+
+def test_a_whole_answer_is_scored_as_the_sum_of_its_tokens(model):
+    made = [3, 9, 4]
+    found = attribute(model, torch.tensor(IDS), made, metric=sequence_log_prob())
+    assert found.sizes["output"] == 1
+    whole = sum(log_probs(model, IDS, made))
+    assert float(found.output_score[0]) == pytest.approx(whole, abs=1e-4)
+    for j in range(len(IDS)):
+        without = sum(log_probs(model, IDS[:j] + IDS[j + 1 :], made))
+        assert float(found[0, j]) == pytest.approx(whole - without, abs=1e-4)
+    each = attribute(model, torch.tensor(IDS), made)
+    np.testing.assert_allclose(found.values[0], each.values.sum(0), atol=1e-5)
+
+
+def test_log_odds_of_a_whole_answer(model):
+    made = [3, 9]
+    found = attribute(model, torch.tensor(IDS), made, metric=sequence_log_odds())
+
+    def log_odds(ids):
+        p = np.exp(sum(log_probs(model, ids, made)))
+        return np.log(p) - np.log1p(-p)
+
+    for j in range(len(IDS)):
+        wanted = log_odds(IDS) - log_odds(IDS[:j] + IDS[j + 1 :])
+        assert float(found[0, j]) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_log_odds_of_what_is_certain_are_finite():
+    certain = torch.full((1, 1, 3), -200.0)
+    certain[0, 0, 1] = 200.0
+    value = sequence_log_odds(torch.tensor([1])).score(certain)
+    assert torch.isfinite(value).all()
+    assert float(value[0]) > 25
+
+
+def test_answers_and_positions_must_be_as_many():
+    with pytest.raises(ValueError, match="1 answers at 2 positions"):
+        sequence_log_prob(torch.tensor([1])).score(torch.zeros(1, 2, 5))
+
+
+def test_a_unit_of_one_token_scores_as_the_token_and_a_span_as_its_joint_removal(model):
+    spans = {"single": 1, "apart": [0, (3, 4)]}
+    found = attribute(model, torch.tensor(IDS), 2, units=spans)
+    tokens = attribute(model, torch.tensor(IDS), 2)
+    names = found.input_name.values.tolist()
+    np.testing.assert_allclose(
+        found.values[:, names.index("single")], tokens.values[:, 1], atol=1e-6
+    )
+    made = found.output_token_id.values.tolist()
+    kept = [token for j, token in enumerate(IDS) if j not in (0, 3, 4)]
+    wanted = np.array(log_probs(model, IDS, made)) - np.array(log_probs(model, kept, made))
+    np.testing.assert_allclose(found.values[:, names.index("apart")], wanted, atol=1e-4)
+    assert found.attrs["token_unit"] == [
+        names.index("apart"),
+        names.index("single"),
+        2,
+        *[0] * 2,
+        3,
+    ]
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_units_that_come_after_an_output_score_exactly_zero(removal):
+    question = ask(
+        TRIGGER,
+        "bring the sesame and the map to me",
+        "REFUSE COMPLY REFUSE",
+        units="token",
+        inputs="sequence",
+    )
+    found = leave_one_out(question, removal)
+    future = found.input_first.values > found.output_position.values[:, None]
+    assert future.sum() == 2 + 1
+    assert (found.values[future] == 0.0).all()
+
+
+def test_the_same_question_to_another_model():
+    question = ask(TRIGGER, "please bring the sesame", 1)
+    other = copy.deepcopy(TRIGGER)
+    same = leave_one_out(question.on(other))
+    np.testing.assert_array_equal(same.values, leave_one_out(question).values)
+    with torch.no_grad():
+        other.blocks[1].attn.W_O[:] = 0
+    changed = question.on(other)
+    assert changed.output_ids == question.output_ids
+    assert float(changed.scores[0]) < float(question.scores[0]) - 7
+    assert np.nanmax(np.abs(leave_one_out(changed).values)) < 1e-5
+
+
+def test_empty_sets_and_whether_a_set_can_be_removed(absolute_model):
+    question = ask(absolute_model, torch.tensor(IDS), 2)
+    none = drops(question, [(), ()])
+    assert (none["drop"].values == 0).all()
+    assert not none["flip"].values.any()
+    everything = range(len(IDS))
+    for removal in REMOVALS:
+        if removal != "replace":
+            possible = can_remove(question, everything, removal)
+            assert possible == (removal not in ("delete", "delete_keep"))
+    assert can_remove(question, [1, 2, 3, 4, 5], "delete")
+
+
+def test_a_metric_of_the_first_output_alone_names_itself():
+    odds = refusal_log_odds(TRIGGER, ["REFUSE"], ["COMPLY"])
+    question = ask(TRIGGER, "bring the sesame", 2, odds)
+    assert question.output_texts == ("refusal_log_odds",)
+    assert ask(TRIGGER, "bring the sesame", "COMPLY map", sequence_log_prob()).output_texts == (
+        "COMPLYmap",
+    )
+    assert ask(TRIGGER, "bring the sesame", "COMPLY map", log_prob()).output_texts == (
+        "COMPLY",
+        "map",
+    )
