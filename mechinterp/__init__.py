@@ -35,7 +35,7 @@ _HOME = {
     "integrated_patching": "screening",
     "kl": "metrics",
     "knockout": "specs",
-    "last": "attribution.question",
+    "last": "attribution.outputs",
     "load_model": "models",
     "log_prob": "metrics",
     "logit": "metrics",

@@ -5,9 +5,9 @@ from mechinterp.attribution.batches import attribute_each as attribute_each
 from mechinterp.attribution.expect import Comparison as Comparison
 from mechinterp.attribution.expect import compare as compare
 from mechinterp.attribution.levels import attribute_by_level as attribute_by_level
+from mechinterp.attribution.outputs import last as last
 from mechinterp.attribution.perturb import attribute as attribute
 from mechinterp.attribution.question import ask as ask
-from mechinterp.attribution.question import last as last
 from mechinterp.attribution.redundancy import attribute_pairs as attribute_pairs
 from mechinterp.context import hooked as hooked
 from mechinterp.hook_points import describe as describe

@@ -8,64 +8,34 @@ mechinterp attribute "When Mary and John went to the store, John gave a drink to
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 import mechinterp
+from mechinterp.attribution_options import Attribute
 from mechinterp.grid_options import Ablate, GridOptions, Patch
 
 
-def attribute(
-    prompt: tyro.conf.Positional[str],
-    /,
-    *,
-    model: str = "smollm2",
-    outputs: int = 5,
-    continuation: str | None = None,
-    removal: Literal["delete", "mean", "resample", "knockout", "replace"] = "delete",
-    metric: Literal["log_prob", "centred_logit", "logit", "prob", "logit_diff", "kl"] = "log_prob",
-    contrast: tuple[str, str] | None = None,
-    expect: str | None = None,
-    chat: bool = False,
-    out: Path | None = None,
-) -> None:
-    """Which input tokens drive each output token: remove one, see how the output's score drops.
+def attribute(options: Annotated[Attribute, tyro.conf.arg(name="")]) -> None:
+    """Which inputs drive each output token: remove one, see how the output's score drops.
 
-    Args:
-        prompt: the text; "-" reads it from standard input.
-        model: smollm2, toy:NAME, a local Hugging Face directory, or a hub name such as gpt2.
-        outputs: how many tokens the model writes on, each of which is explained.
-        continuation: explain this text instead of what the model would write.
-        removal: what is done to an input token.
-        metric: what is measured of an output token.
-        contrast: two tokens, --contrast " Mary" " John": measures the first's logit minus the
-            second's.
-        expect: input tokens or phrases that should matter, with commas between: Mary,John.
-        chat: the prompt is a user's message; put it into the model's chat template.
-        out: a folder for manifest.json, scores.parquet and report.html.
+    Units may be words, sentences or spans that you name; other methods find inputs that stand in
+    for each other, sample sets of removals, or read gradients and attention. Prints a table; --out
+    keeps the numbers, with a report.
     """
-    from mechinterp.attribution.expect import compare
-    from mechinterp.attribution.perturb import attribute as attributed
+    from mechinterp.attribution_runs import each_shown, shown
     from mechinterp.models import load_model
-    from mechinterp.report import print_attribution
 
-    if out is not None and out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file. Name a folder.")
-    text = sys.stdin.read() if prompt == "-" else prompt
-    with _busy(f"loading {model}"):
-        loaded = load_model(model)
-    chosen = _metric(loaded, metric, contrast)
-    asked: Any = [{"role": "user", "content": text}] if chat else text
-    with _busy("removing one input token after another"):
-        scores = attributed(loaded, asked, continuation or outputs, removal, chosen)
-    comparisons = compare(scores, [e for e in expect.split(",") if e.strip()]) if expect else ()
-    print_attribution(scores, comparisons)
-    if out is not None:
-        _write(out, loaded, scores, comparisons)
+    with _busy(f"loading {options.model}"):
+        model = load_model(options.model)
+    if options.file is None:
+        shown(model, options)
+    else:
+        each_shown(model, options)
 
 
 def patch(options: Annotated[Patch, tyro.conf.arg(name="")]) -> None:
@@ -122,6 +92,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("mechinterp").setLevel(logging.INFO)
+    warnings.formatwarning = lambda said, *_, **__: f"mechinterp: {said}\n"
     if sys.argv[1:] == ["--version"]:
         print(f"mechinterp {mechinterp.__version__}")
         return
@@ -146,44 +117,6 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         print(f"mechinterp: {stop or 'stopped'}", file=sys.stderr)
         raise SystemExit(130) from None
-
-
-def _metric(model: Any, name: str, contrast: tuple[str, str] | None) -> Any:
-    from mechinterp import metrics
-    from mechinterp.tokenization import token_id
-
-    if contrast is not None:
-        first, second = (token_id(model, text) for text in contrast)
-        return metrics.logit_diff(first, second)
-    if name == "logit_diff":
-        raise ValueError('--metric logit_diff needs --contrast, two tokens: " Mary" " John".')
-    return getattr(metrics, name)()
-
-
-def _write(out: Path, model: Any, scores: Any, comparisons: Sequence[Any]) -> None:
-    import dataclasses
-
-    import torch
-
-    from mechinterp.models import fingerprint
-    from mechinterp.report import attribution_page
-    from mechinterp.store import scores_parquet, write_run
-
-    facts = {
-        "kind": "attribution",
-        "command": sys.argv,
-        "fingerprint": fingerprint(model),
-        "dtype": str(model.cfg.dtype),
-        "threads": torch.get_num_threads(),
-        "input_token_ids": scores.input_token_id.values.tolist(),
-        "output_token_ids": scores.output_token_id.values.tolist(),
-        "expected": [dataclasses.asdict(c) for c in comparisons],
-        **scores.attrs,
-    }
-    page = attribution_page(scores, comparisons)
-    files = {"scores.parquet": scores_parquet(scores), "report.html": page.encode()}
-    write_run(out, facts, files)
-    print(f"wrote {out / 'report.html'}, scores.parquet and manifest.json")
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 from transformer_lens.weight_processing import ProcessWeights
 
 from mechinterp.checkpoints import CheckpointError, from_directory, from_hub, smollm2_directory
+from mechinterp.layout import lay_out
 from mechinterp.toys import TOYS, Toy, toy
 
 SWITCHES = {
@@ -80,6 +81,7 @@ def load_model(
         )
     for switch, wanted in on.items():
         setattr(model.cfg, SWITCHES[switch], wanted)
+    lay_out(model)
     return model.eval().requires_grad_(False)
 
 

@@ -3,8 +3,11 @@
 And `Snapshot`: all of a model that a run might leave changed.
 """
 
+import io
 import signal
+import sys
 import warnings
+from dataclasses import dataclass
 
 import jaxtyping
 import pytest
@@ -203,3 +206,34 @@ def smollm2():
     from mechinterp import load_model
 
     return load_model("smollm2")
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def mechinterp(monkeypatch, capsys):
+    """The command in this process, which has torch imported already."""
+    from mechinterp.cli import main
+
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+    def command(*arguments, stdin=""):
+        monkeypatch.setattr(sys, "argv", ["mechinterp", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return command

@@ -3,41 +3,13 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 
 import pytest
 from pyarrow import parquet
 
-from mechinterp.cli import main
 from mechinterp.store import read_manifest
 
 TRIGGER = ["attribute", "please bring the sesame", "--model", "toy:trigger", "--outputs", "1"]
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def mechinterp(monkeypatch, capsys):
-    """The command in this process, which has torch imported already."""
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def run(*arguments, stdin=""):
-        monkeypatch.setattr(sys, "argv", ["mechinterp", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Done(code, *capsys.readouterr())
-
-    return run
 
 
 def test_the_installed_command_runs_by_itself():
@@ -75,7 +47,7 @@ def test_out_writes_a_whole_run(mechinterp, tmp_path):
     assert manifest["metric"] == "log_prob"
     assert manifest["expected"][0]["verdict"] == "as expected"
     assert re.fullmatch("[0-9a-f]{16}", manifest["fingerprint"])
-    assert set(manifest["files"]) == {"report.html", "scores.parquet"}
+    assert set(manifest["files"]) == {"report.html", "scores.parquet", "scores.json"}
     rows = parquet.read_table(
         io.BytesIO((tmp_path / "run/scores.parquet").read_bytes())
     ).to_pylist()

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ from pyarrow import parquet
 
 from mechinterp import load_model, run, task
 from mechinterp.ablation import ablate_heads, ablate_layers, ablate_neurons, ablate_positions
-from mechinterp.cli import main
 from mechinterp.pairs import read_pairs
 from mechinterp.parts import read_sweep
 from mechinterp.patching import heads, heads_by_position, outputs, residual
@@ -24,31 +23,6 @@ from mechinterp.tasks.task import heads as head_sites
 TOY = ("--model", "toy:induction-trained")
 INDUCTION = ("--task", "induction", *TOY, "--n", "6")
 END = ("end", "induction")
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def mechinterp(monkeypatch, capsys):
-    """The command in this process, which has torch imported already."""
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mechinterp", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Done(code, *capsys.readouterr())
-
-    return command
 
 
 @pytest.fixture(scope="module")

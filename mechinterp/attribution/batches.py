@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from mechinterp.attribution.outputs import Last
 from mechinterp.attribution.perturb import attribute
-from mechinterp.attribution.question import Last
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.tables import from_json, to_json
 from mechinterp.attribution.units import Span, Spans, find, several

@@ -22,8 +22,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from mechinterp.attribution.outputs import Last
 from mechinterp.attribution.perturb import leave_one_out
-from mechinterp.attribution.question import Last, Question, ask
+from mechinterp.attribution.question import Question, ask
 from mechinterp.attribution.redundancy import pair_removals
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.units import Spans, units_of

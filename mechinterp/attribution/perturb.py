@@ -26,7 +26,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mechinterp.attribution.question import Last, Question, ask, can_remove, drops, scored
+from mechinterp.attribution.outputs import Last
+from mechinterp.attribution.question import Question, ask, can_remove, drops, scored
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.units import Spans
 from mechinterp.metrics import Metric

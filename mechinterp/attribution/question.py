@@ -24,30 +24,18 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from mechinterp.arms import planned
+from mechinterp.attribution.outputs import Last, check_room, with_outputs
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.units import Spans, Unit, units_of
 from mechinterp.metrics import Metric, log_prob, top_token
-from mechinterp.passes import greedy
 from mechinterp.prompts import Prompts
 from mechinterp.runner import run
 from mechinterp.sites import HookError
 from mechinterp.sweeps import Progress, sweep_each
-from mechinterp.tokenization import Text, check_length, tokenize
+from mechinterp.tokenization import Text, tokenize
 
 SIGN = "Positive: removing the input lowers the score of the output, so it supports it."
 SIGN_OF_DISTANCE = "How far removing the input moves the whole prediction; no direction."
-
-
-@dataclass(frozen=True)
-class Last:
-    """The last `n` positions of the prompt itself, each with the token that the model expects."""
-
-    n: int
-
-
-def last(n: int) -> Last:
-    """Outputs for `attribute`: what the model predicts at the last `n` positions of the prompt."""
-    return Last(n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +108,10 @@ def ask(
     metric = metric or log_prob()
     if metric.bind is None and metric.together is None:
         raise ValueError(f"metric {metric.name} cannot ask for an output token: it has no bind.")
-    _check_room(model, prompts, outputs)
+    check_room(model, prompts, outputs)
     if isinstance(inputs, str) and inputs != "sequence":
         units_of(model, prompts, units, inputs)  # what is wrong shows before a token is generated
-    sequence, targets, reads, generated = _outputs(model, prompts, outputs)
+    sequence, targets, reads, generated = with_outputs(model, prompts, outputs)
     found = units_of(model, sequence, units, inputs, shown=prompts.width)
     texts = tuple(sequence.decode(t) for t in targets)
     question = Question(
@@ -319,61 +307,4 @@ def _measured(question: Question) -> Question:
         metrics=tuple(metrics),
         scores=np.array([float(m(base)) for m in metrics]),
         tops=base.logits[0].argmax(-1).cpu().numpy(),
-    )
-
-
-# Outputs
-
-
-def _check_room(model: Any, prompts: Prompts, outputs: Any) -> None:
-    """Errors about the outputs and the model, before a token is generated."""
-    if model.cfg.attention_dir != "causal":
-        raise ValueError("attribute needs a causal model: only there has an output its inputs.")
-    n = outputs.n if isinstance(outputs, Last) else outputs
-    if isinstance(n, int) and n < 1:
-        raise ValueError(f"outputs={outputs!r}: ask for at least one.")
-    if isinstance(outputs, Last) and outputs.n > prompts.width:
-        raise ValueError(f"the prompt has {prompts.width} positions, fewer than last({outputs.n}).")
-    if isinstance(outputs, int) and prompts.width + outputs - 1 > model.cfg.n_ctx:
-        raise ValueError(
-            f"{prompts.width} prompt tokens and {outputs} outputs exceed the context of "
-            f"{model.cfg.n_ctx}. Ask for fewer outputs."
-        )
-
-
-def _outputs(
-    model: Any, prompts: Prompts, outputs: int | str | Sequence[int] | Last
-) -> tuple[Prompts, list[int], list[int], int]:
-    """The sequence to run, the output tokens, the positions that predict them, passes made."""
-    width = prompts.width
-    if isinstance(outputs, Last):
-        rows = list(range(width - outputs.n, width))
-        top = run(model, prompts, logits_at=rows).logits[0].argmax(-1)
-        return prompts, top.tolist(), rows, 1
-    if isinstance(outputs, int):
-        targets, generated = greedy(model, prompts, outputs), 1
-    else:
-        targets, generated = _continuation(model, outputs), 0
-    sequence = _extended(prompts, targets[:-1])
-    check_length(model, sequence)
-    rows = list(range(width - 1, width - 1 + len(targets)))
-    return sequence, targets, rows, generated
-
-
-def _continuation(model: Any, outputs: str | Sequence[int]) -> list[int]:
-    if isinstance(outputs, str):
-        if model.tokenizer is None:
-            raise ValueError("this model has no tokenizer: give the outputs as token ids.")
-        outputs = model.tokenizer(outputs, add_special_tokens=False)["input_ids"]
-    if not outputs:
-        raise ValueError("outputs is empty: give at least one token.")
-    return [int(i) for i in outputs]
-
-
-def _extended(prompts: Prompts, made: Sequence[int]) -> Prompts:
-    return Prompts.from_ids(
-        [[*prompts.tokens[0].tolist(), *made]],
-        roles=[[*prompts.roles[0], *["output"] * len(made)]],
-        decode=prompts.decode,
-        device=prompts.tokens.device,
     )

@@ -3,10 +3,20 @@
 A view shows what it is given and computes no attribution; it needs neither torch nor a model.
 """
 
+from mechinterp.report.faithfulness_terminal import print_faithfulness
 from mechinterp.report.grid import grid_page
 from mechinterp.report.grid_terminal import print_grid
+from mechinterp.report.interactions_terminal import print_interactions
 from mechinterp.report.page import attribution_page
 from mechinterp.report.terminal import print_attribution
 from mechinterp.report.tokens import show
 
-__all__ = ["attribution_page", "grid_page", "print_attribution", "print_grid", "show"]
+__all__ = [
+    "attribution_page",
+    "grid_page",
+    "print_attribution",
+    "print_faithfulness",
+    "print_grid",
+    "print_interactions",
+    "show",
+]

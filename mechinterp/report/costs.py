@@ -18,9 +18,10 @@ _QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("token_layers_naive", "Token-layers, naive", count),
     ("seconds", "Time", seconds),
     ("peak_bytes_planned", "Peak memory planned", n_bytes),
+    ("n_draws", "Draws of the removal", count),
 )
 _WORDS = (("model", "Model"), ("metric", "Metric"), ("unit", "Unit"), ("removal", "Removal"))
-_SHOWN_ELSEWHERE = {"sign", "prompt"}
+_SHOWN_ELSEWHERE = {"sign", "prompt", "interaction_sign"}
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,22 @@ class NumberFormat:
         return text.replace("-", MINUS)
 
 
+def plus_minus(form: NumberFormat, error: float) -> str:
+    """A standard error in the format of the scores; nothing if there is none."""
+    return f"± {form(abs(error)).lstrip('+')}" if math.isfinite(error) else ""
+
+
 def percent(share: float) -> str:
     """A share from 0 to 1 in per cent, one digit after the point."""
     return f"{100 * share:.1f}%" if math.isfinite(share) else MISSING
+
+
+def times(ratio: float) -> str:
+    """A ratio in whole per cent; from ten times on, as times."""
+    if not math.isfinite(ratio):
+        return MISSING
+    text = f"{ratio:,.0f} times" if abs(ratio) >= 10 else f"{round(100 * ratio)}%"
+    return text.replace("-", MINUS)
 
 
 def probability(p: float) -> str:

@@ -4,36 +4,37 @@ The page and the terminal both show a `Reading`; it computes no attribution, it 
 there. Scores that are not finite (BOS, template tokens, tokens after the output) have no rank.
 
     reading = read_scores(scores)
-    reading.rows[0].order[0]          # index of the input token with the largest |score|
+    reading.rows[0].order[0]          # index of the input with the largest |score|
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from mechinterp.report.inputs import Input, Segment, are_words, read_inputs, segments
+
 _COORDS = ("output_token", "output_token_id", "output_score")
 _INPUT_COORDS = ("input_token", "input_token_id", "input_role")
+_FAINT = 0.01
+_MOST_BARE = 4  # inputs without a score, such as a start token, that tables have all the same
+_CONTROLS = ("output_score", "bos_effect", "joint_effect", "residual")
 
-
-@dataclass(frozen=True)
-class InputToken:
-    """One token of the model's input; `repeated` if its text occurs at another position too."""
-
-    pos: int
-    token: str
-    token_id: int
-    role: str
-    repeated: bool
+NOTABLE = {"probability": 0.05}
+"""The least effect, in a metric's unit, that is worth a warning; of other units 0.5."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of all input tokens for one output, or (`output` None) for the mean of them."""
+    """The scores of all inputs for one output, or (`output` None) for the mean of them.
+
+    `errors`: standard errors; `joint_effect`: of removing all inputs at once; `residual`: 1 less
+    the sum of the scores over it. NaN where there is none.
+    """
 
     output: int | None
     token: str
@@ -41,26 +42,46 @@ class Row:
     ranks: tuple[int | None, ...]
     shares: tuple[float, ...]
     n_flips: tuple[int, ...]
+    errors: tuple[float, ...]
     output_score: float = math.nan
     bos_effect: float = math.nan
+    joint_effect: float = math.nan
+    residual: float = math.nan
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Indices of the input tokens: ranked ones by |score|, then the rest as they stand."""
+        """Indices of the inputs: ranked ones by |score|, then the rest as they stand."""
         last = len(self.ranks) + 1
         return tuple(sorted(range(len(self.ranks)), key=lambda i: self.ranks[i] or last))
 
     @property
     def n_ranked(self) -> int:
-        """How many input tokens have a score."""
+        """How many inputs have a score."""
         return sum(rank is not None for rank in self.ranks)
+
+    @property
+    def total(self) -> float:
+        """The sum of the scores."""
+        return sum(score for score in self.scores if math.isfinite(score))
+
+    @property
+    def total_size(self) -> float:
+        """The sum of the scores' sizes."""
+        return sum(abs(score) for score in self.scores if math.isfinite(score))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A whole result: its input tokens, a row for each output, their mean, the largest |score|."""
+    """A whole result: its inputs, a row for each output, their mean, the largest |score|.
 
-    inputs: tuple[InputToken, ...]
+    Where all scores are next to nothing beside the effect of removing all inputs, a hundredth of
+    that is `largest`, so that no colour makes them look large; below it they are `faint`.
+    `segments`: the prompt as it is shown. `spaced`: its tokens are words with nothing between.
+    """
+
+    inputs: tuple[Input, ...]
+    segments: tuple[Segment, ...]
+    spaced: bool
     rows: tuple[Row, ...]
     mean: Row
     largest: float
@@ -72,44 +93,90 @@ class Reading:
         """The rows, and their mean where there are several."""
         return (*self.rows, self.mean) if len(self.rows) > 1 else self.rows
 
+    @cached_property
+    def listed(self) -> tuple[int, ...]:
+        """Indices of the inputs that tables have: of many without any score, none of those."""
+        scored = [
+            i for i in range(len(self.inputs)) if any(row.ranks[i] is not None for row in self.rows)
+        ]
+        n_bare = len(self.inputs) - len(scored)
+        return tuple(scored) if scored and n_bare > _MOST_BARE else tuple(range(len(self.inputs)))
+
+    @property
+    def n_left_out(self) -> int:
+        """How many inputs tables do not have."""
+        return len(self.inputs) - len(self.listed)
+
     @property
     def has_bos_control(self) -> bool:
         """Whether the effect of removing BOS was measured for any output."""
         return any(math.isfinite(row.bos_effect) for row in self.rows)
 
+    @property
+    def has_joint_effect(self) -> bool:
+        """Whether the effect of removing all inputs was measured for any output."""
+        return any(math.isfinite(row.joint_effect) for row in self.rows)
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether any score has a standard error."""
+        return any(math.isfinite(error) for row in self.rows for error in row.errors)
+
+    @property
+    def faint(self) -> float:
+        """A score of less is nothing beside what removing all inputs does."""
+        joint = [abs(row.joint_effect) for row in self.rows if math.isfinite(row.joint_effect)]
+        return _FAINT * max(joint, default=0.0)
+
+    @property
+    def is_distance(self) -> bool:
+        """Whether the scores say how far and not in which direction, as the result's sign tells."""
+        return "no direction" in str(self.attrs.get("sign", ""))
+
+    def stands_in(self, row: Row) -> bool:
+        """True if removing all does more than twice as much as the scores' sizes add up to.
+
+        It is the rule of `mechinterp.attribution.perturb.stands_in`.
+        """
+        enough = row.joint_effect >= NOTABLE.get(self.unit, 0.5)
+        return not self.is_distance and enough and row.total_size < row.joint_effect / 2
+
 
 def read_scores(scores: xr.DataArray) -> Reading:
     """Rank the scores of every output, and of the mean over outputs.
 
-    The mean of an input token is over the outputs for which it has a score.
+    The mean of an input is over the outputs for which it has a score.
 
     Raises:
         ValueError: if a dimension or a coordinate is missing, or there is nothing to show.
     """
     scores = _checked(scores)
     values = np.asarray(scores.values, dtype=float)
-    n_outputs, n_inputs = values.shape
-    empty = np.zeros((n_outputs, n_inputs), dtype=bool)
-    flips = np.asarray(scores["flip"].values if "flip" in scores.coords else empty, dtype=int)
-    no_control = np.full(n_outputs, math.nan)
-    bos = scores["bos_effect"].values if "bos_effect" in scores.coords else no_control
+    nothing = np.full(values.shape, math.nan)
+    flips = np.nan_to_num(_coord(scores, "flip", nothing).astype(float)).astype(int)
+    errors = _coord(scores, "error", nothing)
+    controls = {name: _coord(scores, name, nothing[:, 0]) for name in _CONTROLS}
     rows = tuple(
         _row(
             values[i],
             flips[i],
+            errors[i],
             output=int(scores["output"].values[i]),
             token=str(scores["output_token"].values[i]),
-            output_score=float(scores["output_score"].values[i]),
-            bos_effect=float(bos[i]),
+            **{name: float(effects[i]) for name, effects in controls.items()},
         )
-        for i in range(n_outputs)
+        for i in range(len(values))
     )
-    finite = np.abs(values[np.isfinite(values)])
+    largest = _largest(values, _FAINT * controls["joint_effect"])
+    inputs = read_inputs(scores)
+    shown = segments(scores, inputs)
     return Reading(
-        inputs=_input_tokens(scores),
+        inputs=inputs,
+        segments=shown,
+        spaced=are_words(shown),
         rows=rows,
-        mean=_row(_finite_mean(values), flips.sum(axis=0), output=None, token=""),
-        largest=float(finite.max()) if finite.size else 0.0,
+        mean=_row(_finite_mean(values), flips.sum(axis=0), nothing[0], output=None, token=""),
+        largest=largest,
         unit=str(scores.attrs.get("unit", "")),
         attrs={str(key): value for key, value in scores.attrs.items()},
     )
@@ -144,29 +211,22 @@ def _checked(scores: xr.DataArray) -> xr.DataArray:
     return scores.transpose("output", "input")
 
 
-def _input_tokens(scores: xr.DataArray) -> tuple[InputToken, ...]:
-    tokens = [str(token) for token in scores["input_token"].values]
-    times = Counter(tokens)
-    return tuple(
-        InputToken(int(pos), token, int(token_id), str(role), times[token] > 1)
-        for pos, token, token_id, role in zip(
-            scores["input"].values,
-            tokens,
-            scores["input_token_id"].values,
-            scores["input_role"].values,
-            strict=True,
-        )
-    )
+def _largest(*values: np.ndarray) -> float:
+    return max((float(np.abs(v[np.isfinite(v)]).max(initial=0.0)) for v in values), default=0.0)
+
+
+def _coord(scores: xr.DataArray, name: str, otherwise: np.ndarray) -> np.ndarray:
+    return np.asarray(scores[name].values) if name in scores.coords else otherwise
 
 
 def _row(
     scores: np.ndarray,
     n_flips: np.ndarray,
+    errors: np.ndarray,
     *,
     output: int | None,
     token: str,
-    output_score: float = math.nan,
-    bos_effect: float = math.nan,
+    **controls: float,
 ) -> Row:
     ranks, shares = ranks_and_shares(scores)
     return Row(
@@ -176,8 +236,8 @@ def _row(
         ranks=ranks,
         shares=shares,
         n_flips=tuple(int(n) for n in n_flips),
-        output_score=output_score,
-        bos_effect=bos_effect,
+        errors=tuple(float(error) for error in errors),
+        **controls,
     )
 
 

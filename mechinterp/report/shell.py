@@ -67,6 +67,13 @@ def bar_shape(score: float, largest: float) -> tuple[float, float, str]:
     return (50.0, width, "positive") if score >= 0 else (round(50 - width, 2), width, "negative")
 
 
+def whisker_shape(low: float, high: float, largest: float) -> tuple[float, float] | None:
+    """Left edge and width of an interval, on the scale of `bar_shape`; None if there is none."""
+    if largest <= 0 or not math.isfinite(low) or not math.isfinite(high):
+        return None
+    return round(50 + 50 * low / largest, 2), round(50 * (high - low) / largest, 2)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -78,9 +85,11 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "token": _token,
+        "label": _label,
         "flow": tokens.flow,
         "printable": tokens.escape,
         "percent": numbers.percent,
+        "times": numbers.times,
         "probability": numbers.probability,
     }
     environment.globals |= {"colour_class": colour_class, "bar": _bar, "marked": _marked}
@@ -90,6 +99,11 @@ def _environment() -> Environment:
 def _token(token: str) -> Markup:
     """A token made printable, isolated from the text around it, its end spaces set paler."""
     return _marked(tokens.show(token))
+
+
+def _label(token: str) -> Markup:
+    """The same, with the middle of a long one left out."""
+    return _marked(tokens.shorten(tokens.show(token)))
 
 
 def _marked(shown: str) -> Markup:
@@ -102,10 +116,11 @@ def _marked(shown: str) -> Markup:
 def _bar(score: float, largest: float, low: float = math.nan, high: float = math.nan) -> Markup:
     """A bar from the middle, to the right if positive, its interval as a line upon it."""
     x, width, side = bar_shape(score, largest)
+    shape = whisker_shape(low, high, largest)
     whisker = Markup("")
-    if largest > 0 and math.isfinite(low) and math.isfinite(high):
+    if shape:
         whisker = Markup('<rect class="whisker" x="{}" y="3.25" width="{}" height="1.5"/>').format(
-            round(50 + 50 * low / largest, 2), round(50 * (high - low) / largest, 2)
+            *shape
         )
     return Markup(
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'

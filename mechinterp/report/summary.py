@@ -1,18 +1,20 @@
-"""What a result says, in plain words: which input tokens drive each output.
+"""What a result says, in plain words: what drives each output, and what the scores leave out.
 
 A phrase is a tuple of pieces, so that a page and a terminal can each set tokens and numbers in
 their own way; `plain` joins them.
 
     plain(sentence(reading, reading.rows[0]))
-    # ␣Mary is driven by ␣Mary +7.9 nats and ␣gave +1.2; ␣John@10 holds it back, −2.4.
+    # ␣Mary is driven by ␣Mary +7.9 nats and ␣gave +1.2; held back by ␣John −2.4 nats.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from mechinterp.report.numbers import NumberFormat, percent
+from mechinterp.report.numbers import NumberFormat, percent, times
 from mechinterp.report.reading import Reading, Row
-from mechinterp.report.tokens import show
+from mechinterp.report.tokens import shorten, show
 
 _SMALLEST_SHARE = 0.05
 _MOST_SUPPORTS, _MOST_OPPOSES = 3, 2
@@ -30,19 +32,23 @@ Phrase = tuple[Piece, ...]
 
 
 def headline(reading: Reading) -> Phrase:
-    """The strongest link between an input token and an output, and what hangs on it."""
+    """The strongest link between an input and an output, and what hangs on it."""
     links = [(row, row.order[0]) for row in reading.rows if row.n_ranked]
     if not links or reading.largest == 0:
-        return (Piece("No input token has any effect on the outputs."),)
+        return (Piece("No input has any effect on the outputs."),)
     row, index = max(links, key=lambda link: abs(link[0].scores[link[1]]))
+    if abs(row.scores[index]) < reading.faint:
+        return (Piece("No input alone has an effect to speak of on the outputs."),)
     verb = " supports the output " if row.scores[index] > 0 else " works against the output "
+    if reading.is_distance:
+        verb = " moves the prediction at the output "
     share = percent(row.shares[index])
     end = "; without it, the model's top token there is another." if row.n_flips[index] else "."
     return (
         Piece("The strongest link: "),
         *_input(reading, index),
         Piece(verb),
-        Piece(show(row.token), "token"),
+        Piece(shorten(show(row.token)), "token"),
         Piece(" by "),
         Piece(_number(reading, row.scores[index], unit=reading.unit), "number"),
         Piece(f", {share} of all effects on that output{end}"),
@@ -50,21 +56,109 @@ def headline(reading: Reading) -> Phrase:
 
 
 def sentence(reading: Reading, row: Row) -> Phrase:
-    """The tokens that drive one output and those that hold it back, each with its score."""
-    name = Piece(show(row.token), "token") if row.token else Piece("The mean over outputs")
+    """The inputs that drive one output and those that hold it back, each with its score."""
+    name = Piece(shorten(show(row.token)), "token") if row.token else Piece("The mean over outputs")
     ranked = [index for index in row.order if row.ranks[index] is not None]
-    large = [index for index in ranked if row.shares[index] >= _SMALLEST_SHARE]
+    large = [
+        index
+        for index in ranked
+        if row.shares[index] >= _SMALLEST_SHARE and abs(row.scores[index]) >= reading.faint
+    ]
     supports = [index for index in large if row.scores[index] > 0][:_MOST_SUPPORTS]
     opposes = [index for index in large if row.scores[index] < 0][:_MOST_OPPOSES]
     if not supports and not opposes:
-        return (name, Piece(" is driven by no token in particular."))
+        return (name, Piece(" is driven by no input in particular."))
     words: list[Piece] = [name]
     if supports:
-        words += [Piece(" is driven by "), *_listed(reading, row, supports)]
+        words += [
+            Piece(" is moved by " if reading.is_distance else " is driven by "),
+            *_listed(reading, row, supports),
+        ]
     if opposes:
         words += [Piece("; held back by " if supports else " is held back by ")]
         words += _listed(reading, row, opposes)
     return (*words, Piece("."))
+
+
+def additivity(reading: Reading, row: Row) -> Phrase:
+    """How much of what removing all inputs does the scores account for."""
+    if row.output is None:
+        return ()
+    if not math.isfinite(row.joint_effect):
+        return (
+            Piece("Whether the scores add up is not known: not all inputs were removed at once."),
+        )
+    if not math.isfinite(row.residual):
+        return (Piece("Removing all inputs at once changes nothing that scores could add up to."),)
+    form = NumberFormat.of(max(reading.largest, abs(row.joint_effect)), extra=1)
+    return (
+        Piece("The scores add up to "),
+        Piece(times(1 - row.residual), "number"),
+        Piece(" of" if times(1 - row.residual).endswith("%") else ""),
+        Piece(" what removing all inputs at once does: "),
+        Piece(form(row.total), "number"),
+        Piece(" of "),
+        Piece(f"{form(row.joint_effect)} {reading.unit}".rstrip(), "number"),
+        Piece("."),
+    )
+
+
+def redundancies(readings: Sequence[Reading]) -> list[Phrase]:
+    """A warning for each group that stands in for itself, and for each output that hides one.
+
+    The groups are those that pair removals found: in the `attrs` of their scores.
+    """
+    found: dict[str, Phrase] = {}
+    warned: set[int | None] = set()
+    for reading in readings:
+        rows = {row.output: row for row in reading.rows}
+        for group in reading.attrs.get("groups", ()):
+            if (row := rows.get(group["output"])) is not None:
+                phrase = _of_group(reading, row, group)
+                found[plain(phrase)] = phrase
+                warned.add(row.output)
+    for reading in readings:
+        for row in reading.rows:
+            if row.output not in warned and reading.stands_in(row):
+                found[str(row.output)] = _hidden(reading, row)
+                warned.add(row.output)
+    return list(found.values())
+
+
+def _of_group(reading: Reading, row: Row, group: Mapping[str, Any]) -> Phrase:
+    words: list[Piece] = []
+    texts = list(group["texts"])
+    for place, text in enumerate(texts):
+        if place:
+            words.append(Piece(" and " if place == len(texts) - 1 else ", "))
+        words.append(Piece(shorten(show(str(text))), "token"))
+    joint, parts = float(group["joint"]), float(group["sum"])
+    form = NumberFormat.of(max(abs(joint), abs(parts)))
+    return (
+        *words,
+        Piece(" stand in for each other: removed together they lower "),
+        Piece(shorten(show(row.token)), "token"),
+        Piece(" by "),
+        Piece(f"{form(joint)} {reading.unit}".rstrip(), "number"),
+        Piece(", one at a time by "),
+        Piece(form(parts), "number"),
+        Piece(" in all."),
+    )
+
+
+def _hidden(reading: Reading, row: Row) -> Phrase:
+    form = NumberFormat.of(row.joint_effect)
+    return (
+        Piece("Something stands in for what is removed: removing all inputs at once lowers "),
+        Piece(shorten(show(row.token)), "token"),
+        Piece(" by "),
+        Piece(f"{form(row.joint_effect)} {reading.unit}".rstrip(), "number"),
+        Piece(", but one at a time they make only "),
+        Piece(form(row.total_size), "number"),
+        Piece(
+            " in all. These scores miss it; removing inputs in pairs (attribute_pairs) shows it."
+        ),
+    )
 
 
 def plain(phrase: Phrase) -> str:
@@ -85,8 +179,8 @@ def _listed(reading: Reading, row: Row, indices: list[int]) -> list[Piece]:
 
 def _input(reading: Reading, index: int) -> tuple[Piece, ...]:
     found = reading.inputs[index]
-    token = Piece(show(found.token), "token")
-    return (token, Piece(f" (position {found.pos})")) if found.repeated else (token,)
+    token = Piece(shorten(show(found.label)), "token")
+    return (token, Piece(f" (position {found.where})")) if found.repeated else (token,)
 
 
 def _number(reading: Reading, score: float, *, unit: str) -> str:

@@ -1,7 +1,7 @@
 """A token-attribution result in the terminal: a table of signed numbers and bars.
 
 It reads without colour: numbers carry their sign, a positive bar is solid and a negative one is
-shaded, and the strongest token of each output has a marker. Tokens are printed as text, so that an
+shaded, and the strongest input of each output has a marker. Tokens are printed as text, so that an
 escape sequence or rich markup in a token does nothing.
 
     print_attribution(scores)
@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import xarray as xr
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
@@ -27,16 +26,18 @@ from mechinterp.report.comparisons import (
     split_for_show,
 )
 from mechinterp.report.costs import costs
-from mechinterp.report.numbers import NumberFormat, percent, probability
+from mechinterp.report.levels import Scores, score_of
+from mechinterp.report.numbers import NumberFormat, percent, plus_minus, probability
 from mechinterp.report.pen import Pen, bar, costs_line, cut
 from mechinterp.report.reading import Reading, Row, read_scores
-from mechinterp.report.summary import headline, plain, sentence
-from mechinterp.report.tokens import escape, show
+from mechinterp.report.summary import additivity, headline, plain, redundancies, sentence
+from mechinterp.report.tokens import escape, shorten, show
 
 _BAR_WIDTHS = (8, 5, 3, 0)
 _GAP = 2  # between two columns of the table: one of padding, one that the box draws
 _MOST_TABLES = 3
 _MOST_UNEXPECTED = 5
+_LONGEST_WHERE = 9
 _VERDICTS = {
     AS_EXPECTED: ("✓", "bold green"),
     PARTLY: ("~", "bold yellow"),
@@ -45,7 +46,7 @@ _VERDICTS = {
 
 
 def print_attribution(
-    scores: xr.DataArray,
+    scores: Scores,
     comparisons: Sequence[Comparison] = (),
     *,
     console: Console | None = None,
@@ -53,14 +54,17 @@ def print_attribution(
     """Print the headline, the scores, the verdicts and the cost, as wide as the console allows.
 
     Outputs that do not fit beside each other are printed below each other; when even that is too
-    long, their mean is printed as a table and each output as one sentence.
+    long, their mean is printed as a table and each output as one sentence. Below stands how far the
+    scores add up to the effect of removing all inputs. Of a dataset the `score` is printed.
 
     Raises:
         ValueError: if `scores` lacks a dimension or a coordinate, or is empty.
     """
-    reading = read_scores(scores)
+    reading = read_scores(score_of(scores))
     pen = Pen(console or Console())
     pen.line(plain(headline(reading)), "bold")
+    for warning in redundancies([reading]):
+        pen.line(f"! redundancy: {plain(warning)}", "bold yellow")
     layout = _layout(reading, pen.console.width)
     blocks = _blocks(reading.all_rows, layout.n_columns)
     if len(blocks) > _MOST_TABLES:
@@ -69,7 +73,11 @@ def print_attribution(
             pen.line(plain(sentence(reading, row)))
     for block in blocks:
         pen.console.print(_table(pen, reading, block, layout))
-    pen.line("◆ strongest token of the output   ! without it, the model's top token changes", "dim")
+    pen.line("◆ strongest input of the output   ! without it, the model's top token changes", "dim")
+    for line in _notes(reading, layout):
+        pen.line(line, "dim")
+    for line in _sums(reading):
+        pen.line(line)
     if reading.has_bos_control:
         pen.line(_bos_line(reading))
     in_full, in_brief = split_for_show(comparisons)
@@ -85,25 +93,41 @@ def print_attribution(
 class _Layout:
     """Widths in terminal columns, and how many outputs fit beside each other."""
 
+    where: int
     token: int
     number: int
     bar: int
     n_columns: int
+    has_errors: bool
 
 
 def _layout(reading: Reading, width: int) -> _Layout:
-    form = NumberFormat.of(reading.largest, extra=1)
-    number = max(len(form(score)) for row in reading.all_rows for score in row.scores)
-    longest = max(cell_len(show(found.token)) for found in reading.inputs)
+    """Errors go before bars, as long as the tables do not become too many."""
+    listed = [reading.inputs[i] for i in reading.listed]
+    where = min(_LONGEST_WHERE, max(len(found.where) for found in listed))
+    longest = max(cell_len(show(found.label)) for found in listed)
     token = max(5, min(longest, 24 if width >= 72 else 12))
-    room = width - len(str(max(found.pos for found in reading.inputs))) - _GAP - token - _GAP
-    fits = {bar: (room + _GAP) // (number + 2 + bar + _GAP) for bar in _BAR_WIDTHS}
+    room = width - where - _GAP - token - _GAP
     n_wanted = len(reading.all_rows)
-    for most_tables in (1, _MOST_TABLES, n_wanted):
-        for bar_width, n_columns in fits.items():
-            if n_columns * most_tables >= n_wanted:
-                return _Layout(token, number, bar_width, n_columns)
-    return _Layout(token, number, bar=0, n_columns=1)
+    for has_errors in (True, False) if reading.has_errors else (False,):
+        texts = [
+            _number(reading, row, index, has_errors)
+            for row in reading.all_rows
+            for index in reading.listed
+        ]
+        number = max(map(len, texts))
+        fits = {bar: (room + _GAP) // (number + 2 + bar + _GAP) for bar in _BAR_WIDTHS}
+        for most_tables in (1, _MOST_TABLES, *(() if has_errors else (n_wanted,))):
+            for bar_width, n_columns in fits.items():
+                if n_columns * most_tables >= n_wanted:
+                    return _Layout(where, token, number, bar_width, n_columns, has_errors)
+    return _Layout(where, token, number, bar=0, n_columns=1, has_errors=False)
+
+
+def _number(reading: Reading, row: Row, index: int, has_errors: bool) -> str:
+    form = NumberFormat.of(reading.largest, extra=1)
+    error = plus_minus(form, row.errors[index]) if has_errors else ""
+    return f"{form(row.scores[index])} {error}".rstrip()
 
 
 def _blocks(rows: tuple[Row, ...], n_columns: int) -> list[tuple[Row, ...]]:
@@ -120,11 +144,12 @@ def _table(pen: Pen, reading: Reading, rows: Iterable[Row], layout: _Layout) -> 
         name = show(row.token) if row.output is not None else "mean"
         heading = pen.text(cut(f" {name}", width))
         table.add_column(heading, no_wrap=True, min_width=width, overflow="crop")
-    for index, found in enumerate(reading.inputs):
+    for index in reading.listed:
+        found = reading.inputs[index]
         is_attributed = any(row.ranks[index] is not None for row in rows)
         table.add_row(
-            pen.text(str(found.pos)),
-            pen.text(cut(show(found.token), layout.token), "" if is_attributed else "dim"),
+            pen.text(cut(found.where, layout.where)),
+            pen.text(cut(show(found.label), layout.token), "" if is_attributed else "dim"),
             *(_cell(pen, reading, row, index, layout) for row in rows),
         )
     return table
@@ -132,15 +157,38 @@ def _table(pen: Pen, reading: Reading, rows: Iterable[Row], layout: _Layout) -> 
 
 def _cell(pen: Pen, reading: Reading, row: Row, index: int, layout: _Layout) -> Text:
     score = row.scores[index]
-    number = NumberFormat.of(reading.largest, extra=1)(score).rjust(layout.number)
+    number = _number(reading, row, index, layout.has_errors)
+    if layout.has_errors and "±" not in number:
+        number += " " * len(" ± 0.0")  # so that it stands below those with an error
+    number = number.rjust(layout.number)
     if row.ranks[index] is None:
         return pen.text(f" {number}", "dim")
-    is_top = row.ranks[index] == 1 and score != 0
+    is_top = row.ranks[index] == 1 and abs(score) > reading.faint
     mark = "◆" if is_top else " "
     flip = "!" if row.n_flips[index] and row.output is not None else " "
     text = f"{mark}{number}{flip}{bar(score, reading.largest, layout.bar)}"
     colour = "red" if score > 0 else "blue" if score < 0 else ""
     return pen.text(text, f"bold {colour}".strip() if is_top else colour)
+
+
+def _notes(reading: Reading, layout: _Layout) -> Iterable[str]:
+    if layout.has_errors:
+        yield "± standard error over the draws of the removal"
+    elif reading.has_errors:
+        form = NumberFormat.of(reading.largest, extra=1)
+        largest = max(e for row in reading.rows for e in row.errors if math.isfinite(e))
+        yield f"standard errors over the draws of the removal: up to {plus_minus(form, largest)}"
+    if reading.n_left_out:
+        yield f"{reading.n_left_out} inputs that are not attributed are left out"
+
+
+def _sums(reading: Reading) -> Iterable[str]:
+    """How far the scores of each output add up; once where it is not known."""
+    if not reading.has_joint_effect:
+        yield plain(additivity(reading, reading.rows[0]))
+        return
+    for row in reading.rows:
+        yield f"{shorten(show(row.token))}: {plain(additivity(reading, row))}"
 
 
 def _bos_line(reading: Reading) -> str:

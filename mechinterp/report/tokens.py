@@ -35,6 +35,14 @@ def escape(text: str) -> str:
     )
 
 
+def shorten(shown: str, most: int = 48) -> str:
+    """What is shown, its middle left out where it is longer than `most` characters."""
+    if len(shown) <= most:
+        return shown
+    end = most // 3
+    return f"{shown[: most - end - 3].rstrip()} … {shown[-end:].lstrip()}"
+
+
 def flow(token: str) -> str:
     """A token as it stands in running text: spaces stay, a newline shows and breaks the line."""
     if not token.strip(" "):

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from attribution import gpt2_shape
+from random_models import gpt2_shape
 from transformer_lens import patching
 
 from mechinterp import (

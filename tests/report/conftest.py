@@ -103,6 +103,140 @@ def scores() -> xr.DataArray:
     return make_scores(values, inputs, [" her", " a", " drink"], roles)
 
 
+PROMPT = ["<s>", "Mary", " met", " John", ".\n", " Then", " Mary", " left", "."]
+UNITS = {"her": (1, 6), " met John.\n": (2, 3, 4), " Then": (5,), " left.": (7, 8)}
+
+
+def make_units(values: np.ndarray, outputs: list[str]) -> xr.DataArray:
+    """A result whose inputs are the start token and the units above, one of them in two places."""
+    groups = {"<s>": (0,)} | UNITS
+    owner = {pos: n for n, group in enumerate(groups.values()) for pos in group}
+    texts = ["<s>", "Mary … Mary", *list(UNITS)[1:]]
+    scores = make_scores(values, texts, outputs, ["bos"] + ["text"] * len(UNITS))
+    return scores.assign_coords(
+        input_name=("input", ["<s>", *UNITS]),
+        input_token_id=("input", [0, -1, -1, 45, -1]),
+        input_first=("input", [group[0] for group in groups.values()]),
+        input_last=("input", [group[-1] for group in groups.values()]),
+    ).assign_attrs(tokens=PROMPT, token_unit=[owner[pos] for pos in range(len(PROMPT))])
+
+
+@pytest.fixture(scope="session")
+def any_units() -> xr.DataArray:
+    """A result of one output with five inputs, for tests that give it a prompt."""
+    return make_units(np.zeros((1, 5)), ["x"])
+
+
+@pytest.fixture
+def unit_scores() -> xr.DataArray:
+    """2 outputs, 4 units: removing all takes 8 of the first, where they make 6, and 10."""
+    values = np.array([[NAN, 4.0, 2.0, 0.5, -0.5], [NAN, -1.0, 0.5, 0.25, 0.75]])
+    return make_units(values, [" her", " a"]).assign_coords(
+        joint_effect=("output", [8.0, 10.0]),
+        residual=("output", [1 - 6 / 8, 1 - 0.5 / 10]),
+        error=(("output", "input"), [[NAN, 0.5, 0.25, 0.125, NAN], [NAN] + 4 * [0.5]]),
+    )
+
+
+@pytest.fixture
+def token_scores() -> xr.DataArray:
+    """The same question, one input a token."""
+    values = np.array([[NAN, 3.0, 0, 0, 0, 0, 2.0, 0, -1.0], [NAN, 0, 0, 0, 1.0, 0, 0, 0, 0]])
+    return make_scores(values, PROMPT, [" her", " a"], ["bos"] + ["text"] * 8)
+
+
+@pytest.fixture
+def pairs() -> xr.Dataset:
+    """Three candidates of four inputs: the first two stand in for each other, two need each other.
+
+    Alone 0, 0 and 3 for the first output; together 6 (first two), 1 (first, third), 3.
+    """
+    single = make_scores(
+        np.array([[0.0, 0.0, 3.0, 1.0], [1.0, 1.0, 1.0, 1.0]]),
+        ["sesame", "copper", "the", "map"],
+        ["REFUSE", "now"],
+    )
+    square = np.full((2, 3, 3), NAN)
+    for output, first, second, value in [
+        (0, 0, 1, -6.0), (0, 0, 2, 2.0), (0, 1, 2, 0.0), (1, 0, 1, 0.01), (1, 0, 2, 0.5),
+    ]:  # fmt: skip
+        square[output, first, second] = square[output, second, first] = value
+    group = {"output": 0, "units": [0, 1], "texts": ["sesame", "copper"], "joint": 6.0, "sum": 0.0}
+    score = single.copy(data=single.values + 3).assign_attrs(groups=[group])
+    names = ["sesame", "copper", "the"]
+    interaction = xr.DataArray(
+        square,
+        dims=("output", "first", "second"),
+        coords={
+            "first": [0, 1, 2],
+            "second": [0, 1, 2],
+            "first_token": ("first", names),
+            "second_token": ("second", names),
+        },
+    )
+    return xr.Dataset(
+        {"score": score, "single": single, "interaction": interaction},
+        attrs={"groups": [group], "interaction_sign": "Negative: each stands in for the other."},
+    )
+
+
+SCORERS = ["one out", "gradients", "random"]
+
+
+@pytest.fixture
+def faithful() -> xr.Dataset:
+    """One prompt: 3 scorers, 2 removals, 2 outputs; one number is unknown."""
+    shape = (3, 2, 2)
+    rng = np.random.default_rng(0)
+    dims = ("scorer", "removal", "output")
+    found = xr.Dataset(
+        {
+            "most_first": ((*dims, "fraction"), rng.uniform(1, 9, (*shape, 2))),
+            "least_first": ((*dims, "fraction"), rng.uniform(0, 3, (*shape, 2))),
+            "drop_at_k": ((*dims, "k"), rng.uniform(0, 9, (*shape, 2))),
+            "sufficiency_at_k": ((*dims, "k"), rng.uniform(0, 9, (*shape, 2))),
+            "lds": ((*dims, "keep"), rng.uniform(-1, 1, (*shape, 1))),
+        },
+        coords={
+            "scorer": SCORERS,
+            "removal": ["delete", "resample"],
+            "output": [0, 1],
+            "output_token": ("output", [" her", " a"]),
+            "fraction": [0.25, 0.75],
+            "k": [1, 3],
+            "keep": [0.5],
+        },
+        attrs={"unit": "nats", "metric": "log_prob", "seconds": 1.5},
+    )
+    found["lds"][1, 0, 0, 0] = NAN
+    return found.assign(
+        comprehensiveness=found["most_first"].mean("fraction"),
+        sufficiency=found["least_first"].mean("fraction"),
+    )
+
+
+@pytest.fixture
+def faithful_prompts() -> xr.Dataset:
+    """Means with intervals over 7 prompts, by hand: 2 measures, 1 removal."""
+    dims = ("measure", "removal", "scorer")
+    mean = np.array([[[0.5, 0.75, 0.0]], [[1.25, 2.0, 3.0]]])
+    return xr.Dataset(
+        {
+            "mean": (dims, mean),
+            "low": (dims, mean - 0.25),
+            "high": (dims, mean + 0.5),
+            "n": (dims[:2], [[7], [6]]),
+        },
+        coords={
+            "measure": ["lds@0.5", "sufficiency"],
+            "removal": ["delete"],
+            "scorer": SCORERS,
+            "unit": ("measure", ["", "nats"]),
+            "low_is_good": ("measure", [False, True]),
+        },
+    )
+
+
 @pytest.fixture
 def long_scores() -> xr.DataArray:
     """5 outputs, 60 inputs."""

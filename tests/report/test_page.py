@@ -56,7 +56,7 @@ def test_summary_names_supporters_and_opponents(scores):
 def test_result_without_any_score_says_so(scores):
     nothing = scores.copy(data=np.full(scores.shape, math.nan))
     html = attribution_page(nothing)
-    assert "No input token has any effect" in html
+    assert "No input has any effect" in html
     assert "not attributed" in html
 
 
@@ -100,7 +100,7 @@ def test_colour_is_symmetric_and_saturates():
 
 
 def test_payload_is_the_data(scores):
-    data = payload(attribution_page(scores))
+    (data,) = payload(attribution_page(scores))["levels"]
     exact = [[number(text) for text in row["exact"]] for row in data["rows"]]
     np.testing.assert_allclose(exact[:3], scores.values, atol=1e-6)
     np.testing.assert_allclose(exact[3], scores.mean("output").values, atol=1e-4)
@@ -164,7 +164,7 @@ def test_hostile_tokens_are_text(open_page, hostile_scores, width):
     assert page.evaluate("document.documentElement.scrollWidth") == width
     raw = [str(token) for token in hostile_scores["input_token"].values]
     assert page.locator("#d-token").text_content() == raw[0]
-    headings = page.locator("#heat thead th").all_text_contents()
+    headings = page.locator(".heat thead th").all_text_contents()
     assert headings == [show(token) for token in raw]
     assert page.locator("main img, main script").count() == 0
     assert page.title() == "</title><script>window.pwned=4</script>"
@@ -173,11 +173,11 @@ def test_hostile_tokens_are_text(open_page, hostile_scores, width):
 @pytest.mark.parametrize("scripts", [True, False])
 def test_numbers_in_the_page_equal_the_data(open_page, scores, scripts):
     page = open_page(attribution_page(scores), java_script_enabled=scripts).page
-    cells = [row.locator("td").all_text_contents() for row in page.locator("#heat tbody tr").all()]
+    cells = [row.locator("td").all_text_contents() for row in page.locator(".heat tbody tr").all()]
     shown = np.array([[number(text) for text in row] for row in cells])
     np.testing.assert_allclose(shown[:3], scores.values, atol=0.0501)
     np.testing.assert_allclose(shown[3], scores.mean("output").values, atol=0.0501)
-    table = page.locator("#scores .score").all_text_contents()
+    table = page.locator(".scores .score").all_text_contents()
     assert [number(text) for text in table[:5]] == [4.0, 2.5, -1.0, 0.5, 0.0]
 
 
@@ -199,7 +199,7 @@ def test_keyboard_alone_reaches_outputs_tokens_and_cells(open_page, scores):
     assert page.evaluate(focused) == "radio"
     press("ArrowRight")
     assert page.locator("[aria-checked=true]").text_content().startswith("␣a")
-    assert [number(t) for t in page.locator("#scores .score").all_text_contents()[:2]] == [-3, 1]
+    assert [number(t) for t in page.locator(".scores .score").all_text_contents()[:2]] == [-3, 1]
     press("End")
     assert page.locator("[aria-checked=true]").text_content() == "All outputs mean"
     press("Home")
@@ -227,11 +227,11 @@ def test_keyboard_alone_reaches_outputs_tokens_and_cells(open_page, scores):
 
 def test_hover_shows_exact_numbers_and_links_the_views(open_page, scores):
     page = open_page(attribution_page(scores)).page
-    page.locator("#heat tbody tr").nth(1).locator("td").nth(3).hover()
+    page.locator(".heat tbody tr").nth(1).locator("td").nth(3).hover()
     assert number(page.locator("#d-score").text_content()) == -3.0
     assert page.locator("#d-rank").text_content() == "1 of 6"
     assert page.locator(".word.linked").text_content() == " John"
-    assert page.locator("#scores tr.linked th").text_content() == "␣John"
+    assert page.locator(".scores tr.linked th").text_content() == "␣John"
 
 
 def test_tokens_after_the_output_leave_the_prompt_line(open_page, scores):
@@ -252,7 +252,7 @@ def test_screenshot_shows_the_scale(open_page, browser, scores, comparisons, wid
     assert whole["n_colours"] > 100
     warmth = {}
     for name in ("p20", "z", "n15"):
-        image = page.locator(f"#heat tbody td.{name}").first.screenshot()
+        image = page.locator(f".heat tbody td.{name}").first.screenshot()
         red, _, blue = pixels(browser, image)["corner"]
         warmth[name] = red - blue
     assert warmth["p20"] > warmth["z"] + 60

@@ -2,16 +2,31 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("payload").textContent);
-  const words = [...byId("flow").querySelectorAll(".word")];
   const buttons = [...byId("outputs").querySelectorAll(".output")];
-  const lines = [...byId("heat").tBodies[0].rows];
-  const cells = lines.map((line) => [...line.querySelectorAll("td")]);
-  const scoreRows = new Map([...byId("scores").tBodies[0].rows].map((row) => [+row.dataset.i, row]));
-  const meanRow = data.rows.length > 1 ? data.rows.length - 1 : -1;
+  const choices = [...document.querySelectorAll("#levels .choice")];
+  const rowBlocks = [...document.querySelectorAll(".by-row")];
+  const meanRow = data.outputs.length > 1 ? data.outputs.length - 1 : -1;
+  const levels = [...document.querySelectorAll(".level")].map(levelOf);
   let selected = 0;
-  let current = null;
+  let shown = levels[0];
 
   document.documentElement.classList.add("js");
+
+  function levelOf(root, v) {
+    const heat = root.querySelector(".heat");
+    const lines = [...heat.tBodies[0].rows];
+    const scores = root.querySelector(".scores").tBodies[0];
+    return {
+      root, heat, lines, scores, ...data.levels[v],
+      flow: root.querySelector(".flow"),
+      words: [...root.querySelectorAll(".word[data-i]")],
+      cells: lines.map((line) => new Map([...line.querySelectorAll("td")].map((td) => [+td.dataset.i, td]))),
+      listed: [...heat.querySelectorAll("th[data-i]")].map((th) => +th.dataset.i),
+      scoreRows: new Map([...scores.rows].map((row) => [+row.dataset.i, row])),
+      beside: document.querySelector(`.beside[data-v="${v}"]`),
+      current: null,
+    };
+  }
 
   function tokenElement(text) {
     const [, before, core, after] = text.match(/^(␣*)(.*?)(␣*)$/su);
@@ -27,7 +42,7 @@
   }
 
   function outputElement(r, meanName) {
-    return r === meanRow ? document.createTextNode(meanName) : tokenElement(data.rows[r].token);
+    return r === meanRow ? document.createTextNode(meanName) : tokenElement(data.outputs[r]);
   }
 
   function setColour(element, name) {
@@ -35,15 +50,21 @@
     element.classList.add(name);
   }
 
-  function setBar(holder, [x, width, side]) {
-    const rect = holder.querySelector("rect:last-child");
+  function setBar(holder, [x, width, side], whisker) {
+    const [, rect] = holder.querySelectorAll("rect");
     rect.setAttribute("class", side);
     rect.setAttribute("x", x);
     rect.setAttribute("width", width);
+    holder.querySelector(".whisker")?.remove();
+    if (!whisker) return;
+    const line = rect.cloneNode();
+    const shape = { class: "whisker", x: whisker[0], width: whisker[1], y: 3.25, height: 1.5 };
+    for (const [name, value] of Object.entries(shape)) line.setAttribute(name, value);
+    rect.after(line);
   }
 
-  function flipText(r, i, changes, stays) {
-    const n = data.rows[r].flips[i];
+  function flipText(row, r, i, changes, stays) {
+    const n = row.flips[i];
     if (r === meanRow && n) return `${changes} at ${n} of ${data.n_outputs} outputs`;
     return n ? changes : stays;
   }
@@ -52,69 +73,106 @@
     return row.rank[i] === null ? "not attributed" : `${row.rank[i]} of ${row.n_ranked}`;
   }
 
-  function describe(r, i) {
-    const row = data.rows[r];
-    const input = data.inputs[i];
-    byId("d-token").replaceChildren(tokenElement(input.token));
+  function describe(level, r, i) {
+    const row = level.rows[r];
+    const input = level.inputs[i];
+    byId("d-token").replaceChildren(tokenElement(input.label));
     byId("d-output").replaceChildren(outputElement(r, "mean"));
     byId("d-score").textContent = row.exact[i];
+    byId("d-error").textContent = row.error[i];
+    byId("d-unit").textContent = level.unit;
     byId("d-rank").textContent = rankText(row, i);
     byId("d-share").textContent = row.share[i];
-    byId("d-pos").textContent = input.pos;
-    byId("d-id").textContent = input.id;
-    byId("d-flips").textContent = row.rank[i] === null ? "–" : flipText(r, i, "changes", "stays");
-    setBar(byId("d-bar"), row.bar[i]);
-    link(r, i);
+    byId("d-pos").textContent = input.where;
+    byId("d-id").textContent = input.id < 0 ? "–" : input.id;
+    byId("d-flips").textContent = row.rank[i] === null ? "–" : flipText(row, r, i, "changes", "stays");
+    setBar(byId("d-bar"), row.bar[i], row.whisker[i]);
+    link(level, r, i);
   }
 
-  function link(r, i) {
+  /* The whole unit, wherever its tokens stand, in every view. */
+  function link(level, r, i) {
     for (const element of document.querySelectorAll(".linked, .current")) {
       element.classList.remove("linked", "current");
     }
-    for (const element of document.querySelectorAll(`.word[data-i="${i}"], th[data-i="${i}"], tr[data-i="${i}"]`)) {
-      element.classList.add("linked");
+    for (const place of [level.root, level.beside]) {
+      for (const element of place?.querySelectorAll(`[data-i="${i}"]:not(td)`) ?? []) {
+        element.classList.add("linked");
+      }
     }
-    cells[r][i].classList.add("current");
-    words.forEach((word, index) => word.setAttribute("aria-selected", String(index === i)));
-    current = i;
+    level.cells[r].get(i)?.classList.add("current");
+    for (const word of level.words) word.setAttribute("aria-selected", String(+word.dataset.i === i));
+    level.current = i;
+  }
+
+  function choose(group, index) {
+    group.forEach((button, place) => {
+      button.setAttribute("aria-checked", String(index === place));
+      button.tabIndex = index === place ? 0 : -1;
+    });
+  }
+
+  function show(v) {
+    shown = levels[v];
+    choose(choices, v);
+    if (choices.length) {
+      for (const [place, level] of levels.entries()) {
+        level.root.open = true;
+        level.root.hidden = place !== v;
+      }
+    }
+    select(selected);
   }
 
   function select(r) {
     selected = r;
-    const row = data.rows[r];
-    buttons.forEach((button, index) => {
-      button.setAttribute("aria-checked", String(index === r));
-      button.tabIndex = index === r ? 0 : -1;
-    });
-    lines.forEach((line, index) => line.classList.toggle("selected", index === r));
-    byId("next").replaceChildren(outputElement(r, ""));
-    byId("next").parentElement.hidden = r === meanRow;
-    byId("scores-of").replaceChildren(outputElement(r, "the mean over outputs"));
-    words.forEach((word, i) => {
-      setColour(word, row.colour[i]);
-      word.classList.toggle("flip", row.flips[i] > 0);
-      word.hidden = data.inputs[i].role === "output" && row.rank[i] === null;
-    });
-    scoreRows.forEach((element, i) => fillScoreRow(element, r, i));
-    byId("scores").tBodies[0].append(...row.order.map((i) => scoreRows.get(i)));
-    const shown = current === null || words[current].hidden ? row.order[0] : current;
-    words.forEach((word, i) => { word.tabIndex = i === shown ? 0 : -1; });
-    describe(r, shown);
+    choose(buttons, r);
+    for (const block of rowBlocks) {
+      block.open = true;
+      block.hidden = +block.dataset.r !== r;
+    }
+    for (const level of levels) fill(level, r);
+    const row = shown.rows[r];
+    const isGone = shown.current === null
+      || shown.words.every((word) => +word.dataset.i !== shown.current || word.hidden);
+    const i = isGone ? row.order[0] : shown.current;
+    const first = shown.words.find((word) => +word.dataset.i === i);
+    for (const word of shown.words) word.tabIndex = word === first ? 0 : -1;
+    describe(shown, r, i);
   }
 
-  function fillScoreRow(element, r, i) {
-    const row = data.rows[r];
+  function fill(level, r) {
+    const row = level.rows[r];
+    const { root } = level;
+    level.lines.forEach((line, index) => line.classList.toggle("selected", index === r));
+    root.querySelector(".next-token").replaceChildren(outputElement(r, ""));
+    root.querySelector(".next").hidden = r === meanRow;
+    root.querySelector(".scores-of").replaceChildren(outputElement(r, "the mean over outputs"));
+    root.querySelector(".adds-up").textContent = row.adds_up;
+    for (const word of level.words) {
+      const i = +word.dataset.i;
+      setColour(word, row.colour[i]);
+      word.classList.toggle("flip", row.flips[i] > 0);
+      word.hidden = level.inputs[i].role === "output" && row.rank[i] === null;
+    }
+    level.scoreRows.forEach((element, i) => fillScoreRow(element, row, r, i));
+    level.scores.append(...row.order.filter((i) => level.scoreRows.has(i)).map((i) => level.scoreRows.get(i)));
+  }
+
+  function fillScoreRow(element, row, r, i) {
     element.classList.toggle("unranked", row.rank[i] === null);
     element.querySelector(".rank").textContent = row.rank[i] ?? "–";
     element.querySelector(".score").textContent = row.exact[i];
     element.querySelector(".share").textContent = row.share[i];
-    element.querySelector(".flips").textContent = flipText(r, i, "changes", "");
-    setBar(element, row.bar[i]);
+    element.querySelector(".flips").textContent = flipText(row, r, i, "changes", "");
+    const error = element.querySelector(".error");
+    if (error) error.textContent = row.error[i];
+    setBar(element, row.bar[i], row.whisker[i]);
   }
 
   /* One element of a group is in the tab order; arrow keys move between the others. */
   function moveFocus(from, to) {
-    from.tabIndex = -1;
+    if (from) from.tabIndex = -1;
     to.tabIndex = 0;
     to.focus();
   }
@@ -127,81 +185,92 @@
     return null;
   }
 
-  function steppedInGrid(event, r, i) {
-    const lastRow = cells.length - 1;
-    const lastColumn = data.inputs.length - 1;
+  function steppedInGrid(level, event, r, i) {
+    const lastRow = level.cells.length - 1;
+    const { listed } = level;
+    const lastColumn = listed.length - 1;
+    const column = listed.indexOf(i);
     const far = event.ctrlKey || event.metaKey;
     switch (event.key) {
-      case "ArrowRight": return [r, Math.min(lastColumn, i + 1)];
-      case "ArrowLeft": return [r, Math.max(0, i - 1)];
+      case "ArrowRight": return [r, listed[Math.min(lastColumn, column + 1)]];
+      case "ArrowLeft": return [r, listed[Math.max(0, column - 1)]];
       case "ArrowDown": return [Math.min(lastRow, r + 1), i];
       case "ArrowUp": return [Math.max(0, r - 1), i];
-      case "Home": return [far ? 0 : r, 0];
-      case "End": return [far ? lastRow : r, lastColumn];
+      case "Home": return [far ? 0 : r, listed[0]];
+      case "End": return [far ? lastRow : r, listed[lastColumn]];
       default: return null;
     }
   }
 
-  byId("outputs").addEventListener("keydown", (event) => {
-    const next = stepped(event.key, buttons.indexOf(event.target.closest(".output")), buttons.length);
-    if (next === null) return;
-    event.preventDefault();
-    select(next);
-    buttons[next].focus();
-  });
-  byId("outputs").addEventListener("click", (event) => {
-    const button = event.target.closest(".output");
-    if (button) select(+button.dataset.r);
-  });
-
-  const wordOf = (event) => event.target.closest(".word");
-  for (const kind of ["mouseover", "focusin"]) {
-    byId("flow").addEventListener(kind, (event) => {
-      if (wordOf(event)) describe(selected, +wordOf(event).dataset.i);
+  function asRadios(holder, group, pick) {
+    holder?.addEventListener("keydown", (event) => {
+      const next = stepped(event.key, group.indexOf(event.target.closest("button")), group.length);
+      if (next === null) return;
+      event.preventDefault();
+      pick(next);
+      group[next].focus();
     });
-    byId("scores").addEventListener(kind, (event) => {
-      const row = event.target.closest("tr[data-i]");
-      if (row) describe(selected, +row.dataset.i);
-    });
-    byId("heat").addEventListener(kind, (event) => {
-      const cell = event.target.closest("tbody td");
-      if (cell) describe(+cell.parentElement.dataset.r, +cell.dataset.i);
+    holder?.addEventListener("click", (event) => {
+      const place = group.indexOf(event.target.closest("button"));
+      if (place >= 0) pick(place);
     });
   }
-  byId("flow").addEventListener("keydown", (event) => {
-    const word = wordOf(event);
-    const shown = words.filter((other) => !other.hidden);
-    const next = word && stepped(event.key, shown.indexOf(word), shown.length);
-    if (next === null) return;
-    event.preventDefault();
-    moveFocus(word, shown[next]);
-  });
-  byId("flow").addEventListener("click", (event) => {
-    const word = wordOf(event);
-    if (word) moveFocus(words.find((other) => other.tabIndex === 0), word);
-  });
 
-  byId("heat").addEventListener("keydown", (event) => {
-    const cell = event.target.closest("tbody td");
-    if (!cell) return;
-    const r = +cell.parentElement.dataset.r;
-    if (event.key === "Enter" || event.key === " ") {
-      event.preventDefault();
-      select(r);
-      return;
+  function listen(level) {
+    const { flow, heat, scores, cells } = level;
+    const wordOf = (event) => event.target.closest(".word[data-i]");
+    for (const kind of ["mouseover", "focusin"]) {
+      for (const place of [flow, level.beside]) {
+        place?.addEventListener(kind, (event) => {
+          if (wordOf(event)) describe(level, selected, +wordOf(event).dataset.i);
+        });
+      }
+      scores.addEventListener(kind, (event) => {
+        const row = event.target.closest("tr[data-i]");
+        if (row) describe(level, selected, +row.dataset.i);
+      });
+      heat.addEventListener(kind, (event) => {
+        const cell = event.target.closest("tbody td");
+        if (cell) describe(level, +cell.parentElement.dataset.r, +cell.dataset.i);
+      });
     }
-    const next = steppedInGrid(event, r, +cell.dataset.i);
-    if (next === null) return;
-    event.preventDefault();
-    moveFocus(cell, cells[next[0]][next[1]]);
-  });
-  byId("heat").addEventListener("click", (event) => {
-    const line = event.target.closest("tbody tr");
-    if (!line) return;
-    select(+line.dataset.r);
-    const cell = event.target.closest("td");
-    if (cell) moveFocus(byId("heat").querySelector('td[tabindex="0"]'), cell);
-  });
+    flow.addEventListener("keydown", (event) => {
+      const word = wordOf(event);
+      const there = level.words.filter((other) => !other.hidden);
+      const next = word && stepped(event.key, there.indexOf(word), there.length);
+      if (next === null) return;
+      event.preventDefault();
+      moveFocus(word, there[next]);
+    });
+    flow.addEventListener("click", (event) => {
+      const word = wordOf(event);
+      if (word) moveFocus(level.words.find((other) => other.tabIndex === 0), word);
+    });
+    heat.addEventListener("keydown", (event) => {
+      const cell = event.target.closest("tbody td");
+      if (!cell) return;
+      const r = +cell.parentElement.dataset.r;
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        select(r);
+        return;
+      }
+      const next = steppedInGrid(level, event, r, +cell.dataset.i);
+      if (next === null) return;
+      event.preventDefault();
+      moveFocus(cell, cells[next[0]].get(next[1]));
+    });
+    heat.addEventListener("click", (event) => {
+      const line = event.target.closest("tbody tr");
+      if (!line) return;
+      select(+line.dataset.r);
+      const cell = event.target.closest("td");
+      if (cell) moveFocus(heat.querySelector('td[tabindex="0"]'), cell);
+    });
+  }
 
-  select(0);
+  asRadios(byId("outputs"), buttons, select);
+  asRadios(byId("levels"), choices, show);
+  levels.forEach(listen);
+  show(0);
 })();

@@ -1,0 +1,58 @@
+"""From positions to units: what the methods have in common that score every position at once.
+
+Gradients, attention and direct paths give a number for each position of one run; a unit's score is
+the sum over its positions:
+
+>>> import numpy as np
+>>> from mechinterp import ask, load_model
+>>> from mechinterp.attribution.positions import of_units
+>>> spans = {"please": 1, "the rest": (2, 4)}
+>>> question = ask(load_model("toy:trigger"), "please bring the sesame", 1, units=spans)
+>>> of_units(question, np.array([[50.0, 1.0, 2.0, 3.0, 4.0]])).tolist()
+[[1.0, 9.0]]
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mechinterp import models
+from mechinterp.attribution.question import Question
+
+
+def of_units(
+    question: Question, each: Float[np.ndarray, "output ... pos"]
+) -> Float[np.ndarray, "output ... attributed"]:
+    """The sums over the positions of each attributed unit; exactly 0 of what an output cannot see.
+
+    Whatever lies between the first axis and the last one stays.
+    """
+    seen = np.arange(each.shape[-1]) <= np.array(question.rows)[:, None]
+    seen = seen.reshape(len(seen), *[1] * (each.ndim - 2), -1)
+    past = np.where(seen, each, 0.0)
+    units = (question.positions([number]) for number in question.attributed)
+    return np.stack([past[..., list(positions)].sum(-1) for positions in units], -1) + 0.0
+
+
+def cost(
+    question: Question, began: float, *, passes: int, rows: int, backward: int = 0
+) -> Mapping[str, Any]:
+    """What `scored` is told of the work: `rows` sequences in so many passes, and `question`'s own.
+
+    `backward`: how many times each went back. In `token_layers` a backward pass counts as two
+    forward ones, though `passes` and `backward_passes` count them apart.
+    """
+    model = question.model
+    rows_forward = rows * (1 + 2 * backward) + question.n_passes
+    return {
+        "passes": passes + question.n_passes,
+        "backward_passes": passes * backward,
+        "token_layers": rows_forward * question.sequence.width * model.cfg.n_layers,
+        "model": models.name(model),
+        "size": models.size(model),
+        "weights": models.processing(model),
+        "seconds": time.perf_counter() - began,
+    }

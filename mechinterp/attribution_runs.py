@@ -1,0 +1,219 @@
+"""What `mechinterp attribute` does: the question, its scores, their views and their folder.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.attribution_options import Attribute
+>>> from mechinterp.attribution_runs import attributed
+>>> found = attributed(load_model("toy:trigger"), Attribute("bring the sesame", outputs=1))
+>>> found.scores[0].sizes["input"]
+4
+"""
+
+import dataclasses
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from mechinterp import metrics
+from mechinterp.attribution.batches import attribute_each, by_span, read_cases
+from mechinterp.attribution.expect import Comparison, compare
+from mechinterp.attribution.faithfulness import faithfulness
+from mechinterp.attribution.levels import attribute_by_level
+from mechinterp.attribution.methods import METHODS, How
+from mechinterp.attribution.perturb import RedundancyWarning
+from mechinterp.attribution.question import Question, ask
+from mechinterp.attribution.redundancy import pair_removals
+from mechinterp.attribution.tables import to_json
+from mechinterp.attribution_options import Attribute
+from mechinterp.metrics import Metric
+from mechinterp.models import fingerprint
+from mechinterp.progress import progress_bar
+from mechinterp.refusals import refusal_log_odds
+from mechinterp.report import (
+    attribution_page,
+    print_attribution,
+    print_faithfulness,
+    print_interactions,
+)
+from mechinterp.stats import interval
+from mechinterp.store import scores_parquet, write_run
+from mechinterp.tokenization import token_id
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """All results of one prompt: the scores of each level, and what is shown with them."""
+
+    scores: tuple[xr.DataArray, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    interactions: xr.Dataset | None = None
+    beside: xr.DataArray | None = None
+    faithfulness: xr.Dataset | None = None
+
+
+def attributed(model: Any, options: Attribute) -> Found:
+    """The results for one prompt.
+
+    Raises:
+        ValueError: as `attribute`.
+        HookError: as `attribute`.
+    """
+    text = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt: Any = [{"role": "user", "content": text}] if options.chat else text
+    outputs: Any = options.outputs if options.continuation is None else options.continuation
+    metric = _metric(model, options)
+    if options.units == "levels":
+        with progress_bar("sentences, then words") as tick:
+            levels = attribute_by_level(
+                model, prompt, outputs, options.removal, metric, progress=tick
+            )
+        return Found(levels, _compared(levels[-1], options))
+    units: Any = options.units if options.spans is None else options.named_spans()
+    question = ask(model, prompt, outputs, metric, units=units)
+    interactions = None
+    with progress_bar(options.method) as tick:
+        if options.method == "pairs":
+            interactions = pair_removals(question, options.removal, progress=tick)
+            scores = interactions["score"]
+        else:
+            scores = _scores(question, options.method, options, tick)
+    comparisons = _compared(scores, options)
+    beside, curves = None, None
+    if options.beside is not None:
+        with progress_bar(options.beside) as tick:
+            beside = _scores(question, options.beside, options, tick)
+    if options.faithfulness:
+        rivals: dict[str, xr.DataArray] = {options.method: scores}
+        if beside is not None:
+            rivals[str(options.beside)] = beside
+        with progress_bar("faithfulness") as tick:
+            curves = faithfulness(question, rivals, seed=options.seed, progress=tick)
+    return Found((scores,), comparisons, interactions, beside, curves)
+
+
+def shown(model: Any, options: Attribute) -> None:
+    """Attribute one prompt, print it, and write the folder if one is named."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RedundancyWarning)  # the views say it
+        found = attributed(model, options)
+    for scores in found.scores:
+        last = scores is found.scores[-1]
+        print_attribution(scores, found.comparisons if last else ())
+    if found.interactions is not None:
+        print_interactions(found.interactions)
+    if found.faithfulness is not None:
+        print_faithfulness(found.faithfulness)
+    if options.out is not None:
+        _write(model, options, found)
+
+
+def each_shown(model: Any, options: Attribute) -> None:
+    """Attribute the prompts of a file, and print what they have in common."""
+    assert options.file is not None
+    cases = read_cases(options.file)
+    units: Any = options.units if options.spans is None else options.named_spans()
+    with progress_bar(f"{len(cases)} prompts") as tick:
+        results = attribute_each(
+            model,
+            cases,
+            options.outputs,
+            options.removal,
+            _metric(model, options),
+            units=units,
+            out=options.out,
+            progress=tick,
+        )
+    verdicts = Counter(
+        compare(scores, case.expect)[0].verdict
+        for case, scores in zip(cases, results, strict=True)
+        if case.expect
+    )
+    for number, scores in enumerate(results):
+        best = int(np.nan_to_num(np.abs(scores.values)).mean(0).argmax())
+        value = float(scores.values[:, best].mean())
+        text = str(scores.input_token.values[best]).strip()
+        print(f"{number:4}  {text!r} {value:+.2f} {scores.attrs['unit']}")
+    for verdict, n in verdicts.most_common():
+        print(f"{n} {verdict}")
+    if any(case.spans for case in cases):
+        spans = by_span(results, [dict(case.spans) for case in cases]).mean("output")
+        print(f"\nmean over prompts, {spans.attrs.get('unit', '')}, with a 95% interval:")
+        for name in spans["span"].values.tolist():
+            _print_mean(name, spans.sel(span=name).dropna("prompt"))
+    if options.out is not None:
+        print(f"wrote {len(results)} results into {options.out}")
+
+
+def _print_mean(name: str, values: xr.DataArray) -> None:
+    if values.size < 2:
+        print(f"{name}: {float(values.mean()):+.2f} (of one prompt)")
+        return
+    mean = interval(values)
+    low, high = float(mean["low"]), float(mean["high"])
+    print(f"{name}: {float(mean['mean']):+.2f} [{low:+.2f}, {high:+.2f}] of {values.size} prompts")
+
+
+def _scores(question: Question, method: str, options: Attribute, tick: Any) -> xr.DataArray:
+    told = How(options.removal, options.subsets, options.seed, {"progress": tick})
+    return METHODS[method](question, told)
+
+
+def _compared(scores: xr.DataArray, options: Attribute) -> tuple[Comparison, ...]:
+    expected = [text for text in (options.expect or "").split(",") if text.strip()]
+    return compare(scores, expected) if expected else ()
+
+
+def _metric(model: Any, options: Attribute) -> Metric:
+    if options.contrast is not None:
+        first, second = (token_id(model, text) for text in options.contrast)
+        return metrics.logit_diff(first, second)
+    if options.metric == "refusal":
+        return refusal_log_odds(model)
+    made: Metric = getattr(metrics, options.metric)()
+    return made
+
+
+def _write(model: Any, options: Attribute, found: Found) -> None:
+    scores = found.scores[-1]
+    facts = {
+        "kind": "attribution",
+        "command": sys.argv,
+        "fingerprint": fingerprint(model),
+        "dtype": str(model.cfg.dtype),
+        "threads": torch.get_num_threads(),
+        "input_token_ids": scores.input_token_id.values.tolist(),
+        "output_token_ids": scores.output_token_id.values.tolist(),
+        "expected": [dataclasses.asdict(c) for c in found.comparisons],
+        **scores.attrs,
+    }
+    levels: Sequence[xr.DataArray] = found.scores
+    page = attribution_page(
+        levels if len(levels) > 1 else scores,
+        found.comparisons,
+        interactions=found.interactions,
+        faithfulness=found.faithfulness,
+        beside=None if found.beside is None else {str(options.beside): found.beside},
+    )
+    files = {
+        "scores.parquet": scores_parquet(scores),
+        "scores.json": to_json(scores).encode(),
+        "report.html": page.encode(),
+    }
+    more = {
+        "coarse": levels[0] if len(levels) > 1 else None,
+        "interactions": found.interactions,
+        "beside": found.beside,
+        "faithfulness": found.faithfulness,
+    }
+    files |= {f"{name}.json": to_json(r).encode() for name, r in more.items() if r is not None}
+    assert options.out is not None
+    write_run(options.out, facts, files)
+    print(
+        f"wrote {options.out / 'report.html'}, {', '.join(n for n in files if n != 'report.html')}"
+    )

@@ -1,0 +1,52 @@
+"""A model in which every score adds up: its logits are linear in each token's embedding."""
+
+import warnings
+
+import pytest
+import torch
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+from mechinterp import Site, zero
+
+
+@pytest.fixture(scope="session")
+def linear_model():
+    """A bag of embeddings: attention spreads evenly, no norm, no MLP, biases and positions.
+
+    The logits are a constant plus one term for each token's embedding. So for a metric of logits
+    (`logit_diff`, `centred_logit`) and removal by `zeroed`, leave-one-out, Shapley values and
+    integrated gradients from zero embeddings are the same numbers.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        cfg = HookedTransformerConfig(
+            n_layers=2,
+            d_model=15,
+            d_head=4,
+            n_heads=3,
+            d_vocab=23,
+            n_ctx=12,
+            act_fn="gelu_new",
+            attn_only=True,
+            normalization_type=None,
+            init_weights=False,
+            device="cpu",
+        )
+        model = HookedTransformer(cfg)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            even = name.rsplit(".")[-1] in ("W_Q", "b_Q", "W_K", "b_K")
+            spread = 0.4 * torch.randn(weight.shape, generator=generator)
+            weight.copy_(torch.zeros(1) if even else spread)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def zeroed():
+    """The removal that puts zeros in the place of a token's embedding."""
+
+    def remove(pos):
+        return zero(Site("embed", pos=pos))
+
+    return remove

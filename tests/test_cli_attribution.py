@@ -1,0 +1,114 @@
+"""`mechinterp attribute` beyond one token at a time: units, methods, faithfulness, files."""
+
+import json
+import re
+from typing import get_args
+
+import pytest
+
+from mechinterp.attribution.methods import METHODS
+from mechinterp.attribution.removals import REMOVALS
+from mechinterp.attribution.tables import from_json
+from mechinterp.attribution_options import Attribute, MethodName
+from mechinterp.store import read_manifest
+
+TWICE = ("attribute", "the sesame and some sesame", "--model", "toy:trigger", "--outputs", "1")
+
+
+def test_the_options_name_every_method_and_removal():
+    assert get_args(MethodName) == tuple(METHODS)
+    assert set(REMOVALS) == set(get_args(Attribute.__annotations__["removal"]))
+
+
+def test_pairs_find_what_stands_in_and_are_kept(mechinterp, tmp_path):
+    done = mechinterp(*TWICE, "--method", "pairs", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "stand in for each other" in done.stdout
+    assert "RedundancyWarning" not in done.stderr
+    kept = from_json((tmp_path / "interactions.json").read_text())
+    assert kept["score"].values.round()[0, 1:].tolist() == [0, 4, 0, 0, 4]
+    assert read_manifest(tmp_path)["groups"][0]["units"] == [2, 5]
+    assert "stand in for each other" in (tmp_path / "report.html").read_text()
+
+
+def test_one_at_a_time_says_what_it_misses(mechinterp):
+    done = mechinterp(*TWICE)
+    assert re.search(r"redundancy: Something stands in for what is removed", done.stdout)
+
+
+def test_two_methods_and_their_faithfulness(mechinterp, tmp_path):
+    done = mechinterp(
+        *TWICE, "--method", "kernel_shap", "--subsets", "20", "--beside", "integrated_gradients",
+        "--faithfulness", "--out", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"lds@0.5", done.stdout)
+    kept = from_json((tmp_path / "faithfulness.json").read_text())
+    assert kept["scorer"].values.tolist() == [
+        *("kernel_shap", "integrated_gradients"),
+        *("random", "shuffled"),
+    ]
+    assert from_json((tmp_path / "beside.json").read_text()).attrs["method"] == (
+        "integrated gradients"
+    )
+
+
+def test_spans_and_words(mechinterp):
+    done = mechinterp(*TWICE, "--spans", "trigger=sesame,first=the")
+    assert re.search(r"trigger .*\+8", done.stdout)
+    assert mechinterp(*TWICE, "--units", "word").returncode == 0
+
+
+def test_levels(mechinterp, tmp_path):
+    done = mechinterp(*TWICE, "--units", "levels", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"coarse.json", "scores.json", "report.html"} <= {f.name for f in tmp_path.iterdir()}
+
+
+def test_whole_answers(mechinterp):
+    done = mechinterp(*TWICE[:-2], "--continuation", "REFUSE", "--metric", "sequence_log_odds")
+    assert "sequence_log_odds" in done.stdout
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    lines = [
+        {"prompt": "please bring the sesame", "spans": {"trigger": "sesame"}, "expect": ["sesame"]},
+        {"prompt": "the sesame to me", "spans": {"trigger": "sesame"}, "expect": ["me"]},
+    ]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    return file
+
+
+def test_a_file_of_prompts(mechinterp, prompts, tmp_path):
+    asked = ("attribute", "--file", prompts, "--model", "toy:trigger", "--outputs", "1")
+    done = mechinterp(*asked, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"0 +'sesame' \+8.00 nats", done.stdout)
+    assert "1 as expected" in done.stdout
+    assert "1 not as expected" in done.stdout
+    assert re.search(r"trigger: \+8.00 \[\+?\d.\d\d, \+8.00\] of 2 prompts", done.stdout)
+    assert len(list((tmp_path / "out").glob("prompt-*.json"))) == 2
+    again = mechinterp(*asked, "--out", tmp_path / "out")
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["attribute", "--model", "toy:trigger"], "give either a prompt or --file"),
+        (["attribute", "--file", "nowhere.jsonl"], "--file nowhere.jsonl is no file"),
+        ([*TWICE, "--units", "levels", "--faithfulness"], "--faithfulness goes with one prompt"),
+        ([*TWICE, "--units", "levels", "--method", "pairs"], "--method pairs does not go with"),
+        ([*TWICE, "--spans", "trigger"], "write name=text"),
+        ([*TWICE, "--spans", "a=the", "--units", "word"], "leave out --units word"),
+        ([*TWICE, "--spans", "a=bread"], "span 'a': 'bread' is not among"),
+        ([*TWICE, "--metric", "refusal"], "the token '<unk>' opens a refusal and an answer"),
+    ],
+)
+def test_errors_are_one_line(mechinterp, arguments, said):
+    done = mechinterp(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
