@@ -112,6 +112,10 @@ class Attribute:
                 "--file holds prompts of its own: messages for a chat, expect in a line; "
                 "--units levels is for one."
             )
+        if self.file is not None and self.continuation is not None:
+            raise ValueError("--continuation is for one prompt: put it into the lines of --file.")
+        if self.contrast is not None and self.metric not in ("log_prob", "logit_diff"):
+            raise ValueError(f"--contrast is a metric: leave out --metric {self.metric}.")
         if self.spans is not None and self.units != "token":
             raise ValueError(f"--spans names the units: leave out --units {self.units}.")
         if self.spans is not None:
@@ -123,4 +127,8 @@ class Attribute:
         for name, sign, text in parts:
             if not (name.strip() and sign and text.strip()):
                 raise ValueError(f"--spans {self.spans}: write name=text,name=text.")
-        return {name.strip(): text for name, _, text in parts}
+        names = [name.strip() for name, *_ in parts]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"--spans {self.spans}: {name} is there twice.")
+        return dict(zip(names, (text for *_, text in parts), strict=True))

@@ -135,7 +135,7 @@ def each_shown(model: Any, options: Attribute) -> None:
         if case.expect
     )
     for number, scores in enumerate(results):
-        best = int(np.nan_to_num(np.abs(scores.values)).mean(0).argmax())
+        best = int(np.where(np.isnan(scores.values), -1.0, np.abs(scores.values)).mean(0).argmax())
         value = float(scores.values[:, best].mean())
         text = str(scores.input_token.values[best]).strip()
         print(f"{number:4}  {text!r} {value:+.2f} {scores.attrs['unit']}")

@@ -49,7 +49,8 @@ class Metric:
 
     `score` gets `[prompt, pos, vocab]` at the positions `at`; with `tokens` `[prompt, n]` only
     those columns, `[prompt, pos, n]`. `bind(answers, at, base)` makes the same metric for an
-    answer token at a position, `base` the logits `[prompt, vocab]` of the unchanged run;
+    answer token at a position, `base` the logits `[prompt, vocab]` of the unchanged run (one that
+    was made with an answer or a base keeps it);
     `together(answers, at, base)` makes one for a whole row of answers and their positions.
     `distance`: it measures how far a run is from the unchanged one, so that a removal raises it.
     """
@@ -155,8 +156,8 @@ def kl(base: Float[Tensor, "prompt vocab"] | None = None, *, at: Pos = "end") ->
         new = logits[:, 0].double().log_softmax(-1)
         return (reference.exp() * (reference - new)).sum(-1)
 
-    def bind(answers: Tensor, at: Pos, base: Tensor) -> Metric:
-        return kl(base, at=at)
+    def bind(answers: Tensor, at: Pos, whole: Tensor) -> Metric:
+        return kl(whole if base is None else base, at=at)
 
     return Metric("kl", "nats", (at,), divergence, bind=bind, distance=True)
 
@@ -194,7 +195,7 @@ def top_token(*, at: Pos = "end") -> Metric:
         return top_token(at=at)
 
     def score(logits: Tensor) -> Tensor:
-        return logits[:, 0].argmax(-1).to(logits.dtype)
+        return logits[:, 0].argmax(-1).double()  # half precision has not every whole number
 
     return Metric("top_token", "token id", (at,), score, bind=bind)
 
@@ -217,7 +218,7 @@ def _of_sequence(
         return of_total(logs.gather(-1, ids)[..., 0].sum(1))
 
     def together(new: Tensor, at: tuple[Pos, ...], base: Tensor) -> Metric:
-        return _of_sequence(name, unit, of_total, new, at)
+        return _of_sequence(name, unit, of_total, new if answers is None else answers, at)
 
     return Metric(name, unit, at, score, together=together)
 

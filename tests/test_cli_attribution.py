@@ -103,6 +103,8 @@ def test_a_file_of_prompts(mechinterp, prompts, tmp_path):
         ([*TWICE, "--units", "levels", "--method", "pairs"], "--method pairs does not go with"),
         ([*TWICE, "--spans", "trigger"], "write name=text"),
         ([*TWICE, "--spans", "a=the", "--units", "word"], "leave out --units word"),
+        ([*TWICE, "--spans", "a=the,a=and"], "a is there twice"),
+        ([*TWICE, "--metric", "kl", "--contrast", "REFUSE", "COMPLY"], "leave out --metric kl"),
         ([*TWICE, "--spans", "a=bread"], "span 'a': 'bread' is not among"),
         ([*TWICE, "--metric", "refusal"], "the token '<unk>' opens a refusal and an answer"),
     ],

@@ -31,7 +31,7 @@ from mechinterp.attribution.tables import from_json, to_json
 from mechinterp.attribution.units import Span, Spans, find, several
 from mechinterp.identity import digest
 from mechinterp.metrics import Metric
-from mechinterp.models import fingerprint
+from mechinterp.models import fingerprint, has_foreign_hooks
 from mechinterp.prompts import Prompts
 from mechinterp.store import write_whole
 from mechinterp.sweeps import Progress
@@ -103,6 +103,11 @@ def attribute_each(
     cases, each = _prompts(model, prompts)
     store = None
     if out is not None:
+        if has_foreign_hooks(model):
+            raise ValueError(
+                f"out={str(out)!r}: somebody else's hooks are on the model. Another run could not "
+                f"tell whether it has the same. Remove them, or attribute without out."
+            )
         settings = [outputs, how, metric, inputs, budget_bytes]
         store = _Store(Path(out), digest([fingerprint(model), *settings]))
     sizes = [one.width**2 for one in each]
@@ -246,15 +251,17 @@ def _units_by_name(scores: xr.DataArray) -> dict[str, list[int]]:
 def _units_in(scores: xr.DataArray, spans: Spans, row: int) -> dict[str, list[int]]:
     """The units that lie in each span; one that lies in part is an error."""
     texts, owner = scores.attrs["tokens"], scores.attrs["token_unit"]
+    attributed = np.isfinite(scores.values).any(0)
+    allowed = [pos for pos in range(len(texts)) if attributed[owner[pos]]]
     found = {}
     for name, given in spans.items():
-        positions = {pos for span in several(given) for pos in find(texts, range(len(texts)), span)}
+        positions = {pos for span in several(given) for pos in find(texts, allowed, span)}
         units = sorted({owner[pos] for pos in positions})
         inside = [pos for pos in range(len(texts)) if owner[pos] in units]
         if not positions or set(inside) != positions:
             raise ValueError(
-                f"by_span: prompt {row}: span {name!r}, {given!r}, is not there, or is not made of "
-                f"whole units: {scores['input_token'].values.tolist()}."
+                f"by_span: prompt {row}: span {name!r}, {given!r}, is not among what is "
+                f"attributed, or not made of whole units: {scores['input_token'].values.tolist()}."
             )
         found[str(name)] = units
     return found

@@ -164,7 +164,9 @@ def rank_correlation(scores: Float[np.ndarray, " one"], truth: Float[np.ndarray,
         return math.nan
     if np.ptp(scores) <= 1e-9:
         return 0.0
-    return float(stats.spearmanr(scores, truth).statistic)
+    # What differs by rounding alone is equal.
+    ranked = [np.round(x / (1e-5 * max(1.0, float(np.ptp(x))))) for x in (scores, truth)]
+    return float(stats.spearmanr(*ranked).statistic)
 
 
 def pasts(question: Question) -> list[list[int]]:

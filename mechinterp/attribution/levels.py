@@ -51,15 +51,16 @@ def attribute_by_level(
     """The scores at each level, coarse to fine, each as `attribute` gives them.
 
     A level opens the fewest units that hold `share` of its absolute scores, for each output, `most`
-    at most, those of the largest score. `candidates`: how many units a coarse level tries in pairs.
-    At a finer level the coordinate `parent` says to which unit of the level before one belongs, and
+    at most, those of the largest score; a finer unit that reaches over the border of what is opened
+    goes with it, whole. `candidates`: how many units a coarse level tries in pairs. At a finer
+    level the coordinate `parent` says to which unit of the level before one belongs, and
     `joint_effect` is that of all that was opened.
 
     Raises:
         ValueError: as `attribute`; if there is no level, or `share` or `most` is out of range.
         HookError: as `attribute`.
     """
-    if not levels or not 0 < share <= 1 or most < 1:
+    if isinstance(levels, str) or not levels or not 0 < share <= 1 or most < 1:
         raise ValueError(
             f"levels={levels!r}, share={share}, most={most}: give at least one level, a share in 0 "
             f"to 1 and a most of 1 or more."
@@ -67,22 +68,23 @@ def attribute_by_level(
     removal_of(model, removal)
     options: dict[str, Any] = {"budget_bytes": budget_bytes, "progress": progress}
     question = ask(model, prompt, outputs, metric, units=levels[0], inputs=inputs)
-    for level in levels[1:]:
-        units_of(model, question.sequence, level, question.positions(question.attributed))
+    positions = question.positions(question.attributed)
+    regrouped = [question, *(_regrouped(question, level, positions) for level in levels[1:])]
     found: list[xr.DataArray] = []
-    for number, level in enumerate(levels):
+    for number in range(len(levels)):
         parents: dict[int, int] = {}
         if number:
             opened = worth_opening(question, found[-1], share, most)
             parents = {pos: unit for unit in opened for pos in question.units[unit].positions}
-            question = _regrouped(question, level, sorted(parents))
+            question = _within(regrouped[number], set(parents))
         if number == len(levels) - 1:
             scores = leave_one_out(question, removal, **options)
         else:
             pairs = pair_removals(question, removal, candidates=candidates, **options)
             scores = pairs["score"].assign_attrs(groups=pairs.attrs["groups"])
         if number:
-            parent = [parents.get(unit.positions[0], -1) for unit in question.units]
+            owners = ([parents.get(pos, -1) for pos in unit.positions] for unit in question.units)
+            parent = [next((at for at in each if at >= 0), -1) for each in owners]
             scores = scores.assign_coords(parent=("input", parent))
         found.append(scores)
     return tuple(found)
@@ -106,4 +108,13 @@ def worth_opening(question: Question, scores: xr.DataArray, share: float, most: 
 def _regrouped(question: Question, units: str | Spans, inputs: Sequence[int]) -> Question:
     n_shown = sum(len(unit.positions) for unit in question.units)
     made = units_of(question.model, question.sequence, units, inputs, shown=n_shown)
-    return replace(question, units=made)
+    return replace(question, units=made, kind=units if isinstance(units, str) else "span")
+
+
+def _within(question: Question, opened: set[int]) -> Question:
+    """The question of those units alone that have a position in what was opened, whole."""
+    units = tuple(
+        replace(unit, attributed=unit.attributed and not opened.isdisjoint(unit.positions))
+        for unit in question.units
+    )
+    return replace(question, units=units)

@@ -29,7 +29,10 @@ from mechinterp.attribution.subsets import kernel_shap, shapley, sparse_surrogat
 
 @dataclass(frozen=True, eq=False)
 class How:
-    """What methods may be told; each takes what it has a use for. `options`: those of `drops`."""
+    """What methods may be told; each takes what it has a use for.
+
+    `options`: `budget_bytes` and `progress` of removals.
+    """
 
     removal: str | RemoveOne | Removal = "delete"
     n_subsets: int = 256

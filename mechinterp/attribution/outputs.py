@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mechinterp.passes import greedy
 from mechinterp.prompts import Prompts
 from mechinterp.runner import run
@@ -39,11 +41,11 @@ def check_room(model: Any, prompts: Prompts, outputs: Any) -> None:
     if model.cfg.attention_dir != "causal":
         raise ValueError("attribute needs a causal model: only there has an output its inputs.")
     n = outputs.n if isinstance(outputs, Last) else outputs
-    if isinstance(n, int) and n < 1:
+    if isinstance(n, int | np.integer) and n < 1:
         raise ValueError(f"outputs={outputs!r}: ask for at least one.")
     if isinstance(outputs, Last) and outputs.n > prompts.width:
         raise ValueError(f"the prompt has {prompts.width} positions, fewer than last({outputs.n}).")
-    if isinstance(outputs, int) and prompts.width + outputs - 1 > model.cfg.n_ctx:
+    if isinstance(outputs, int | np.integer) and prompts.width + outputs - 1 > model.cfg.n_ctx:
         raise ValueError(
             f"{prompts.width} prompt tokens and {outputs} outputs exceed the context of "
             f"{model.cfg.n_ctx}. Ask for fewer outputs."
@@ -63,8 +65,8 @@ def with_outputs(
         rows = list(range(width - outputs.n, width))
         top = run(model, prompts, logits_at=rows).logits[0].argmax(-1)
         return prompts, top.tolist(), rows, 1
-    if isinstance(outputs, int):
-        targets, generated = greedy(model, prompts, outputs), 1
+    if isinstance(outputs, int | np.integer):
+        targets, generated = greedy(model, prompts, int(outputs)), 1
     else:
         targets, generated = _continuation(model, outputs), 0
     sequence = _extended(prompts, targets[:-1])
@@ -78,15 +80,21 @@ def _continuation(model: Any, outputs: str | Sequence[int]) -> list[int]:
         if model.tokenizer is None:
             raise ValueError("this model has no tokenizer: give the outputs as token ids.")
         outputs = model.tokenizer(outputs, add_special_tokens=False)["input_ids"]
-    if not outputs:
+    if len(outputs) == 0:
         raise ValueError("outputs is empty: give at least one token.")
     return [int(i) for i in outputs]
 
 
+def trimmed(prompts: Prompts) -> Prompts:
+    """One prompt without padding behind it."""
+    return prompts if prompts.width == int(prompts.lengths[0]) else _extended(prompts, [])
+
+
 def _extended(prompts: Prompts, made: Sequence[int]) -> Prompts:
+    n = int(prompts.lengths[0])
     return Prompts.from_ids(
-        [[*prompts.tokens[0].tolist(), *made]],
-        roles=[[*prompts.roles[0], *["output"] * len(made)]],
+        [[*prompts.tokens[0, :n].tolist(), *made]],
+        roles=[[*prompts.roles[0][:n], *["output"] * len(made)]],
         decode=prompts.decode,
         device=prompts.tokens.device,
-    )
+    ).named(**{name: int(at[0]) for name, at in prompts.names.items() if name != "end"})

@@ -38,6 +38,11 @@ NOTABLE = {"probability": 0.05}
 """The least effect, in a metric's unit, that is worth a warning; of other units 0.5."""
 
 
+def notable(unit: str) -> float:
+    """The least effect that is worth a warning."""
+    return NOTABLE.get(unit, 0.5)
+
+
 class RedundancyWarning(UserWarning):
     """Inputs do much more together than each alone: evidence that stands in for itself."""
 
@@ -102,7 +107,8 @@ def single_removals(
     how = removal_of(question.model, removal)
     wanted = question.attributed
     roles = [unit.role for unit in question.units]
-    control = [n for n, role in enumerate(roles) if role == "bos" and n not in wanted][:1]
+    bos = [n for n, role in enumerate(roles) if role == "bos" and n not in wanted][:1]
+    control = [number for number in bos if can_remove(question, [number], how)]
     sets: list[tuple[int, ...]] = [(number,) for number in [*wanted, *control]]
     together = len(wanted) > 1 and can_remove(question, wanted, how)
     fallen = drops(question, [*sets, *([tuple(wanted)] if together else [])], how, **options)
@@ -140,12 +146,12 @@ def residual(
 def stands_in(
     parts: Float[np.ndarray, "output input"], joint: Float[np.ndarray, " output"], unit: str
 ) -> np.ndarray:
-    """True for each output of which a group takes more than twice as much as the sum of its parts.
+    """True for each output of which a group takes, or gives, more than twice the sum of its parts.
 
     The sum is of sizes, so that effects of both signs do not make it small.
     """
-    enough = joint >= NOTABLE.get(unit, 0.5)
-    return np.asarray(enough & (np.abs(parts).sum(1) < joint / 2))
+    size = np.abs(joint)
+    return np.asarray((size >= notable(unit)) & (np.abs(parts).sum(1) < size / 2))
 
 
 def _warn(question: Question, single: np.ndarray, joint: np.ndarray) -> None:
@@ -153,8 +159,9 @@ def _warn(question: Question, single: np.ndarray, joint: np.ndarray) -> None:
     if len(hidden):
         i = int(hidden[0])
         warnings.warn(
-            f"redundancy: removing all inputs together lowers {question.output_texts[i]!r} by "
-            f"{joint[i]:.2f} {question.metric.unit}, but one at a time they make only "
+            f"redundancy: removing all inputs together {'lowers' if joint[i] > 0 else 'raises'} "
+            f"{question.output_texts[i]!r} by {abs(joint[i]):.2f} {question.metric.unit}, but one "
+            f"at a time they make only "
             f"{np.abs(single[i]).sum():.2f}: something stands in for what is removed. "
             f"attribute_pairs finds what.",
             RedundancyWarning,

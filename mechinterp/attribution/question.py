@@ -24,8 +24,8 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from mechinterp.arms import planned
-from mechinterp.attribution.outputs import Last, check_room, with_outputs
-from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
+from mechinterp.attribution.outputs import Last, check_room, trimmed, with_outputs
+from mechinterp.attribution.removals import REMOVALS, Removal, RemoveOne, removal_of
 from mechinterp.attribution.units import Spans, Unit, units_of
 from mechinterp.metrics import Metric, log_prob, top_token
 from mechinterp.prompts import Prompts
@@ -42,14 +42,16 @@ SIGN_OF_DISTANCE = "How far removing the input moves the whole prediction; no di
 class Question:
     """A prompt in units and its outputs. Made by `ask`.
 
-    `sequence`: the prompt and all outputs but the last. `rows`: for each output the position up to
-    which it depends on the input. `metrics`: what is measured of each; `scores`: of the whole
-    prompt. `reads`: the positions of all output tokens; `tops`: the model's top tokens there.
+    `sequence`: the prompt and all outputs but the last. `kind`: what the units are, "token", "span"
+    and so on. `rows`: for each output the position up to which it depends on the input. `metrics`:
+    what is measured of each; `scores`: of the whole prompt. `reads`: the positions of all output
+    tokens; `tops`: the model's top tokens there.
     """
 
     model: Any
     sequence: Prompts
     units: tuple[Unit, ...]
+    kind: str
     metric: Metric
     metrics: tuple[Metric, ...]
     rows: tuple[int, ...]
@@ -73,8 +75,15 @@ class Question:
         return "".join(self.sequence.token_text[0][:n_shown])
 
     def positions(self, chosen: Collection[int]) -> tuple[int, ...]:
-        """The positions of some units, in order."""
-        return tuple(sorted(pos for number in chosen for pos in self.units[number].positions))
+        """The positions of some units, in order.
+
+        Raises:
+            ValueError: if a unit is not there.
+        """
+        for number in chosen:
+            if not 0 <= number < len(self.units):
+                raise ValueError(f"unit {number}: there are units 0 to {len(self.units) - 1}.")
+        return tuple(sorted(pos for number in set(chosen) for pos in self.units[number].positions))
 
     def on(self, model: Any) -> "Question":
         """The same question, outputs and all, to another model with the same tokens."""
@@ -95,7 +104,8 @@ def ask(
     `prompt`: text, a chat, token ids or `Prompts`, of one prompt. `outputs`: how many greedy
     tokens (fewer if the model ends before), a continuation of yours as text or token ids, or
     `last(n)`. `metric`: default `log_prob()`, of each output; one such as `sequence_log_prob()` is
-    of all of them, and there is one output. `units` and `inputs`: as in `units_of`.
+    of all of them, and there is one output; where it is read is decided here, but an answer that it
+    was made with stays. `units` and `inputs`: as in `units_of`.
 
     Raises:
         ValueError: if there is not one prompt, nothing to remove, or too many outputs.
@@ -105,6 +115,7 @@ def ask(
         raise ValueError(
             f"one prompt is attributed at a time, not {len(prompts)}. See attribute_each."
         )
+    prompts = trimmed(prompts)
     metric = metric or log_prob()
     if metric.bind is None and metric.together is None:
         raise ValueError(f"metric {metric.name} cannot ask for an output token: it has no bind.")
@@ -118,6 +129,7 @@ def ask(
         model,
         sequence,
         found,
+        units if isinstance(units, str) else "span",
         metric,
         metrics=(),
         rows=tuple(reads),
@@ -145,7 +157,9 @@ def drops(
 
     Variables: `drop` (output, set), in the metric's unit, the mean over the removal's draws;
     `error`, its standard error (NaN of one draw); `flip`, true where the model's top token is then
-    another (for most draws). Of sets that come after an output, and of empty ones: exactly 0.
+    another (for most draws; of several outputs together, any of those that are read). Of sets that
+    come after an output, and of empty ones: exactly 0; so a removal of yours must not act on what
+    comes before its position.
 
     Raises:
         ValueError: if a set leaves nothing from which an output could be read.
@@ -161,7 +175,7 @@ def drops(
                 f"the output could be read. Keep a token before it."
             )
     at_all = [number for number, at in enumerate(positions) if at]
-    n_outputs, n_reads = len(question.metrics), len(question.reads)
+    n_outputs = len(question.metrics)
     drop = np.zeros((n_outputs, len(sets), how.n_draws))
     flip = np.zeros((n_outputs, len(sets), how.n_draws))
     attrs: Mapping[str, Any] = {}
@@ -180,7 +194,8 @@ def drops(
         change = values[:n_outputs] - question.scores[:, None, None]
         drop[:, at_all] = change if question.metric.distance else -change
         other = values[n_outputs:] != question.tops[:, None, None]
-        flip[:, at_all] = other if n_outputs == n_reads else other.any(0)
+        together = question.metric.together is not None
+        flip[:, at_all] = other[_read_by(question)].any(0) if together else other
     first = np.array([min(at, default=question.sequence.width) for at in positions])
     future = first > np.array(question.rows)[:, None]
     drop[future], flip[future] = 0.0, 0.0
@@ -205,11 +220,8 @@ def can_remove(
     how = removal_of(question.model, removal)
     positions = question.positions(chosen)
     first = min(question.reads)
-    # Most sets leave a token in the prompt: then there is nothing to find out.
-    if len([pos for pos in positions if pos <= first]) <= first:
-        return True
-    if how.deletes:
-        return False
+    if how.name in REMOVALS:
+        return not how.deletes or len([pos for pos in positions if pos <= first]) <= first
     try:
         planned(question.model, question.sequence, how.specs(positions, 0)).prompts.reading(
             question.reads
@@ -217,6 +229,12 @@ def can_remove(
     except (ValueError, HookError):
         return False
     return True
+
+
+def _read_by(question: Question) -> list[int]:
+    """Which of the reads the metric of all of them looks at."""
+    at = {int(question.sequence.given_positions(pos)[0]) for pos in question.metrics[0].at}
+    return [number for number, pos in enumerate(question.reads) if pos in at]
 
 
 def scored(
@@ -271,6 +289,7 @@ def scored(
             "unit": question.metric.unit,
             "sign": SIGN_OF_DISTANCE if question.metric.distance else SIGN,
             "prompt": question.text,
+            "units": question.kind,
             "tokens": [texts[pos] for pos in shown],
             "token_unit": [owner[pos] for pos in shown],
             **attrs,

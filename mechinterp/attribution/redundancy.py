@@ -31,12 +31,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from mechinterp.attribution.groups import Members, hidden_groups
 from mechinterp.attribution.outputs import Last
 from mechinterp.attribution.perturb import (
     RedundancyWarning,
     residual,
     single_removals,
-    stands_in,
 )
 from mechinterp.attribution.question import Question, ask, can_remove, drops, scored
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
@@ -49,10 +49,6 @@ INTERACTION_SIGN = (
     "Alone and alone, less both together. Negative: each stands in for the other (redundancy). "
     "Positive: they need each other (synergy)."
 )
-Members = tuple[int, ...]
-
-MOST_OF_IT = 0.8
-"""The share of what all candidates do that the smallest group of them has to reach."""
 
 
 def attribute_pairs(
@@ -75,11 +71,13 @@ def attribute_pairs(
     `attribute` gives it; `alone` (output, input), what the input brings back where all else that is
     attributed is removed; `interaction` (output, first, second), NaN on the diagonal. In `attrs`
     "groups": those that do more than twice the sum of their parts; the warning names the first.
+    Groups of three and more are looked for among what does nothing single and in pairs, one for
+    each output, and only among the candidates. Distances such as `kl` have none.
 
     Warns: `RedundancyWarning`, of the first output with such a group.
 
     Raises:
-        ValueError: as `attribute`; if there are no two candidates.
+        ValueError: as `attribute`; if `candidates` is below 2, or one is not attributed.
         HookError: as `attribute`.
 
     Source: interactions of two as in Shapley interaction indices, Grabisch and Roubens 1999; the
@@ -120,24 +118,23 @@ def pair_removals(
     else:
         chosen = sorted({int(number) for number in candidates})
 
-    pairs: list[Members] = [
-        p for p in itertools.combinations(chosen, 2) if can_remove(question, p, how)
-    ]
-    both = dict(zip(pairs, work.drops(pairs).T, strict=True))
+    both = work.possible(list(itertools.combinations(chosen, 2)))
     interaction = {p: each[p[0]] + each[p[1]] - drop for p, drop in both.items()}
     hidden = {number: np.zeros(len(question.metrics)) for number in wanted}
     for pair, drop in both.items():
         beyond = drop - each[pair[0]] - each[pair[1]]
-        found = np.where(beyond >= drop / 2, beyond, 0)
+        # As much of a rise hides as of a fall: inputs may hold an output back together.
+        found = np.where(np.sign(drop) * beyond >= np.abs(drop) / 2, beyond, 0)
         for number in pair:
-            hidden[number] = np.maximum(hidden[number], found)
+            larger = np.abs(found) > np.abs(hidden[number])
+            hidden[number] = np.where(larger, found, hidden[number])
     score = {number: each[number] + hidden[number] / 2 for number in wanted}
-    groups = _groups(work, chosen, each, both, alone)
+    groups = hidden_groups(question, chosen, each, both, alone, work.possible)
     for group in groups:
         members, i = group["units"], group["output"]
         # What a larger group hides beyond that is shared equally by its members.
         rest = group["joint"] - sum(score[number][i] for number in members)
-        if len(members) > 2 and rest > 0:
+        if len(members) > 2 and rest * group["joint"] > 0:
             for number in members:
                 score[number][i] += rest / len(members)
     values = np.stack([score[number] for number in wanted], 1)
@@ -172,6 +169,11 @@ class _Work:
         fallen = drops(self.question, sets, self.how, **self.options)
         self.add(fallen.attrs)
         return np.asarray(fallen["drop"].values)
+
+    def possible(self, sets: Sequence[Members]) -> dict[Members, Float[np.ndarray, " output"]]:
+        """The drops of those sets that can be removed."""
+        asked = [s for s in sets if can_remove(self.question, s, self.how)]
+        return dict(zip(asked, self.drops(asked).T, strict=True)) if asked else {}
 
 
 def _check_candidates(question: Question, candidates: int | Sequence[int]) -> None:
@@ -228,73 +230,6 @@ def _screened(question: Question, single: np.ndarray, alone: np.ndarray, most: i
     return sorted(wanted[at] for at in chosen)
 
 
-def _groups(
-    work: _Work,
-    chosen: Sequence[int],
-    each: dict[int, np.ndarray],
-    both: dict[Members, np.ndarray],
-    alone: np.ndarray,
-) -> list[dict[str, Any]]:
-    """For each output the smallest group of candidates that does much more than its parts.
-
-    First among pairs and what they hang together to; if there is none, the candidates that do most
-    when alone, as many as it takes.
-    """
-    question = work.question
-    if question.metric.distance:
-        return []
-    unit, n_outputs = question.metric.unit, len(question.metrics)
-    order = np.nan_to_num(np.abs(alone)).max(0)
-    by_size = sorted(chosen, key=lambda n: -order[question.attributed.index(n)])
-    nested = [tuple(sorted(by_size[:n])) for n in range(3, len(by_size) + 1)]
-    linked = {
-        i: _components([p for p, drop in both.items() if _stand_in(p, each, drop, i, unit)])
-        for i in range(n_outputs)
-    }
-    sets = {s for found in linked.values() for s in found if len(s) > 2} | set(nested)
-    asked = [s for s in sorted(sets) if can_remove(question, s, work.how)]
-    joint = dict(both) | dict(zip(asked, work.drops(asked).T, strict=True))
-    groups = []
-    for i in range(n_outputs):
-        found = [s for s in linked[i] if s in joint and _stand_in(s, each, joint[s], i, unit)]
-        if not found and nested and nested[-1] in joint:
-            whole = joint[nested[-1]][i]
-            found = [
-                s
-                for s in nested
-                if s in joint
-                and joint[s][i] >= MOST_OF_IT * whole
-                and _stand_in(s, each, joint[s], i, unit)
-            ][:1]
-        groups += [
-            {
-                "output": i,
-                "units": list(s),
-                "texts": [question.units[number].text for number in s],
-                "joint": float(joint[s][i]),
-                "sum": float(sum(each[number][i] for number in s)),
-            }
-            for s in sorted(found, key=lambda s: -joint[s][i])
-        ]
-    return groups
-
-
-def _stand_in(
-    group: Sequence[int], each: dict[int, np.ndarray], joint: np.ndarray, i: int, unit: str
-) -> bool:
-    parts = np.array([[each[number][i] for number in group]])
-    return bool(stands_in(parts, joint[i : i + 1], unit)[0])
-
-
-def _components(pairs: Sequence[Members]) -> list[Members]:
-    """The sets that pairs hang together to."""
-    found: list[set[int]] = []
-    for pair in pairs:
-        touching = [s for s in found if s & set(pair)]
-        found = [s for s in found if s not in touching] + [set(pair).union(*touching)]
-    return [tuple(sorted(s)) for s in found]
-
-
 def _result(
     question: Question,
     single: xr.DataArray,
@@ -338,8 +273,9 @@ def _warn(question: Question, groups: Sequence[dict[str, Any]]) -> None:
         *before, final = [repr(text.strip()) for text in group["texts"]]
         warnings.warn(
             f"redundancy: {', '.join(before)} and {final} stand in for each other: together they "
-            f"lower {question.output_texts[group['output']]!r} by {group['joint']:.2f} "
-            f"{question.metric.unit}, one at a time by {group['sum']:.2f} in all.",
+            f"{'lower' if group['joint'] > 0 else 'raise'} "
+            f"{question.output_texts[group['output']]!r} by {abs(group['joint']):.2f} "
+            f"{question.metric.unit}, one at a time by {abs(group['sum']):.2f} in all.",
             RedundancyWarning,
             stacklevel=3,
         )

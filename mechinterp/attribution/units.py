@@ -16,6 +16,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from mechinterp.prompts import Prompts
@@ -105,8 +106,8 @@ def units_of(
 def find(texts: Sequence[str], allowed: Sequence[int], span: Span) -> list[int]:
     """The positions that a span stands for; none if it is not there.
 
-    A text stands for every token that is exactly it; if there is none, for every run of tokens
-    that spells it as words.
+    A text stands for every token that is exactly it, and every run of tokens that spells it as
+    words.
     """
     if isinstance(span, str):
         return spelled(texts, allowed, span)
@@ -115,22 +116,21 @@ def find(texts: Sequence[str], allowed: Sequence[int], span: Span) -> list[int]:
 
 
 def spelled(texts: Sequence[str], allowed: Sequence[int], wanted: str) -> list[int]:
-    """Positions of the tokens that are `wanted`; if there are none, of the runs that spell it."""
+    """Positions of the tokens that are `wanted`, and of the runs of tokens that spell it."""
     word = wanted.strip()
-    single = [j for j in allowed if texts[j].strip() == word]
-    if single or not word:
-        return single
+    found = {j for j in allowed if texts[j].strip() == word}
+    if not word:
+        return sorted(found)
     starts = list(itertools.accumulate((len(t) for t in texts), initial=0))
     whole = "".join(texts)
-    found: list[int] = []
     begin = whole.find(word)
     while begin >= 0:
         end = begin + len(word)
         before, after = whole[begin - 1 : begin], whole[end : end + 1]
         if not before.isalnum() and not after.isalnum():
-            found += [j for j in allowed if starts[j] < end and begin < starts[j + 1]]
+            found.update(j for j in allowed if starts[j] < end and begin < starts[j + 1])
         begin = whole.find(word, begin + 1)
-    return found
+    return sorted(found)
 
 
 def _allowed(prompts: Prompts, inputs: str | Sequence[int]) -> list[int]:
@@ -230,14 +230,31 @@ def _named(
     return groups
 
 
-def several(given: Span | Sequence[Span]) -> list[Span]:
-    """The spans under one name; two ints in a tuple are one span, from first to last."""
-    if isinstance(given, int | str):
-        return [given]
-    match given:
-        case (int(first), int(final)) if isinstance(given, tuple):
-            return [(first, final)]
-    return [span for span in given if not isinstance(span, list)]
+def several(given: Any) -> list[Span]:
+    """The spans under one name; two ints in a tuple are one span, from first to last.
+
+    Raises:
+        ValueError: if it is no span, or an empty list.
+    """
+    if not isinstance(given, str | Integral | tuple) and len(given) == 0:
+        raise ValueError(f"{given!r} holds no span: give a text, a position or (first, last).")
+    listed = not isinstance(given, str | Integral) and not _is_range(given)
+    return [_one(span) for span in given] if listed else [_one(given)]
+
+
+def _is_range(given: Any) -> bool:
+    whole = isinstance(given, tuple) and len(given) == 2
+    return whole and all(isinstance(part, Integral) for part in given)
+
+
+def _one(span: Any) -> Span:
+    if isinstance(span, str):
+        return span
+    if isinstance(span, Integral):
+        return int(span)
+    if _is_range(span):
+        return int(span[0]), int(span[1])
+    raise ValueError(f"{span!r} is no span: give a text, a position or (first, last).")
 
 
 def _read(texts: Sequence[str], group: tuple[int, ...]) -> str:

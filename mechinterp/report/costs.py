@@ -14,6 +14,7 @@ from mechinterp.report.tokens import escape
 _QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("arms", "Arms", count),
     ("passes", "Forward passes", count),
+    ("backward_passes", "Backward passes, each as two", count),
     ("token_layers", "Token-layers computed", count),
     ("token_layers_naive", "Token-layers, naive", count),
     ("seconds", "Time", seconds),

@@ -15,7 +15,7 @@ from mechinterp.report.reading import Reading, read_scores
 Scores = xr.DataArray | xr.Dataset
 """A result of token attribution; of a dataset, its `score` is shown."""
 
-_PLURAL = {kind: f"{kind}s" for kind in ("token", "word", "sentence", "part")}
+_PLURAL = {kind: f"{kind}s" for kind in ("token", "word", "sentence", "part", "span")}
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,9 @@ class Reading:
 
         It is the rule of `mechinterp.attribution.perturb.stands_in`.
         """
-        enough = row.joint_effect >= NOTABLE.get(self.unit, 0.5)
-        return not self.is_distance and enough and row.total_size < row.joint_effect / 2
+        size = abs(row.joint_effect)
+        enough = size >= NOTABLE.get(self.unit, 0.5)
+        return not self.is_distance and enough and row.total_size < size / 2
 
 
 def read_scores(scores: xr.DataArray) -> Reading:

@@ -136,12 +136,12 @@ def _of_group(reading: Reading, row: Row, group: Mapping[str, Any]) -> Phrase:
     form = NumberFormat.of(max(abs(joint), abs(parts)))
     return (
         *words,
-        Piece(" stand in for each other: removed together they lower "),
+        Piece(f" stand in for each other: removed together they {_moves(joint)} "),
         Piece(shorten(show(row.token)), "token"),
         Piece(" by "),
-        Piece(f"{form(joint)} {reading.unit}".rstrip(), "number"),
+        Piece(f"{form(abs(joint))} {reading.unit}".rstrip(), "number"),
         Piece(", one at a time by "),
-        Piece(form(parts), "number"),
+        Piece(form(abs(parts)), "number"),
         Piece(" in all."),
     )
 
@@ -149,16 +149,22 @@ def _of_group(reading: Reading, row: Row, group: Mapping[str, Any]) -> Phrase:
 def _hidden(reading: Reading, row: Row) -> Phrase:
     form = NumberFormat.of(row.joint_effect)
     return (
-        Piece("Something stands in for what is removed: removing all inputs at once lowers "),
+        Piece("Something stands in for what is removed: removing all inputs at once "),
+        Piece(f"{_moves(row.joint_effect)}s "),
         Piece(shorten(show(row.token)), "token"),
         Piece(" by "),
-        Piece(f"{form(row.joint_effect)} {reading.unit}".rstrip(), "number"),
+        Piece(f"{form(abs(row.joint_effect))} {reading.unit}".rstrip(), "number"),
         Piece(", but one at a time they make only "),
         Piece(form(row.total_size), "number"),
         Piece(
             " in all. These scores miss it; removing inputs in pairs (attribute_pairs) shows it."
         ),
     )
+
+
+def _moves(joint: float) -> str:
+    """What several do together to the score."""
+    return "lower" if joint > 0 else "raise"
 
 
 def plain(phrase: Phrase) -> str:

@@ -156,7 +156,18 @@ def test_results_that_do_not_belong_together():
         by_span([one, other])
     with pytest.raises(ValueError, match="2 spans for 1 results"):
         by_span([one], [{}, {}])
-    with pytest.raises(ValueError, match="prompt 0: span 'x', 'bread', is not there"):
+    with pytest.raises(ValueError, match="prompt 0: span 'x', 'bread', is not among what is"):
         by_span([one], [{"x": "bread"}])
     with pytest.raises(ValueError, match="no results"):
         by_span([])
+
+
+def test_a_folder_is_refused_where_somebody_has_hooks_on_the_model(tmp_path, absolute_model):
+    ids = Prompts.from_ids([[7, 1, 30]])
+    attribute_each(absolute_model, ids, 1, out=tmp_path)
+    absolute_model.add_hook("blocks.1.hook_resid_post", lambda value, hook: value * 0.3)
+    try:
+        with pytest.raises(ValueError, match="somebody else's hooks"):
+            attribute_each(absolute_model, ids, 1, out=tmp_path)
+    finally:
+        absolute_model.reset_hooks()

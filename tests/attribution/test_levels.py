@@ -47,7 +47,7 @@ def test_as_many_units_are_opened_as_hold_the_share_and_no_more_than_most():
 def test_three_levels_and_progress():
     seen = []
     levels = ({"all": (1, 11)}, THIRDS, "token")
-    with pytest.raises(ValueError, match="span 'first'"):
+    with pytest.raises(ValueError, match="span 'first'"):  # before anything runs
         attribute_by_level(TRIGGER, TEXT, 1, levels=({"all": (5, 11)}, THIRDS, "token"))
     found = attribute_by_level(
         TRIGGER, TEXT, 1, levels=(levels[0], "word"), progress=lambda *at: seen.append(at)
@@ -56,7 +56,19 @@ def test_three_levels_and_progress():
     assert seen[-1][0] == seen[-1][1]
 
 
-@pytest.mark.parametrize("wrong", [{"levels": ()}, {"share": 0.0}, {"most": 0}])
+def test_a_unit_that_reaches_over_the_border_goes_with_what_is_opened():
+    halves = {"first": (1, 5), "second": (6, 11)}  # sesame is position 5
+    fine_spans = {"over": (5, 6), "far": (10, 11)}
+    _, fine = attribute_by_level(TRIGGER, TEXT, 1, levels=(halves, fine_spans))
+    by_name = dict(zip(fine.input_name.values.tolist(), fine.values[0], strict=True))
+    assert by_name["over"] > 7
+    assert np.isnan(by_name["far"])
+    parent = dict(zip(fine.input_name.values.tolist(), fine.parent.values.tolist(), strict=True))
+    assert parent["over"] == 1
+    assert parent["far"] == -1
+
+
+@pytest.mark.parametrize("wrong", [{"levels": ()}, {"levels": "word"}, {"share": 0.0}, {"most": 0}])
 def test_errors_say_what_to_do(wrong):
     with pytest.raises(ValueError, match="at least one level"):
         attribute_by_level(TRIGGER, TEXT, 1, **wrong)

@@ -7,17 +7,21 @@ import pytest
 import torch
 
 from mechinterp import (
+    Site,
     ask,
     attribute,
+    kl,
     load_model,
     log_prob,
     refusal_log_odds,
     sequence_log_odds,
     sequence_log_prob,
+    zero,
 )
 from mechinterp.attribution.perturb import leave_one_out
 from mechinterp.attribution.question import can_remove, drops
 from mechinterp.attribution.removals import REMOVALS
+from mechinterp.metrics import top_token
 
 IDS = [7, 1, 30, 8, 2, 19]
 TRIGGER = load_model("toy:trigger")
@@ -142,3 +146,49 @@ def test_a_metric_of_the_first_output_alone_names_itself():
         "COMPLY",
         "map",
     )
+
+
+def test_a_row_of_padded_prompts_is_asked_as_it_stands(absolute_model, ragged):
+    padded = ragged.rows(torch.tensor([1]))
+    found = attribute(absolute_model, padded, 2)
+    alone = attribute(absolute_model, ragged.tokens[1, :4], 2)
+    np.testing.assert_array_equal(found.values, alone.values)
+    seen = attribute(absolute_model, padded, 2, lambda pos: zero(Site("z", 0, pos="S2")))
+    assert seen.sizes["input"] == 4  # the name is still known
+
+
+def test_an_answer_that_the_metric_was_made_with_stays(absolute_model):
+    ids = torch.tensor(IDS)
+    mine = sequence_log_prob(torch.tensor([3, 9]))
+    given = attribute(absolute_model, ids, [4, 4], metric=mine)
+    logits = absolute_model(torch.tensor([[*IDS, 4]]))[0, -2:].double().log_softmax(-1)
+    assert float(given.output_score[0]) == pytest.approx(
+        float(logits[0, 3] + logits[1, 9]), abs=1e-4
+    )
+    base = torch.zeros(1, absolute_model.cfg.d_vocab)
+    base[0, 5] = 9.0
+    assert float(ask(absolute_model, ids, 1, kl(base)).scores[0]) > 1
+
+
+def test_flips_in_half_precision_are_those_of_the_top_token():
+    logits = torch.zeros(1, 1, 3001, dtype=torch.bfloat16)
+    logits[0, 0, 2999] = 1.0
+    assert float(top_token().score(logits)) == 2999
+
+
+def test_the_start_token_alone_has_no_control():
+    found = attribute(TRIGGER, torch.tensor([[0]]), 3, inputs="sequence")
+    assert np.isnan(found.bos_effect.values).all()
+
+
+@pytest.mark.parametrize("outputs", [np.int64(2), np.array([3, 4]), torch.tensor([3, 4]), (3, 4)])
+def test_outputs_of_other_kinds(outputs, as_users_call_it):
+    assert ask(TRIGGER, "bring the map", outputs).scores.shape == (2,)
+
+
+def test_a_number_twice_in_a_set_is_once_and_a_wrong_one_an_error():
+    question = ask(TRIGGER, "bring the map", 1)
+    once, twice = drops(question, [(1, 2), (1, 2, 2, 1)])["drop"].values[0]
+    assert once == twice
+    with pytest.raises(ValueError, match="unit -1: there are units 0 to 3"):
+        drops(question, [(-1,)])

@@ -6,8 +6,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
-from mechinterp import ask, attribute, attribute_pairs, load_model
+from mechinterp import ask, attribute, attribute_pairs, load_model, logit_diff
+from mechinterp.attribution import perturb, redundancy
 from mechinterp.attribution.perturb import RedundancyWarning, residual, stands_in
 from mechinterp.attribution.redundancy import pair_removals
 
@@ -40,6 +42,82 @@ def test_interactions_equal_the_slow_loop(model):
     for j in range(6):  # relative to the best: all cannot be removed, nothing would be left
         others = [drop(*(i for i in range(6) if i != k)) for k in range(6)]
         assert float(found["alone"][0, j]) == pytest.approx(max(others) - others[j], abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::mechinterp.attribution.perturb.RedundancyWarning")
+def test_turning_the_metric_round_turns_the_scores_round(model):
+    ids = torch.tensor([7, 1, 30, 8, 2, 19, 1, 33])
+    forth = attribute_pairs(model, ids, [3], metric=logit_diff(5, 11), inputs=list(range(1, 8)))
+    back = attribute_pairs(model, ids, [3], metric=logit_diff(11, 5), inputs=list(range(1, 8)))
+    np.testing.assert_allclose(back["score"].values, -forth["score"].values, atol=1e-4)
+    assert [g["units"] for g in back.attrs["groups"]] == [g["units"] for g in forth.attrs["groups"]]
+
+
+def game(effects, n_units):
+    """The hybrid on set functions: what removing a set of the units 1 to n takes off each output.
+
+    The sets that are asked for are answered by the functions and not by a model.
+    """
+    question = ask(
+        load_model("toy:trigger"),
+        torch.tensor([[0, *range(4, 4 + n_units)]]),
+        list(range(5, 5 + len(effects))),
+    )
+
+    def answered(question, sets, removal="delete", **ignored):
+        values = np.array([[float(effect(set(s) - {0})) for s in sets] for effect in effects])
+        dims = ("output", "set")
+        cost = dict.fromkeys(("passes", "token_layers", "arms", "token_layers_naive"), 1)
+        return xr.Dataset(
+            {"drop": (dims, values), "error": (dims, values * np.nan), "flip": (dims, values > 99)},
+            attrs=cost,
+        )
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(redundancy, "drops", answered)
+        patch.setattr(perturb, "drops", answered)
+        found = pair_removals(question)
+    groups = [(g["output"], g["units"]) for g in found.attrs["groups"]]
+    return found["score"].values[:, 1:].round(2).tolist(), groups
+
+
+def gone(effect, *units):
+    """An effect that comes only when all of the units are removed."""
+    return lambda removed: effect * (set(units) <= removed)
+
+
+def plus(*effects):
+    return lambda removed: sum(effect(removed) for effect in effects)
+
+
+@pytest.mark.parametrize(
+    ("effect", "score", "groups"),
+    [
+        (gone(4, 1, 3), [2, 0, 2, 0, 0, 0, 0, 0], [[1, 3]]),
+        (gone(-4, 1, 3), [-2, 0, -2, 0, 0, 0, 0, 0], [[1, 3]]),
+        (gone(4, 1, 3, 5), [1.33, 0, 1.33, 0, 1.33, 0, 0, 0], [[1, 3, 5]]),
+        (plus(gone(4, 1, 2), gone(4, 5, 6)), [2, 2, 0, 0, 2, 2, 0, 0], [[1, 2], [5, 6]]),
+        (
+            plus(gone(4, 1, 2), gone(4, 5, 6, 7)),
+            [2, 2, 0, 0, 1.33, 1.33, 1.33, 0],
+            [[1, 2], [5, 6, 7]],
+        ),
+        (plus(gone(10, 1), gone(4, 5, 6, 7)), [10, 0, 0, 0, 1.33, 1.33, 1.33, 0], [[5, 6, 7]]),
+        (plus(gone(-4, 3), gone(4, 5, 6, 7)), [0, 0, -4, 0, 1.33, 1.33, 1.33, 0], [[5, 6, 7]]),
+        (lambda removed: 4.0 * bool(removed & {1, 3}), [4, 0, 4, 0, 0, 0, 0, 0], []),
+    ],
+)
+def test_planted_set_functions(effect, score, groups):
+    found, named = game([effect], 8)
+    assert found == [score]
+    assert [units for _, units in named] == groups
+
+
+def test_the_groups_of_one_output_are_not_those_of_another():
+    found, groups = game([gone(4, 1, 2, 3), gone(6, 5, 6, 7)], 8)
+    assert found == [[1.33] * 3 + [0] * 5, [0] * 4 + [2] * 3 + [0]]
+    assert groups == [(0, [1, 2, 3]), (1, [5, 6, 7])]
 
 
 def warned(model, prompt, **options):
@@ -103,8 +181,8 @@ def test_residual_by_hand():
 def test_the_rule_of_a_stand_in_by_hand():
     parts = np.array([[1.0, -1.0], [1.0, 1.0], [0.1, 0.1], [0.0, 0.0]])
     joint = np.array([4.1, 4.1, 0.4, -9.0])
-    assert stands_in(parts, joint, "nats").tolist() == [True, True, False, False]
-    assert stands_in(parts, joint, "probability").tolist() == [True, True, False, False]
+    assert stands_in(parts, joint, "nats").tolist() == [True, True, False, True]
+    assert stands_in(parts, joint, "probability").tolist() == [True, True, False, True]
     assert stands_in(np.array([[0.01, 0.0]]), np.array([0.04]), "probability").tolist() == [False]
 
 

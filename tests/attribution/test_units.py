@@ -1,5 +1,6 @@
 """Units: a partition of the positions, cut where words and sentences begin."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -122,6 +123,19 @@ def test_spans_join_what_is_apart():
     assert rest == [(0,), (4,)]
 
 
+def test_a_text_stands_for_all_its_spellings():
+    pieces = ["we", "apon", ",", " the", " weapon", " (", "weapon", ")", " weapons", " we", "apon"]
+    found = units_of(Lettered, made_of(pieces), {"x": "weapon"})
+    assert [u.positions for u in found if u.attributed] == [(0, 1, 4, 6, 9, 10)]
+
+
+def test_spans_of_other_kinds_of_numbers(as_users_call_it):
+    prompts = tokenize(TRIGGER, "the sesame and the sesame to me")
+    spans = {"a": (np.int64(1), np.int64(3)), "b": np.int64(5), "c": [(6, 7)]}
+    found = {u.name: u.positions for u in units_of(TRIGGER, prompts, spans) if u.attributed}
+    assert found == {"a": (1, 2, 3), "b": (5,), "c": (6, 7)}
+
+
 @pytest.mark.parametrize(
     ("units", "said"),
     [
@@ -130,10 +144,12 @@ def test_spans_join_what_is_apart():
         ({"a": 0}, "span 'a': 0 is not among"),
         ({"a": (1, 9)}, "span 'a'.*is not among"),
         ({}, "name at least one span"),
+        ({"a": []}, "holds no span"),
+        ({"a": ["the", [3, 4]]}, r"\[3, 4\] is no span"),
         ("words", "one of token, word, sentence, part, or spans"),
     ],
 )
-def test_errors_say_what_to_do(units, said):
+def test_errors_say_what_to_do(units, said, as_users_call_it):
     prompts = tokenize(TRIGGER, "the sesame and the")
     with pytest.raises(ValueError, match=said):
         units_of(TRIGGER, prompts, units)
