@@ -7,13 +7,16 @@ SmolLM2-135M-Instruct, prompts of `faithfulness_prompts.py`; the score is the lo
 that no method has seen: by deletion, and by a draw of other tokens. Means over prompts with
 bootstrap intervals; differences are paired, prompt by prompt. One thread, CPU seconds.
 
-`--out` keeps the result of each prompt; the same call goes on from there, another is refused.
+`--out` keeps the result of each prompt; the same call goes on from there, another one, or one of
+other code, is refused.
 `--check` exits with 1 if a drop is not that of a pass of the plain model, chance is not at zero, or
 leave-one-out misses what is near it. `--quick`: 2 prompts and few sets, for the first of these.
 """
 
 import argparse
+import hashlib
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -98,7 +101,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="redundancy:|integrated gradients")
     n, n_subsets = (2, 8) if given.quick else (given.prompts, given.subsets)
     model = load_model("smollm2", device="cpu")
-    kept = Kept(given.out, f"{n_subsets} subsets, {FRACTIONS}; {', '.join(METHODS)}")
+    kept = Kept(given.out, f"{n_subsets} subsets, code {code()}")
     results = []
     for number, (source, prompt) in enumerate(prompts(model, n)):
         began = time.process_time()
@@ -160,6 +163,14 @@ def plain_drop(question: Question, scores: np.ndarray, k: int) -> float:
 # What is kept
 
 
+def code() -> str:
+    """A digest of the sources that make a result: results of other code do not go beside it."""
+    loaded = [m.__file__ for name, m in sys.modules.items() if name.startswith("mechinterp")]
+    here = map(str, Path(__file__).parent.glob("faithfulness*.py"))
+    files = [Path(file) for file in sorted({*filter(None, loaded), *here})]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
 class Kept:
     """A file of the results of finished prompts."""
 
@@ -169,7 +180,9 @@ class Kept:
         if file is not None and file.exists():
             kept = json.loads(file.read_text(encoding="utf-8"))
             if kept["settings"] != settings:
-                raise SystemExit(f"{file} was made by another call: {kept['settings']}")
+                raise SystemExit(
+                    f"{file}: made with {kept['settings']}, not {settings}. Name another."
+                )
             self._found = kept["prompts"]
 
     def load(self, question: Question) -> xr.Dataset | None:
