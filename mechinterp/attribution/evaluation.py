@@ -5,11 +5,12 @@
 >>> from mechinterp.attribution.faithfulness import faithfulness
 >>> from mechinterp.attribution.perturb import leave_one_out
 >>> model, each = load_model("toy:trigger"), []
->>> for prompt in ("the sesame to a king", "bring a sesame now", "please bring the sesame"):
+>>> prompts = ("the sesame to a king", "bring a sesame now", "please bring the sesame")
+>>> for seed, prompt in enumerate(prompts):
 ...     question = ask(model, prompt, outputs=1)
-...     scores = {"one out": leave_one_out(question)}
-...     each.append(faithfulness(question, scores, ["delete"], keep=(), k=[1], fractions=[0.5]))
->>> print(table(summarised(each).sel(scorer=["one out"])))
+...     options = {"keep": (), "k": [1], "fractions": [0.5], "seed": seed}
+...     each.append(faithfulness(question, {"one out": leave_one_out(question)}, **options))
+>>> print(table(summarised(each).sel(scorer=["one out"], removal=["delete"])))
 | removal | scorer | comprehensiveness ↑ | sufficiency ↓ | drop@1 ↑ | sufficiency@1 ↓ |
 |---|---|---|---|---|---|
 | delete | one out | 8.00 [8.00, 8.00] | 0.00 [0.00, 0.00] | 8.00 [8.00, 8.00] | 0.00 [0.00, 0.00] |
@@ -32,12 +33,18 @@ _ALIKE = ("scorer", "removal", "keep", "fraction", "k")
 _EACH = {"lds": "keep", "drop_at_k": "k", "sufficiency_at_k": "k"}
 
 
+class SharedSeedWarning(UserWarning):
+    """Prompts were evaluated with the same draws: intervals over them are too narrow."""
+
+
 def measures(results: Sequence[xr.Dataset]) -> xr.DataArray:
     """The figures of several prompts, from `faithfulness`: dims (measure, removal, scorer, prompt).
 
     Measures: "comprehensiveness", "sufficiency", "lds@0.5", "drop@3", "sufficiency@5" and so on,
     each the mean over the outputs of a prompt that have it; in the unit of `unit`, and low is good
     where `low_is_good`.
+
+    Warns: `SharedSeedWarning` if prompts have one seed, so that they are no independent sample.
 
     Raises:
         ValueError: if there are no results, or they differ in a label or the metric.
@@ -161,6 +168,15 @@ def _check_alike(results: Sequence[xr.Dataset]) -> None:
                     f"prompt {number}: its {name} is {found}, that of prompt 0 is {first[name]}. "
                     f"Evaluate all prompts alike."
                 )
+    seeds = [result.attrs["seed"] for result in results]
+    if len(set(seeds)) < len(seeds):
+        warnings.warn(
+            f"{len(seeds)} prompts have {len(set(seeds))} seed(s): those of as many units met the "
+            f"same random sets and random scores, which an average does not smooth out, and the "
+            f"intervals do not know. Give faithfulness another seed for each prompt.",
+            SharedSeedWarning,
+            stacklevel=4,
+        )
 
 
 def _labels(result: xr.Dataset) -> dict[str, Any]:

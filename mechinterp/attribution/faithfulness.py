@@ -45,7 +45,6 @@ _ABOUT_A_QUESTION = (
 )
 
 _COSTS = ("arms", "passes", "token_layers", "token_layers_naive")
-
 Places = tuple[int, ...]
 """Which of the attributed units, by their places among them."""
 
@@ -67,7 +66,7 @@ def faithfulness(
 
     `methods`: name -> scores of this question, such as `leave_one_out(question)`; the names are the
     labels of `scorer`. Two are added: "random", normal scores, and "shuffled", the first method's
-    in another order.
+    in another order; where most of those are positive, its sums still tell how many units are left.
 
     All but `lds` are drops of the output's score, in the metric's unit, positive: it fell. Units
     are ranked by their signed score, equal ones by their place; those after the output are left
@@ -85,6 +84,7 @@ def faithfulness(
     NaN: fewer than k units; a set that cannot be removed, since too little would be left (`attrs`
     count them); a correlation of fewer than 3 sets, or of scores that never move. The draws are
     from `seed` + `SEED_OFFSET`, the tokens of "resample" too, but a `Removal` of yours has its own.
+    Give each prompt another seed: else those of as many units get the same sets and random scores.
     The total that `progress` is told grows with each removal.
 
     Raises:
@@ -230,7 +230,7 @@ def _by_chance(
     first: Float[np.ndarray, "output attributed"], past: Sequence[list[int]], seed: int
 ) -> dict[str, np.ndarray]:
     """The rows that know nothing."""
-    rng = np.random.default_rng(seed + SEED_OFFSET)
+    rng = np.random.default_rng([seed, SEED_OFFSET])  # another stream than that of the sets
     drawn, shuffled = rng.normal(size=first.shape), first.copy()
     for values, places in zip(shuffled, past, strict=True):
         values[places] = rng.permutation(values[places])

@@ -54,8 +54,14 @@ ABOUT_ZERO = 0.05
 WANTED_LDS = 0.80
 """What single deletions reach at least, of sets with a tenth deleted."""
 
-Method = Callable[[Question, int], xr.DataArray]
-"""Scores from a question and how many variants of the prompt the hybrid ran."""
+Method = Callable[[Question, int, int], xr.DataArray]
+"""Scores from a question, how many variants of the prompt the hybrid ran, and a seed."""
+
+
+def single(question: Question, how: str, seed: int) -> xr.DataArray:
+    """Each unit removed by itself; draws are the prompt's own."""
+    drawn = how == "resample"
+    return leave_one_out(question, resampled_token(question.model, seed=seed) if drawn else how)
 
 
 def mean_attention(question: Question) -> xr.DataArray:
@@ -69,21 +75,26 @@ def mean_attention(question: Question) -> xr.DataArray:
 
 
 METHODS: Mapping[str, Method] = {
-    HYBRID: lambda q, n: pair_removals(q)["score"],
-    **{f"single, {how}": lambda q, n, how=how: leave_one_out(q, how) for how in REMOVALS},
-    **{f"surrogate, {m}": lambda q, n, m=m: sparse_surrogate(q, m) for m in (32, 256)},
-    "surrogate, as hybrid": lambda q, n: sparse_surrogate(q, n),
+    HYBRID: lambda q, n, seed: pair_removals(q)["score"],
+    **{f"single, {how}": lambda q, n, seed, how=how: single(q, how, seed) for how in REMOVALS},
     **{
-        f"kernel SHAP, {m}": lambda q, n, m=m: kernel_shap(q, max(m, 2 * len(q.attributed)))
+        f"surrogate, {m}": lambda q, n, seed, m=m: sparse_surrogate(q, m, seed=seed)
         for m in (32, 256)
     },
-    "kernel SHAP, as hybrid": lambda q, n: kernel_shap(q, n),
-    "gradient x input": lambda q, n: gradient_x_input(q),
-    "integrated gradients, 32": lambda q, n: integrated_gradients(q, steps=32),
-    "direct attribution": lambda q, n: direct_attribution(q),
-    "attention": lambda q, n: mean_attention(q),
-    "attention x value": lambda q, n: value_weighted_attention(q),
-    "attention rollout": lambda q, n: attention_rollout(q),
+    "surrogate, as hybrid": lambda q, n, seed: sparse_surrogate(q, n, seed=seed),
+    **{
+        f"kernel SHAP, {m}": lambda q, n, seed, m=m: kernel_shap(
+            q, max(m, 2 * len(q.attributed)), seed=seed
+        )
+        for m in (32, 256)
+    },
+    "kernel SHAP, as hybrid": lambda q, n, seed: kernel_shap(q, n, seed=seed),
+    "gradient x input": lambda q, n, seed: gradient_x_input(q),
+    "integrated gradients, 32": lambda q, n, seed: integrated_gradients(q, steps=32),
+    "direct attribution": lambda q, n, seed: direct_attribution(q),
+    "attention": lambda q, n, seed: mean_attention(q),
+    "attention x value": lambda q, n, seed: value_weighted_attention(q),
+    "attention rollout": lambda q, n, seed: attention_rollout(q),
 }
 """The hybrid goes first: others get as many variants. Kernel SHAP needs 2 a unit, and gets them."""
 
@@ -108,7 +119,7 @@ def main() -> None:
         question = ask(model, prompt, N_OUTPUTS, sequence_log_prob())
         result = kept.load(question)
         if result is None:
-            result = evaluated(question, n_subsets).assign_attrs(source=source)
+            result = evaluated(question, n_subsets, seed=number).assign_attrs(source=source)
             kept.save(question, result)
         results.append(result)
         spent = time.process_time() - began
@@ -121,20 +132,25 @@ def main() -> None:
         raise SystemExit("\n".join(short))
 
 
-def evaluated(question: Question, n_subsets: int) -> xr.Dataset:
-    """The faithfulness of all methods on one prompt, with what each method cost."""
+def evaluated(question: Question, n_subsets: int, seed: int) -> xr.Dataset:
+    """The faithfulness of all methods on one prompt, with what each method cost.
+
+    Every prompt has its own seed: else those of as many units would share their random sets.
+    """
     scores: dict[str, xr.DataArray] = {}
     seconds, variants, work = [], [], []
     for name, method in METHODS.items():
         began = time.process_time()
-        scores[name] = method(question, scores[HYBRID].attrs["arms"] if scores else 0)
+        scores[name] = method(question, scores[HYBRID].attrs["arms"] if scores else 0, seed)
         seconds.append(time.process_time() - began)
         attrs = scores[name].attrs
         variants.append(attrs.get("arms", 0))
         work.append(attrs["token_layers"] / question.model.cfg.n_layers / question.sequence.width)
-    removals = ["delete", resampled_token(question.model, n_draws=1, seed=SEED_OFFSET)]
+    drawn = resampled_token(question.model, n_draws=1, seed=seed + SEED_OFFSET)
     began = time.process_time()
-    result = faithfulness(question, scores, removals, n_subsets=n_subsets, fractions=FRACTIONS)
+    result = faithfulness(
+        question, scores, ["delete", drawn], n_subsets=n_subsets, fractions=FRACTIONS, seed=seed
+    )
     return result.assign(
         seconds=("cost_of", seconds), variants=("cost_of", variants), full_passes=("cost_of", work)
     ).assign_attrs(

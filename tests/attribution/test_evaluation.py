@@ -5,7 +5,13 @@ import pytest
 import xarray as xr
 
 from mechinterp import ask, load_model, stats
-from mechinterp.attribution.evaluation import compared, measures, summarised, table
+from mechinterp.attribution.evaluation import (
+    SharedSeedWarning,
+    compared,
+    measures,
+    summarised,
+    table,
+)
 from mechinterp.attribution.faithfulness import faithfulness
 from mechinterp.attribution.perturb import leave_one_out
 
@@ -41,7 +47,7 @@ def made(seed, n_outputs=2, **change):
             "keep": [0.5, 0.9],
         }
         | change,
-        attrs={"metric": "log_prob", "unit": "nats"},
+        attrs={"metric": "log_prob", "unit": "nats", "seed": seed},
     )
 
 
@@ -147,10 +153,13 @@ def test_the_table_has_all_in_its_place():
 
 def test_it_takes_what_faithfulness_gives():
     model, results = load_model("toy:trigger"), []
-    for prompt in ("the sesame to me", "bring a sesame", "please bring the sesame today"):
+    prompts = ("the sesame to me", "bring a sesame", "please bring the sesame today")
+    for seed, prompt in enumerate(prompts):
         question = ask(model, prompt, 1)
         scores = {"one out": leave_one_out(question)}
-        results.append(faithfulness(question, scores, ["delete"], k=[1, 4], n_subsets=16))
+        results.append(
+            faithfulness(question, scores, ["delete"], k=[1, 4], n_subsets=16, seed=seed)
+        )
     summary = summarised(results)
     drop = summary.sel(scorer="one out", measure="drop@1", removal="delete")
     assert drop["mean"].item() == pytest.approx(8, abs=0.1)
@@ -172,6 +181,13 @@ def test_results_that_do_not_go_together(results, said):
     for function in (measures, summarised, lambda r: compared(r, "mine")):
         with pytest.raises(ValueError, match=said):
             function(results)
+
+
+def test_prompts_that_share_draws_are_no_sample(recwarn):
+    summarised([made(0), made(1)])
+    assert not recwarn
+    with pytest.warns(SharedSeedWarning, match=r"3 prompts have 2 seed\(s\)"):
+        summarised([made(0), made(1), made(2).assign_attrs(seed=1)])
 
 
 def test_an_unknown_scorer():
