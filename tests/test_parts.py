@@ -230,8 +230,8 @@ def test_killed_at_any_moment_it_goes_on_with_the_same_bytes():
     )
     assert done.returncode == 0, done.stderr[-3000:]
     killed, finished = map(int, done.stdout.split())
-    assert killed >= 150
-    assert killed + finished == 200
+    assert killed == 200
+    assert finished >= 1, "none was killed near its end"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
