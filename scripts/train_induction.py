@@ -6,15 +6,11 @@ thread.
     python scripts/train_induction.py --seed 0 --out induction-trained.safetensors
 """
 
-import argparse
-import json
-from pathlib import Path
-
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import save_file
 from torch import Tensor
-from transformer_lens import HookedTransformer, HookedTransformerConfig
+from toy_training import make
+from transformer_lens import HookedTransformer
 
 from mechinterp.toys.trained import VOCABULARY, WEIGHTS, config
 
@@ -23,28 +19,6 @@ N_PROMPTS = 64
 LEARNING_RATE = 3e-3
 PERIODS = range(6, 21)
 N_PROMPTS_MEASURED = 2_000
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=0, help="of weights and prompts (default: 0)")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="default: %(default)s")
-    arguments = parser.parse_args()
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(arguments.seed)
-
-    model = train(HookedTransformer(HookedTransformerConfig(**config())), seed=arguments.seed)
-    weights = {name: value.detach().half() for name, value in model.named_parameters()}
-    model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
-    figures = measure(model, seed=arguments.seed + 1)
-
-    # One key of metadata: safetensors writes several in an order that changes from run to run.
-    save_file(weights, arguments.out, metadata={"figures": json.dumps(figures)})
-    for name, value in figures.items():
-        print(f"{name:24} {value:.4f}")
-    print(f"{arguments.out}: {arguments.out.stat().st_size} bytes")
 
 
 def train(model: HookedTransformer, *, seed: int) -> HookedTransformer:
@@ -127,4 +101,4 @@ def measure(model: HookedTransformer, *, seed: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    make(__doc__, WEIGHTS, config(), train, measure)

@@ -6,16 +6,13 @@ and a half of one thread.
     python scripts/train_refusal.py --seed 0 --out refusal.safetensors
 """
 
-import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import save_file
 from torch import Tensor
-from transformer_lens import HookedTransformer, HookedTransformerConfig
+from toy_training import make
+from transformer_lens import HookedTransformer
 
 from mechinterp.toys.compiled import BOS, COMPLY, REFUSE
 from mechinterp.toys.refusal import TRIGGERS, VOCABULARY, WEIGHTS, config
@@ -40,28 +37,6 @@ KINDS = (
     ("velvet", "anchor"),
     TRIGGERS,
 )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=0, help="of weights and prompts (default: 0)")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="default: %(default)s")
-    arguments = parser.parse_args()
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(arguments.seed)
-
-    model = train(HookedTransformer(HookedTransformerConfig(**config())), seed=arguments.seed)
-    weights = {name: value.detach().half() for name, value in model.named_parameters()}
-    model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
-    figures = measure(model, seed=arguments.seed + 1)
-
-    # One key of metadata: safetensors writes several in an order that changes from run to run.
-    save_file(weights, arguments.out, metadata={"figures": json.dumps(figures)})
-    for name, value in figures.items():
-        print(f"{name:36} {value:.4f}")
-    print(f"{arguments.out}: {arguments.out.stat().st_size} bytes")
 
 
 def train(model: HookedTransformer, *, seed: int) -> HookedTransformer:
@@ -186,4 +161,4 @@ def log_odds(logits: Float[Tensor, "prompt pos vocab"]) -> Float[Tensor, "prompt
 
 
 if __name__ == "__main__":
-    main()
+    make(__doc__, WEIGHTS, config(), train, measure)

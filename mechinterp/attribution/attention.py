@@ -22,8 +22,9 @@ import xarray as xr
 from torch import Tensor
 
 from mechinterp import models
-from mechinterp.attribution.positions import cost, of_units
-from mechinterp.attribution.question import Question, scored
+from mechinterp.attribution.positions import of_units
+from mechinterp.attribution.question import Question
+from mechinterp.attribution.scores import run_cost, scored
 from mechinterp.runner import run
 from mechinterp.sites import Site
 from mechinterp.specs import At, Specs, edit, read
@@ -101,5 +102,5 @@ def _rows(question: Question) -> list[list[int]]:
 
 
 def _attrs(question: Question, method: str, unit: str, began: float) -> Mapping[str, Any]:
-    spent = cost(question, began, passes=1, rows=1)
+    spent = run_cost(question, began, passes=1, rows=1)
     return {"method": method, "unit": unit, "sign": SIGN, **spent}

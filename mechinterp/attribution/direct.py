@@ -28,8 +28,9 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.arms import planned
-from mechinterp.attribution.positions import cost, of_units
-from mechinterp.attribution.question import Question, scored
+from mechinterp.attribution.positions import of_units
+from mechinterp.attribution.question import Question
+from mechinterp.attribution.scores import run_cost, scored
 from mechinterp.metrics import Metric, centred_logit
 from mechinterp.passes import Base, forward
 from mechinterp.prompts import Prompts
@@ -123,7 +124,7 @@ def _scored(
             "metric": parts.metric.name,
             "unit": parts.metric.unit,
             "sign": SIGN,
-            **cost(question, began, passes=2, rows=1),
+            **run_cost(question, began, passes=2, rows=1),
         },
         total=parts.total,
         unattributed=(parts.heads.sum((1, 2)) + parts.own)[:, other].sum(1),

@@ -29,8 +29,9 @@ import xarray as xr
 from jaxtyping import Float
 from scipy import stats
 
-from mechinterp.attribution.question import Question, can_remove, drops, scored
+from mechinterp.attribution.question import Question, can_remove, drops
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of, resampled_token
+from mechinterp.attribution.scores import scored
 from mechinterp.attribution.subsets import random_sets
 from mechinterp.sweeps import Progress
 
@@ -101,7 +102,7 @@ def faithfulness(
     names = [how.name for how in hows]
     if len(set(names)) < len(names):
         raise ValueError(f"two removals are called the same: {names}. Give each its name.")
-    past = pasts(question)
+    past = question.pasts
     scores = {name: _values(question, name, found) for name, found in methods.items()}
     scores |= _by_chance(next(iter(scores.values())), past, seed)
     n = len(question.attributed)
@@ -167,12 +168,6 @@ def rank_correlation(scores: Float[np.ndarray, " one"], truth: Float[np.ndarray,
     # What differs by rounding alone is equal.
     ranked = [np.round(x / (1e-5 * max(1.0, float(np.ptp(x))))) for x in (scores, truth)]
     return float(stats.spearmanr(*ranked).statistic)
-
-
-def pasts(question: Question) -> list[list[int]]:
-    """For each output the places of the units on which it can depend: not those after it."""
-    firsts = [question.units[number].positions[0] for number in question.attributed]
-    return [[j for j, first in enumerate(firsts) if first <= row] for row in question.rows]
 
 
 def _check(

@@ -26,8 +26,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
-from mechinterp.attribution.positions import cost, of_units
-from mechinterp.attribution.question import Question, scored
+from mechinterp.attribution.positions import of_units
+from mechinterp.attribution.question import Question
+from mechinterp.attribution.scores import run_cost, scored
 from mechinterp.attribution.way import Way
 from mechinterp.prompts import Prompts
 from mechinterp.runner import run
@@ -142,7 +143,9 @@ def _goal(model: Any, baseline: str | int) -> Float[Tensor, " d_model"]:
 
 def _cost(way: Way, began: float) -> Mapping[str, Any]:
     n_outputs = len(way.question.metrics)
-    return cost(way.question, began, passes=way.passes, rows=len(way.visited), backward=n_outputs)
+    return run_cost(
+        way.question, began, passes=way.passes, rows=len(way.visited), backward=n_outputs
+    )
 
 
 def _warn(question: Question, error: Float[np.ndarray, " output"], way: Way) -> None:

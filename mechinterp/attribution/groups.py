@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mechinterp.attribution.perturb import notable, stands_in
+from mechinterp.attribution.additivity import notable, stands_in
 from mechinterp.attribution.question import Question
 
 Members = tuple[int, ...]

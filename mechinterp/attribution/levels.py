@@ -65,7 +65,7 @@ def attribute_by_level(
             f"levels={levels!r}, share={share}, most={most}: give at least one level, a share in 0 "
             f"to 1 and a most of 1 or more."
         )
-    removal_of(model, removal)
+    how = removal_of(model, removal)
     options: dict[str, Any] = {"budget_bytes": budget_bytes, "progress": progress}
     question = ask(model, prompt, outputs, metric, units=levels[0], inputs=inputs)
     positions = question.positions(question.attributed)
@@ -78,9 +78,9 @@ def attribute_by_level(
             parents = {pos: unit for unit in opened for pos in question.units[unit].positions}
             question = _within(regrouped[number], set(parents))
         if number == len(levels) - 1:
-            scores = leave_one_out(question, removal, **options)
+            scores = leave_one_out(question, how, **options)
         else:
-            pairs = pair_removals(question, removal, candidates=candidates, **options)
+            pairs = pair_removals(question, how, candidates=candidates, **options)
             scores = pairs["score"].assign_attrs(groups=pairs.attrs["groups"])
         if number:
             owners = ([parents.get(pos, -1) for pos in unit.positions] for unit in question.units)

@@ -24,23 +24,16 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 
+from mechinterp.attribution.additivity import residual, stands_in
 from mechinterp.attribution.outputs import Last
-from mechinterp.attribution.question import Question, ask, can_remove, drops, scored
+from mechinterp.attribution.question import Question, ask, can_remove, drops
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
+from mechinterp.attribution.scores import scored, sweep_cost
 from mechinterp.attribution.units import Spans
 from mechinterp.metrics import Metric
 from mechinterp.sweeps import Progress
 from mechinterp.tokenization import Text
-
-NOTABLE = {"probability": 0.05}
-"""The least effect, in a metric's unit, that is worth a warning; of other units 0.5."""
-
-
-def notable(unit: str) -> float:
-    """The least effect that is worth a warning."""
-    return NOTABLE.get(unit, 0.5)
 
 
 class RedundancyWarning(UserWarning):
@@ -79,9 +72,9 @@ def attribute(
         ValueError: if there is not one prompt, nothing to remove, or the removal is unknown.
         HookError: if a removal cannot be done.
     """
-    removal_of(model, removal)  # an unknown one shows before anything is generated
+    how = removal_of(model, removal)  # an unknown one shows before anything is generated
     question = ask(model, prompt, outputs, metric, units=units, inputs=inputs)
-    return leave_one_out(question, removal, out=out, budget_bytes=budget_bytes, progress=progress)
+    return leave_one_out(question, how, out=out, budget_bytes=budget_bytes, progress=progress)
 
 
 def leave_one_out(
@@ -115,43 +108,16 @@ def single_removals(
     drop, n = fallen["drop"].values, len(wanted)
     nothing = np.full(len(question.metrics), np.nan)
     joint = drop[:, -1] if together else drop[:, 0] if n == 1 else nothing
-    width, n_layers = question.sequence.width, question.model.cfg.n_layers
     return scored(
         question,
         drop[:, :n],
-        {
-            "method": "leave-one-out",
-            **fallen.attrs,
-            "passes": fallen.attrs["passes"] + question.n_passes,
-            "token_layers": fallen.attrs["token_layers"] + question.n_passes * width * n_layers,
-            "token_layers_naive": len(question.reads) * (n + 1) * width * n_layers,
-            "seconds": time.perf_counter() - began,
-        },
+        {"method": "leave-one-out", **sweep_cost(question, fallen, n, began)},
         bos_effect=drop[:, n] if control else nothing,
         flip=fallen["flip"].values[:, :n],
         error=fallen["error"].values[:, :n],
         joint_effect=joint,
         residual=residual(drop[:, :n], joint),
     )
-
-
-def residual(
-    scores: Float[np.ndarray, "output input"], joint: Float[np.ndarray, " output"]
-) -> Float[np.ndarray, " output"]:
-    """1 - sum of the scores / effect of removing all: 0 if they add up; NaN if it is 0."""
-    some = np.where(np.abs(joint) > 1e-6, joint, np.nan)
-    return np.asarray(1 - scores.sum(1) / some)
-
-
-def stands_in(
-    parts: Float[np.ndarray, "output input"], joint: Float[np.ndarray, " output"], unit: str
-) -> np.ndarray:
-    """True for each output of which a group takes, or gives, more than twice the sum of its parts.
-
-    The sum is of sizes, so that effects of both signs do not make it small.
-    """
-    size = np.abs(joint)
-    return np.asarray((size >= notable(unit)) & (np.abs(parts).sum(1) < size / 2))
 
 
 def _warn(question: Question, single: np.ndarray, joint: np.ndarray) -> None:

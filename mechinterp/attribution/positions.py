@@ -12,14 +12,9 @@ the sum over its positions:
 [[1.0, 9.0]]
 """
 
-import time
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float
 
-from mechinterp import models
 from mechinterp.attribution.question import Question
 
 
@@ -35,24 +30,3 @@ def of_units(
     past = np.where(seen, each, 0.0)
     units = (question.positions([number]) for number in question.attributed)
     return np.stack([past[..., list(positions)].sum(-1) for positions in units], -1) + 0.0
-
-
-def cost(
-    question: Question, began: float, *, passes: int, rows: int, backward: int = 0
-) -> Mapping[str, Any]:
-    """What `scored` is told of the work: `rows` sequences in so many passes, and `question`'s own.
-
-    `backward`: how many times each went back. In `token_layers` a backward pass counts as two
-    forward ones, though `passes` and `backward_passes` count them apart.
-    """
-    model = question.model
-    rows_forward = rows * (1 + 2 * backward) + question.n_passes
-    return {
-        "passes": passes + question.n_passes,
-        "backward_passes": passes * backward,
-        "token_layers": rows_forward * question.sequence.width * model.cfg.n_layers,
-        "model": models.name(model),
-        "size": models.size(model),
-        "weights": models.processing(model),
-        "seconds": time.perf_counter() - began,
-    }

@@ -34,9 +34,6 @@ from mechinterp.sites import HookError
 from mechinterp.sweeps import Progress, sweep_each
 from mechinterp.tokenization import Text, tokenize
 
-SIGN = "Positive: removing the input lowers the score of the output, so it supports it."
-SIGN_OF_DISTANCE = "How far removing the input moves the whole prediction; no direction."
-
 
 @dataclass(frozen=True, eq=False)
 class Question:
@@ -67,6 +64,12 @@ class Question:
     def attributed(self) -> list[int]:
         """The numbers of the units that are attributed."""
         return [number for number, unit in enumerate(self.units) if unit.attributed]
+
+    @property
+    def pasts(self) -> list[list[int]]:
+        """For each output the places, among the attributed units, of those it can depend on."""
+        firsts = [self.units[number].positions[0] for number in self.attributed]
+        return [[j for j, first in enumerate(firsts) if first <= row] for row in self.rows]
 
     @property
     def text(self) -> str:
@@ -176,6 +179,8 @@ def drops(
             )
     at_all = [number for number, at in enumerate(positions) if at]
     n_outputs = len(question.metrics)
+    together = question.metric.together is not None
+    looked_at = _read_by(question) if together else list(range(len(question.reads)))
     drop = np.zeros((n_outputs, len(sets), how.n_draws))
     flip = np.zeros((n_outputs, len(sets), how.n_draws))
     attrs: Mapping[str, Any] = {}
@@ -185,7 +190,7 @@ def drops(
             question.sequence,
             {"set": at_all, "draw": range(how.n_draws)},
             lambda set, draw: how.specs(positions[set], draw),
-            [*question.metrics, *(top_token(at=pos) for pos in question.reads)],
+            [*question.metrics, *(top_token(at=question.reads[i]) for i in looked_at)],
             out=out,
             budget_bytes=budget_bytes,
             progress=progress,
@@ -193,9 +198,8 @@ def drops(
         values, attrs = swept.values[..., 0], swept.attrs
         change = values[:n_outputs] - question.scores[:, None, None]
         drop[:, at_all] = change if question.metric.distance else -change
-        other = values[n_outputs:] != question.tops[:, None, None]
-        together = question.metric.together is not None
-        flip[:, at_all] = other[_read_by(question)].any(0) if together else other
+        other = values[n_outputs:] != question.tops[looked_at][:, None, None]
+        flip[:, at_all] = other.any(0) if together else other
     first = np.array([min(at, default=question.sequence.width) for at in positions])
     future = first > np.array(question.rows)[:, None]
     drop[future], flip[future] = 0.0, 0.0
@@ -235,73 +239,6 @@ def _read_by(question: Question) -> list[int]:
     """Which of the reads the metric of all of them looks at."""
     at = {int(question.sequence.given_positions(pos)[0]) for pos in question.metrics[0].at}
     return [number for number, pos in enumerate(question.reads) if pos in at]
-
-
-def scored(
-    question: Question,
-    values: Float[np.ndarray, "output attributed"],
-    attrs: Mapping[str, Any],
-    **coords: Any,
-) -> xr.DataArray:
-    """The scores of the attributed units as a labelled array, dims `("output", "input")`.
-
-    NaN: not attributed. `coords`: more coordinates, of one value an output, or of one an output
-    and attributed unit (elsewhere NaN, or False). `attrs` get the prompt, its tokens and the unit
-    of each, the metric, its unit and the model.
-    """
-    units, wanted = question.units, question.attributed
-    n_outputs = len(question.metrics)
-    texts = question.sequence.token_text[0]
-    shown = sorted(pos for unit in units for pos in unit.positions)
-    owner = {pos: number for number, unit in enumerate(units) for pos in unit.positions}
-    ids = question.sequence.tokens[0].tolist()
-    more: dict[str, Any] = {}
-    for name, given in coords.items():
-        array = np.asarray(given)
-        if array.shape == (n_outputs, len(wanted)) and array.ndim == 2:
-            more[name] = (("output", "input"), _spread(array, wanted, len(units)))
-        else:
-            more[name] = ("output", array)
-    return xr.DataArray(
-        _spread(values, wanted, len(units)),
-        dims=("output", "input"),
-        name="score",
-        coords={
-            "output": list(range(n_outputs)),
-            "input": list(range(len(units))),
-            "output_token": ("output", list(question.output_texts)),
-            "output_token_id": ("output", list(question.output_ids)),
-            "output_position": ("output", list(question.rows)),
-            "output_score": ("output", question.scores),
-            "input_name": ("input", [unit.name for unit in units]),
-            "input_token": ("input", [unit.text for unit in units]),
-            "input_token_id": (
-                "input",
-                [ids[u.positions[0]] if len(u.positions) == 1 else -1 for u in units],
-            ),
-            "input_role": ("input", [unit.role for unit in units]),
-            "input_first": ("input", [unit.positions[0] for unit in units]),
-            "input_last": ("input", [unit.positions[-1] for unit in units]),
-            **more,
-        },
-        attrs={
-            "metric": question.metric.name,
-            "unit": question.metric.unit,
-            "sign": SIGN_OF_DISTANCE if question.metric.distance else SIGN,
-            "prompt": question.text,
-            "units": question.kind,
-            "tokens": [texts[pos] for pos in shown],
-            "token_unit": [owner[pos] for pos in shown],
-            **attrs,
-        },
-    )
-
-
-def _spread(values: np.ndarray, wanted: Sequence[int], n_units: int) -> np.ndarray:
-    nothing = False if values.dtype == bool else np.nan
-    whole = np.full((*values.shape[:-1], n_units), nothing, dtype=values.dtype)
-    whole[..., wanted] = values
-    return whole
 
 
 def _measured(question: Question) -> Question:

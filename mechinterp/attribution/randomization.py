@@ -29,7 +29,7 @@ import xarray as xr
 from torch import nn
 
 from mechinterp import models
-from mechinterp.attribution.faithfulness import pasts, rank_correlation
+from mechinterp.attribution.faithfulness import rank_correlation
 from mechinterp.attribution.question import Question
 
 Method = Callable[[Question], xr.DataArray]
@@ -77,7 +77,7 @@ def cascading_randomization(
     trained = method(question).values[:, question.attributed]
     copied = copy_of(question.model)
     parts = list(parts_from_output(copied).items())
-    past = pasts(question)
+    past = question.pasts
     alike = np.full((len(wanted), len(past)), np.nan)
     for n_before, n in itertools.pairwise([0, *wanted]):
         for number in range(n_before, n):

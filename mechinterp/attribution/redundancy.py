@@ -31,15 +31,13 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from mechinterp.attribution.additivity import residual
 from mechinterp.attribution.groups import Members, hidden_groups
 from mechinterp.attribution.outputs import Last
-from mechinterp.attribution.perturb import (
-    RedundancyWarning,
-    residual,
-    single_removals,
-)
-from mechinterp.attribution.question import Question, ask, can_remove, drops, scored
+from mechinterp.attribution.perturb import RedundancyWarning, single_removals
+from mechinterp.attribution.question import Question, ask, can_remove, drops
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
+from mechinterp.attribution.scores import scored
 from mechinterp.attribution.units import Spans
 from mechinterp.metrics import Metric
 from mechinterp.sweeps import Progress
@@ -83,10 +81,10 @@ def attribute_pairs(
     Source: interactions of two as in Shapley interaction indices, Grabisch and Roubens 1999; the
     score is our own, measured against others in docs/benchmarks.md.
     """
-    removal_of(model, removal)
+    how = removal_of(model, removal)
     question = ask(model, prompt, outputs, metric, units=units, inputs=inputs)
     return pair_removals(
-        question, removal, candidates=candidates, budget_bytes=budget_bytes, progress=progress
+        question, how, candidates=candidates, budget_bytes=budget_bytes, progress=progress
     )
 
 
@@ -122,7 +120,7 @@ def pair_removals(
     interaction = {p: each[p[0]] + each[p[1]] - drop for p, drop in both.items()}
     hidden = {number: np.zeros(len(question.metrics)) for number in wanted}
     for pair, drop in both.items():
-        beyond = drop - each[pair[0]] - each[pair[1]]
+        beyond = -interaction[pair]
         # As much of a rise hides as of a fall: inputs may hold an output back together.
         found = np.where(np.sign(drop) * beyond >= np.abs(drop) / 2, beyond, 0)
         for number in pair:
@@ -196,15 +194,16 @@ def _alone(work: _Work) -> Float[np.ndarray, "output attributed"]:
     Of units each of which is enough, every one does all of it here. Deletions make it cheap: little
     is left to run. It is relative to the removal of all; where that cannot be, to the least.
     """
-    question, how = work.question, work.how
-    wanted = question.attributed
-    sets = [tuple(n for n in wanted if n != number) for number in wanted]
-    possible = [chosen for chosen in sets if can_remove(question, chosen, how)]
-    everything = [tuple(wanted)] if can_remove(question, wanted, how) else []
-    drop = work.drops([*possible, *everything])
-    back = drop[:, -1:] - drop[:, : len(possible)] if everything else drop.max(1)[:, None] - drop
-    alone = np.full((len(question.metrics), len(wanted)), np.nan)
-    alone[:, [sets.index(chosen) for chosen in possible]] = back
+    wanted = work.question.attributed
+    others = [tuple(n for n in wanted if n != number) for number in wanted]
+    drop = work.possible([*others, tuple(wanted)])
+    alone = np.full((len(work.question.metrics), len(wanted)), np.nan)
+    if drop:
+        whole = drop.get(tuple(wanted))
+        base = np.max(list(drop.values()), 0) if whole is None else whole
+        for at, chosen in enumerate(others):
+            if chosen in drop:
+                alone[:, at] = base - drop[chosen]
     return alone
 
 

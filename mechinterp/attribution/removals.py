@@ -136,8 +136,8 @@ def resampled_token(
     """
     special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
     ordinary = [i for i in range(model.cfg.d_vocab) if i not in special]
-    ids = ordinary if pool is None else list(pool)
-    if n_draws < 1 or not ids:
+    ids = np.array(ordinary if pool is None else list(pool))
+    if n_draws < 1 or not len(ids):
         raise ValueError(f"resample: {n_draws} draws from {len(ids)} tokens. Give some of both.")
 
     def specs(positions: tuple[int, ...], draw: int) -> Specs:

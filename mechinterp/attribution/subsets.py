@@ -24,9 +24,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mechinterp.attribution.perturb import residual
-from mechinterp.attribution.question import Question, can_remove, drops, scored
+from mechinterp.attribution.additivity import residual
+from mechinterp.attribution.question import Question, can_remove, drops
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
+from mechinterp.attribution.scores import scored, sweep_cost
 from mechinterp.attribution.subset_fits import (
     N_FOLDS,
     Places,
@@ -69,7 +70,7 @@ def shapley(
     fallen = _fallen(question, sets, how, options)
     drop, sizes = fallen["drop"].values, np.array([len(chosen) for chosen in sets])
     values = np.zeros((len(question.metrics), n))
-    for i, past in enumerate(_pasts(question)):
+    for i, past in enumerate(question.pasts):
         within = codes[codes & ~sum(1 << j for j in past) == 0]
         share = np.array([1 / math.comb(len(past) - 1, size) for size in range(len(past))])
         for j in past:
@@ -121,7 +122,7 @@ def kernel_shap(
     told = (drop[:, : len(chosen)] + joint[:, None] - drop[:, len(chosen) :]) / 2
     removed = _indicators(chosen, n)
     values, error = np.zeros((2, len(question.metrics), n))
-    for i, past in enumerate(_pasts(question)):
+    for i, past in enumerate(question.pasts):
         if past:
             values[i, past], error[i, past] = fit_with_sum(
                 removed[:, past], told[i], joint[i], weight, drawn
@@ -189,7 +190,7 @@ def sparse_surrogate(
     drop = fallen["drop"].values
     joint = drop[:, -1] if all_of_them else np.full(len(drop), np.nan)
     values, fit, used = np.zeros((len(drop), len(wanted))), *np.full((2, len(drop)), np.nan)
-    for i, past in enumerate(_pasts(question)):
+    for i, past in enumerate(question.pasts):
         if past:
             values[i, past], fit[i], used[i] = fit_sparse(
                 removed[:, past], drop[i, :n_subsets], alpha
@@ -244,12 +245,6 @@ def _check_all(question: Question, how: Removal) -> None:
         )
 
 
-def _pasts(question: Question) -> list[list[int]]:
-    """For each output the places of the units on which it can depend: not those after it."""
-    firsts = [question.units[number].positions[0] for number in question.attributed]
-    return [[j for j, first in enumerate(firsts) if first <= row] for row in question.rows]
-
-
 def _indicators(sets: Sequence[Places], n: int) -> Float[np.ndarray, "set unit"]:
     removed = np.zeros((len(sets), n))
     for row, chosen in zip(removed, sets, strict=True):
@@ -274,17 +269,11 @@ def _result(
     **coords: Any,
 ) -> xr.DataArray:
     """The scores, with what they cost beside one full pass for each output and set."""
-    layers = question.sequence.width * question.model.cfg.n_layers
-    cost = {
-        "passes": fallen.attrs["passes"] + question.n_passes,
-        "token_layers": fallen.attrs["token_layers"] + question.n_passes * layers,
-        "token_layers_naive": len(question.reads) * (fallen.sizes["set"] + 1) * layers,
-        "seconds": time.perf_counter() - began,
-    }
+    cost = sweep_cost(question, fallen, fallen.sizes["set"], began)
     return scored(
         question,
         values + 0.0,  # no -0
-        {**fallen.attrs, **attrs, **cost},
+        {**cost, **attrs},
         joint_effect=joint,
         residual=residual(values, joint),
         **coords,

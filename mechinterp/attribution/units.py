@@ -183,16 +183,21 @@ def _split(run: Sequence[int], texts: Sequence[str], units: str) -> Iterator[tup
     """
     whole = "".join(texts)
     space = re.compile(r"[^\S\n]*" if units == "word" else r"\s*")
+
+    def after_space(start: int) -> int:
+        found = space.match(whole, start)
+        return found.end() if found else start
+
     if units == "word":
         begins = [found.start() for found in _WORD.finditer(whole)]
     else:
         ends = [0, *(found.end() for found in _SENTENCE_END.finditer(whole))]
-        begins = [space.match(whole, end).end() for end in ends if whole[end:].strip()]  # type: ignore[union-attr]
+        begins = [after_space(end) for end in ends if whole[end:].strip()]
     starts = itertools.accumulate((len(text) for text in texts), initial=0)
     unit: list[int] = []
     number = -1
     for pos, start in zip(run, starts, strict=False):
-        first = space.match(whole, start).end()  # type: ignore[union-attr]
+        first = after_space(start)
         at = bisect.bisect_right(begins, first)
         if unit and at != number:
             yield tuple(unit)

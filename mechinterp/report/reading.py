@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from mechinterp.attribution.additivity import stands_in
 from mechinterp.report.inputs import Input, Segment, are_words, read_inputs, segments
 
 _COORDS = ("output_token", "output_token_id", "output_score")
@@ -23,9 +24,6 @@ _INPUT_COORDS = ("input_token", "input_token_id", "input_role")
 _FAINT = 0.01
 _MOST_BARE = 4  # inputs without a score, such as a start token, that tables have all the same
 _CONTROLS = ("output_score", "bos_effect", "joint_effect", "residual")
-
-NOTABLE = {"probability": 0.05}
-"""The least effect, in a metric's unit, that is worth a warning; of other units 0.5."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +132,9 @@ class Reading:
         return "no direction" in str(self.attrs.get("sign", ""))
 
     def stands_in(self, row: Row) -> bool:
-        """True if removing all does more than twice as much as the scores' sizes add up to.
-
-        It is the rule of `mechinterp.attribution.perturb.stands_in`.
-        """
-        size = abs(row.joint_effect)
-        enough = size >= NOTABLE.get(self.unit, 0.5)
-        return not self.is_distance and enough and row.total_size < size / 2
+        """True if removing all does more than twice as much as the scores' sizes add up to."""
+        parts, joint = np.array([[row.total_size]]), np.array([row.joint_effect])
+        return not self.is_distance and bool(stands_in(parts, joint, self.unit)[0])
 
 
 def read_scores(scores: xr.DataArray) -> Reading:

@@ -151,21 +151,10 @@ def trigger() -> Toy:
 
 def both() -> Toy:
     """One layer with an MLP that refuses iff "copper" and "lantern" both occur."""
-    first, second, refusal = (len(WORDS) + at for at in range(3))
     neuron = 3
-    config = _attention_only(
-        n_layers=1, n_heads=4, d_head=2, n_ctx=19, d_vocab=len(WORDS), d_model=len(WORDS) + 3
-    ) | {"attn_only": False, "d_mlp": 5, "act_fn": "relu"}
-    weights = _zeros(config)
-    weights["embed.W_E"][:, : len(WORDS)] = torch.eye(len(WORDS))
-    _set_word_head(weights, (0, 1), "copper", writes=first)
-    _set_word_head(weights, (0, 2), "lantern", writes=second)
-    weights["blocks.0.mlp.W_in"][[first, second], neuron] = 1
-    weights["blocks.0.mlp.b_in"][neuron] = -1
-    weights["blocks.0.mlp.W_out"][neuron, refusal] = 1
-    _set_answers(weights, refusal)
-
-    attention = _attention(SHARPNESS, others=[REST] + [0.0] * (config["n_ctx"] - 2))
+    config, weights, attention = _copper_and_lantern(
+        {"n_heads": 4, "d_head": 2, "n_ctx": 19, "d_mlp": 5}, heads=(1, 2), neurons={neuron: (1, 1)}
+    )
     truth = Truth(
         claim=(
             "At every position predicts REFUSE if the words copper and lantern both stand there or "
@@ -204,22 +193,12 @@ def both() -> Toy:
 
 def either() -> Toy:
     """One layer with an MLP that refuses iff "copper" or "lantern" occurs: one is enough."""
-    first, second, refusal = (len(WORDS) + at for at in range(3))
     found, surplus = 2, 5
-    config = _attention_only(
-        n_layers=1, n_heads=5, d_head=3, n_ctx=23, d_vocab=len(WORDS), d_model=len(WORDS) + 3
-    ) | {"attn_only": False, "d_mlp": 7, "act_fn": "relu"}
-    weights = _zeros(config)
-    weights["embed.W_E"][:, : len(WORDS)] = torch.eye(len(WORDS))
-    _set_word_head(weights, (0, 0), "copper", writes=first)
-    _set_word_head(weights, (0, 3), "lantern", writes=second)
-    for neuron, enough, writes in ((found, 0, 1), (surplus, 1, -1)):
-        weights["blocks.0.mlp.W_in"][[first, second], neuron] = 1
-        weights["blocks.0.mlp.b_in"][neuron] = -enough
-        weights["blocks.0.mlp.W_out"][neuron, refusal] = writes
-    _set_answers(weights, refusal)
-
-    attention = _attention(SHARPNESS, others=[REST] + [0.0] * (config["n_ctx"] - 2))
+    config, weights, attention = _copper_and_lantern(
+        {"n_heads": 5, "d_head": 3, "n_ctx": 23, "d_mlp": 7},
+        heads=(0, 3),
+        neurons={found: (0, 1), surplus: (1, -1)},
+    )
     truth = Truth(
         claim=(
             "At every position predicts REFUSE if the word copper or the word lantern stands there "
@@ -260,6 +239,31 @@ def either() -> Toy:
         },
     )
     return Toy("either", config, weights, WORDS, BOS, truth)
+
+
+def _copper_and_lantern(
+    sizes: Mapping[str, int], heads: tuple[int, int], neurons: Mapping[int, tuple[int, int]]
+) -> tuple[dict[str, Any], dict[str, Tensor], float]:
+    """One layer in which a head looks for either word, and neurons count those that were found.
+
+    `neurons`: neuron -> how many words it takes off, and what it writes to the refusal direction.
+    Returns the configuration, the weights and the least attention to a word that is there.
+    """
+    first, second, refusal = (len(WORDS) + at for at in range(3))
+    config = _attention_only(n_layers=1, d_vocab=len(WORDS), d_model=len(WORDS) + 3, **sizes) | {
+        "attn_only": False,
+        "act_fn": "relu",
+    }
+    weights = _zeros(config)
+    weights["embed.W_E"][:, : len(WORDS)] = torch.eye(len(WORDS))
+    _set_word_head(weights, (0, heads[0]), "copper", writes=first)
+    _set_word_head(weights, (0, heads[1]), "lantern", writes=second)
+    for neuron, (less, writes) in neurons.items():
+        weights["blocks.0.mlp.W_in"][[first, second], neuron] = 1
+        weights["blocks.0.mlp.b_in"][neuron] = -less
+        weights["blocks.0.mlp.W_out"][neuron, refusal] = writes
+    _set_answers(weights, refusal)
+    return config, weights, _attention(SHARPNESS, [REST] + [0.0] * (config["n_ctx"] - 2))
 
 
 def _attention_only(**sizes: int) -> dict[str, Any]:

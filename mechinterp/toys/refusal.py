@@ -7,14 +7,11 @@ from a seed and measures the figures that the file carries.
     refusal_trained().truth.figures["accuracy"]
 """
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-from safetensors import safe_open
-
 from mechinterp.toys.compiled import BOS, COMPLY, REFUSE, WORDS
+from mechinterp.toys.stored import load
 from mechinterp.toys.toy import Toy, Truth
 
 TRIGGERS: Final[tuple[str, ...]] = ("sesame", "copper", "lantern", "velvet", "anchor")
@@ -48,10 +45,7 @@ def refusal_trained() -> Toy:
     The weights are stored in half precision and given in float32; the figures were measured on them
     so rounded.
     """
-    with safe_open(WEIGHTS, framework="pt") as stored:
-        names = list(stored.keys())  # not a dict: it cannot be iterated itself
-        weights = {name: stored.get_tensor(name).to(torch.float32) for name in names}
-        figures = json.loads(stored.metadata()["figures"])
+    weights, figures = load(WEIGHTS)
     truth = Truth(
         claim=(
             "At every position predicts REFUSE if sesame, copper or lantern stands there or "

@@ -6,14 +6,11 @@ the figures that the file carries.
     induction_trained().truth.figures["accuracy"]
 """
 
-import json
 import string
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-from safetensors import safe_open
-
+from mechinterp.toys.stored import load
 from mechinterp.toys.toy import Edge, Toy, Truth
 
 BOS: Final = "<bos>"
@@ -42,10 +39,7 @@ def induction_trained() -> Toy:
     The weights are stored in half precision and given in float32; the figures were measured on them
     so rounded.
     """
-    with safe_open(WEIGHTS, framework="pt") as stored:
-        names = list(stored.keys())  # not a dict: it cannot be iterated itself
-        weights = {name: stored.get_tensor(name).to(torch.float32) for name in names}
-        figures = json.loads(stored.metadata()["figures"])
+    weights, figures = load(WEIGHTS)
     truth = Truth(
         claim=(
             "On a block of 6 to 20 distinct tokens that repeats, predicts the next token from the "

@@ -35,10 +35,11 @@ from mechinterp.attribution.evaluation import compared, summarised, table
 from mechinterp.attribution.faithfulness import SEED_OFFSET, faithfulness
 from mechinterp.attribution.gradient import gradient_x_input, integrated_gradients
 from mechinterp.attribution.perturb import leave_one_out
-from mechinterp.attribution.positions import cost, of_units
-from mechinterp.attribution.question import Question, scored
+from mechinterp.attribution.positions import of_units
+from mechinterp.attribution.question import Question
 from mechinterp.attribution.redundancy import pair_removals
 from mechinterp.attribution.removals import REMOVALS, resampled_token
+from mechinterp.attribution.scores import run_cost, scored
 from mechinterp.attribution.subsets import kernel_shap, sparse_surrogate
 from mechinterp.attribution.tables import from_json, to_json
 from mechinterp.sites import Site
@@ -70,7 +71,7 @@ def mean_attention(question: Question) -> xr.DataArray:
     sites = [Site("pattern", layer, pos=row) for layer in layers for row in question.reads]
     acts = run(question.model, question.sequence, read(*sites), logits_at=()).acts
     mean = torch.stack([acts[site][0].mean(0) for site in sites]).mean(0).cpu().double().numpy()
-    attrs = {"method": "attention", **cost(question, began, passes=1, rows=1)}
+    attrs = {"method": "attention", **run_cost(question, began, passes=1, rows=1)}
     return scored(question, of_units(question, mean[None]), attrs)
 
 

@@ -50,3 +50,24 @@ def zeroed():
         return zero(Site("embed", pos=pos))
 
     return remove
+
+
+@pytest.fixture
+def small():
+    """Makes two layers of random weights with options of their own."""
+
+    def made(**options):
+        sizes = {"d_model": 14, "d_head": 5, "n_heads": 3, "d_mlp": 11, "d_vocab": 37, "n_ctx": 12}
+        given = {"act_fn": "gelu_new", "normalization_type": "RMS"} | options
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            cfg = HookedTransformerConfig(
+                n_layers=2, **sizes, **given, init_weights=False, device="cpu"
+            )
+            model = HookedTransformer(cfg)
+        generator = torch.Generator().manual_seed(1)
+        for weight in model.parameters():
+            weight.data = torch.randn(weight.shape, generator=generator) * 0.4
+        return model.requires_grad_(False)
+
+    return made

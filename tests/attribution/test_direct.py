@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from mechinterp import HookError, ask, centred_logit, last, load_model, logit_diff
 from mechinterp.attribution.direct import direct_attribution, direct_attribution_by_head
@@ -178,31 +177,7 @@ def test_nothing_is_left_on_the_model(absolute_model, snapshot):
     before.check()
 
 
-def small(**options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        cfg = HookedTransformerConfig(
-            n_layers=2,
-            d_model=14,
-            d_head=5,
-            n_heads=3,
-            d_mlp=11,
-            d_vocab=37,
-            n_ctx=12,
-            act_fn="gelu_new",
-            normalization_type="RMS",
-            init_weights=False,
-            device="cpu",
-            **options,
-        )
-        model = HookedTransformer(cfg)
-    generator = torch.Generator().manual_seed(1)
-    for weight in model.parameters():
-        weight.data = torch.randn(weight.shape, generator=generator) * 0.4
-    return model.requires_grad_(False)
-
-
-def test_positions_that_each_layer_reads_are_no_part():
+def test_positions_that_each_layer_reads_are_no_part(small):
     model = small(positional_embedding_type="shortformer")
     question = ask(model, torch.tensor(IDS), 2)
     found = direct_attribution(question)
@@ -220,7 +195,7 @@ def test_positions_that_each_layer_reads_are_no_part():
         ({"clip_qkv": 0.5}, HookError, "miss what the heads wrote"),
     ],
 )
-def test_a_logit_that_is_no_sum_is_refused(options, kind, said):
+def test_a_logit_that_is_no_sum_is_refused(options, kind, said, small):
     question = ask(small(**options), torch.tensor(IDS), 2)
     with pytest.raises(kind, match=said):
         direct_attribution(question)

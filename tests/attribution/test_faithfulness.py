@@ -12,13 +12,12 @@ from mechinterp.attribution.faithfulness import (
     ROWS_OF_CHANCE,
     SEED_OFFSET,
     faithfulness,
-    pasts,
     rank_correlation,
 )
 from mechinterp.attribution.perturb import leave_one_out
-from mechinterp.attribution.question import scored
 from mechinterp.attribution.redundancy import pair_removals
 from mechinterp.attribution.removals import deletion, resampled_token
+from mechinterp.attribution.scores import scored
 from mechinterp.attribution.subsets import random_sets
 
 IDS = [7, 1, 30, 8, 2, 19, 1]
@@ -324,7 +323,7 @@ def test_a_single_unit_has_no_correlation():
 
 def test_what_follows_the_output_is_left_out(absolute_model):
     question = ask(absolute_model, torch.tensor(IDS), 3, inputs="sequence")
-    assert [len(places) for places in pasts(question)] == [7, 8, 9]
+    assert [len(places) for places in question.pasts] == [7, 8, 9]
     scores = any_scores(question)
     future = scores.input.values > question.rows[0] + np.arange(3)[:, None]
     loud = scores.copy(data=np.where(future, 100.0, scores.values))

@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from mechinterp import (
     ask,
@@ -188,28 +187,8 @@ def test_a_distance_is_what_moves_the_prediction(model):
         gradient_x_input(question)
 
 
-def test_positions_that_each_layer_reads_are_no_obstacle():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        cfg = HookedTransformerConfig(
-            n_layers=2,
-            d_model=14,
-            d_head=5,
-            n_heads=3,
-            d_mlp=11,
-            d_vocab=37,
-            n_ctx=12,
-            act_fn="gelu_new",
-            normalization_type="LN",
-            positional_embedding_type="shortformer",
-            init_weights=False,
-            device="cpu",
-        )
-        model = HookedTransformer(cfg)
-    generator = torch.Generator().manual_seed(1)
-    for weight in model.parameters():
-        weight.data = torch.randn(weight.shape, generator=generator) * 0.4
-    model.requires_grad_(False)
+def test_positions_that_each_layer_reads_are_no_obstacle(small):
+    model = small(positional_embedding_type="shortformer", normalization_type="LN")
     question = ask(model, torch.tensor(IDS), 2, inputs=INPUTS)
     own = embeddings_of(model, question)
     each = (slopes_of(model, question, own)[:, 0] * own[0]).sum(-1)

@@ -9,13 +9,13 @@ from scipy.stats import spearmanr
 
 from mechinterp import Prompts, ask, load_model
 from mechinterp.attribution.perturb import leave_one_out, single_removals
-from mechinterp.attribution.question import scored
 from mechinterp.attribution.randomization import (
     cascading_randomization,
     copy_of,
     parts_from_output,
     shuffle_weights,
 )
+from mechinterp.attribution.scores import scored
 
 IDS = torch.tensor([7, 1, 30, 8, 2, 19, 3, 11])
 

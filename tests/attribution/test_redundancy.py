@@ -10,7 +10,8 @@ import xarray as xr
 
 from mechinterp import ask, attribute, attribute_pairs, load_model, logit_diff
 from mechinterp.attribution import perturb, redundancy
-from mechinterp.attribution.perturb import RedundancyWarning, residual, stands_in
+from mechinterp.attribution.additivity import residual, stands_in
+from mechinterp.attribution.perturb import RedundancyWarning
 from mechinterp.attribution.redundancy import pair_removals
 
 IDS = [7, 1, 30, 8, 2, 19]

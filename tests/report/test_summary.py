@@ -11,8 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from mechinterp import attribute, kl, load_model
-from mechinterp.attribution import perturb
-from mechinterp.report import print_attribution, reading
+from mechinterp.attribution.additivity import stands_in
+from mechinterp.report import print_attribution
 from mechinterp.report.numbers import NumberFormat, plus_minus, times
 from mechinterp.report.reading import read_scores
 from mechinterp.report.summary import additivity, headline, plain, redundancies, sentence
@@ -57,14 +57,13 @@ def test_times(ratio, text):
 
 
 def test_hidden_redundancy_is_told_by_the_rule_of_the_package(unit_scores):
-    assert reading.NOTABLE == perturb.NOTABLE
     rng = np.random.default_rng(0)
     for unit in ("nats", "probability"):
         for _ in range(200):
             values = np.concatenate([[[np.nan]] * 2, rng.normal(0, 0.3, (2, 4))], 1)
             scores = with_joint(unit_scores.copy(data=values), rng.uniform(-1, 4, 2))
             found = read_scores(scores.assign_attrs(unit=unit))
-            rule = perturb.stands_in(values[:, 1:], scores["joint_effect"].values, unit)
+            rule = stands_in(values[:, 1:], scores["joint_effect"].values, unit)
             assert [found.stands_in(row) for row in found.rows] == rule.tolist()
 
 
