@@ -27,6 +27,7 @@ from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 from transformer_lens.weight_processing import ProcessWeights
 
 from mechinterp.checkpoints import CheckpointError, from_directory, from_hub, smollm2_directory
+from mechinterp.fused import with_fused_attention
 from mechinterp.layout import lay_out
 from mechinterp.toys import TOYS, Toy, toy
 
@@ -334,12 +335,15 @@ def block(
     resid: Float[Tensor, "row pos d_model"],
     positions: Float[Tensor, "row pos d_model"] | None = None,
     entry: TransformerLensKeyValueCacheEntry | None = None,
+    fused: bool = False,
 ) -> Float[Tensor, "row pos d_model"]:
     """The residual stream after a layer; with a cache entry, of positions after those in it.
 
-    `positions`: what `embedded` gave beside the residual stream.
+    `positions`: what `embedded` gave beside the residual stream. `fused`: without its attention
+    scores and pattern.
     """
     here = model.blocks[layer]
+    here = with_fused_attention(here) if fused else here
     place = here.attn.W_O.device
     positions = None if positions is None else positions.to(place)
     return here(resid.to(place), shortformer_pos_embed=positions, past_kv_cache_entry=entry)

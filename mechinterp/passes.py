@@ -24,9 +24,13 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.arms import Arm
+from mechinterp.fused import FROM, can_fuse
 from mechinterp.interrupts import interruptible
 from mechinterp.prompts import Prompts
-from mechinterp.sites import HookError
+from mechinterp.sites import ACTS, HookError
+
+LINKS = tuple(ACTS[act].hook for act in ("attn_scores", "pattern"))
+"""What fused attention does not make."""
 
 
 class Hooks:
@@ -158,6 +162,7 @@ def forward(
     whole_logits: bool = False,
     watch: Callable[[str, Tensor], None] | None = None,
     differentiable: bool = False,
+    fused: bool | None = None,
 ) -> Output:
     """One pass of all arms, read at the positions `reading` of each row.
 
@@ -167,7 +172,8 @@ def forward(
     position from which on they are computed, with the keys and values of `base` before it.
     `last_queries`: in the last layer, which no spec touches then, only from the first position that
     is read. `whole_logits`: by the library's own unembedding, at every position.
-    `differentiable`: keep the graph, for gradients at what edits return.
+    `differentiable`: keep the graph, for gradients at what edits return. `fused`: without making
+    the attention scores of layers where no arm looks at them (default: of long prompts).
 
     Raises:
         HookError: if a spec goes wrong, or did not run.
@@ -180,6 +186,9 @@ def forward(
     full = full or models.has_foreign_hooks(model)
     interrupts = interruptible()
     hooks = Hooks(model, arms, interrupts)
+    if fused is None:
+        fused = not (full or differentiable) and _fuses(model, arms[0].prompts.width - first)
+    looked_at = {spec.site.hook for arm in arms for spec in arm.specs}
     with interrupts, torch.set_grad_enabled(differentiable):
         try:
             hooks.add(watch)
@@ -191,7 +200,8 @@ def forward(
                 if last_queries and layer == n_layers - 1 and (skip := int(reading.min()) - first):
                     entry = models.keys_and_values(model, layer, resid[:, :skip], entry)
                     resid, first = resid[:, skip:], first + skip
-                resid = models.block(model, layer, resid, positions, entry)
+                unseen = fused and looked_at.isdisjoint(link.format(layer=layer) for link in LINKS)
+                resid = models.block(model, layer, resid, positions, entry, fused=unseen)
             resid = _joined(resid, base, n_layers, starts.count(n_layers), first)
             reading = reading - first
             rows = torch.arange(len(reading), device=reading.device)[:, None]
@@ -221,15 +231,20 @@ def _joined(resid: Tensor | None, base: Base, layer: int, n_arms: int, first: in
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def base_run(model: Any, prompts: Prompts, layers: set[int], first: int = 0) -> Base:
+def base_run(
+    model: Any, prompts: Prompts, layers: set[int], first: int = 0, fused: bool | None = None
+) -> Base:
     """The unchanged model: the residual stream before some layers, and keys and values.
 
-    These are those of the positions before `first`, in every layer; none if it is 0.
+    These are those of the positions before `first`, in every layer; none if it is 0. `fused`: as
+    in `forward`.
     """
     resids: dict[int, Tensor] = {}
     entries: dict[int, Any] = {}
     top = max(layers, default=0)
     end = model.cfg.n_layers - 1 if first else top
+    if fused is None:
+        fused = not models.has_foreign_hooks(model) and _fuses(model, prompts.width)
     if not layers and not first:
         return Base()
     with interruptible() as interrupts, torch.no_grad():
@@ -243,13 +258,14 @@ def base_run(model: Any, prompts: Prompts, layers: set[int], first: int = 0) -> 
             if first:
                 entries[layer] = models.keys_and_values(model, layer, resid[:, :first])
             if layer < max(end, top):
-                resid = models.block(model, layer, resid)
+                resid = models.block(model, layer, resid, fused=fused)
         if top > end:
             resids[top] = resid
     return Base(resids, entries)
 
 
 _TESTED: WeakKeyDictionary[Any, dict[str, tuple[bool, bool]]] = WeakKeyDictionary()
+_FUSED: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
 
 
 def resumes_exactly(model: Any) -> tuple[bool, bool]:
@@ -266,18 +282,38 @@ def resumes_exactly(model: Any) -> tuple[bool, bool]:
     return tested[switches]
 
 
-def _equals_a_whole_pass(model: Any, first: int) -> bool:
+def _fuses(model: Any, n_positions: int) -> bool:
+    """Whether layers of so many positions are run with fused attention; tried once, as above."""
+    if n_positions < FROM or not can_fuse(model):
+        return False
+    tested, switches = _FUSED.setdefault(model, {}), models.switches(model)
+    if switches not in tested:
+        late = resumes_exactly(model)[1]
+        tested[switches] = all(_equals_a_whole_pass(model, n, True) for n in range(1 + late))
+    return tested[switches]
+
+
+def _equals_a_whole_pass(model: Any, first: int, fused: bool = False) -> bool:
     n_layers, width = model.cfg.n_layers, min(3, model.cfg.n_ctx)
     ids = torch.linspace(0, model.cfg.d_vocab - 1, width).long().tolist()
     prompts = Prompts.from_ids([ids], device=models.device(model))
     reading = torch.full((n_layers + 1, 1), width - 1, device=models.device(model))
     arms = [Arm(prompts, (), 0, -1, 0, False) for _ in reading]
     starts = list(range(n_layers + 1))
-    base = base_run(model, prompts, set(starts), first)
+    base = base_run(model, prompts, set(starts), first, fused)
     with torch.no_grad():
         whole = model(prompts.tokens)[:, -1].float()
     late = first > 0
-    output = forward(model, arms, reading, base=base, starts=starts, first=first, last_queries=late)
+    output = forward(
+        model,
+        arms,
+        reading,
+        base=base,
+        starts=starts,
+        first=first,
+        last_queries=late,
+        fused=fused,
+    )
     off = (output.logits()[:, 0].float() - whole).abs().max()
     precision = torch.finfo(model.cfg.dtype).eps
     return bool(off <= 100 * precision * whole.abs().max().clamp(min=1.0))

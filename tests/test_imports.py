@@ -17,6 +17,7 @@ ORDER = (
     "checkpoints",
     "toys",
     "layout",
+    "fused",
     "models",
     "hook_points",
     "tokenization",

@@ -164,9 +164,9 @@ def test_reading_alone_ends_with_the_last_layer_that_is_touched(model, ragged, m
     whole = run(model, ragged, specs)
     layers, block = [], models.block
 
-    def counted(model, layer, *given):
+    def counted(model, layer, *given, **named):
         layers.append(layer)
-        return block(model, layer, *given)
+        return block(model, layer, *given, **named)
 
     monkeypatch.setattr(models, "block", counted)
     alone = run(model, ragged, specs, logits_at=())

@@ -60,12 +60,12 @@ class Row:
     @property
     def total(self) -> float:
         """The sum of the scores."""
-        return sum(score for score in self.scores if math.isfinite(score))
+        return math.fsum(score for score in self.scores if math.isfinite(score))
 
     @property
     def total_size(self) -> float:
         """The sum of the scores' sizes."""
-        return sum(abs(score) for score in self.scores if math.isfinite(score))
+        return math.fsum(abs(score) for score in self.scores if math.isfinite(score))
 
 
 @dataclass(frozen=True)
