@@ -22,9 +22,6 @@ from mechinterp.sites import Pos
 DELETED = -1
 """The token id that an edit at site "tokens" writes to take a token out."""
 
-ROLES = ("text", "bos", "template", "output")
-"""What a token is: the user's text, the model's start token, the chat template's, generated."""
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prompts:
@@ -54,14 +51,22 @@ class Prompts:
     ) -> "Prompts":
         """Prompts from lists of token ids, one list a prompt.
 
+        `roles`, what each token is: "text" of the user, "bos" the model's start token, "template"
+        the chat template's, "output" generated; by default all are text.
+
         Raises:
-            ValueError: if there is no prompt, or an empty one.
+            ValueError: if there is no prompt, or an empty one, or the roles do not fit.
         """
         if not ids:
             raise ValueError("no prompts were given. Give at least one.")
         for row, prompt in enumerate(ids):
             if len(prompt) == 0:
                 raise ValueError(f"prompt {row} is empty. Give it at least one token.")
+        if roles is not None and [*map(len, roles)] != [*map(len, ids)]:
+            raise ValueError(
+                f"{[*map(len, roles)]} roles for prompts of {[*map(len, ids)]} tokens. Give each "
+                f"token one."
+            )
         width = max(map(len, ids))
         padded = [list(p) + [pad] * (width - len(p)) for p in ids]
         return cls(

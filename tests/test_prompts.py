@@ -94,6 +94,13 @@ def test_edited_twice_is_edited_at_once(ids, data):
     check_edited(without(once, second), ids, kept, each)
 
 
+def test_each_token_has_a_role(refuses):
+    refuses(
+        lambda: Prompts.from_ids([[1, 2], [3]], roles=[["text"], ["text"]]),
+        "[1, 1] roles for prompts of [2, 1] tokens",
+    )
+
+
 def check_edited(edited, ids, kept, each):
     rows = range(len(ids))
     left = [[i for i, keep in enumerate(flags) if keep] for flags in kept]
