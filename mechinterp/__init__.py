@@ -36,7 +36,7 @@ _HOME = {
     "kl": "metrics",
     "knockout": "specs",
     "last": "attribution.outputs",
-    "load_model": "models",
+    "load_model": "loading",
     "log_prob": "metrics",
     "logit": "metrics",
     "logit_diff": "metrics",

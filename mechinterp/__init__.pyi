@@ -11,6 +11,7 @@ from mechinterp.attribution.question import ask as ask
 from mechinterp.attribution.redundancy import attribute_pairs as attribute_pairs
 from mechinterp.context import hooked as hooked
 from mechinterp.hook_points import describe as describe
+from mechinterp.loading import load_model as load_model
 from mechinterp.metrics import Metric as Metric
 from mechinterp.metrics import centred_logit as centred_logit
 from mechinterp.metrics import kl as kl
@@ -20,7 +21,6 @@ from mechinterp.metrics import logit_diff as logit_diff
 from mechinterp.metrics import prob as prob
 from mechinterp.metrics import sequence_log_odds as sequence_log_odds
 from mechinterp.metrics import sequence_log_prob as sequence_log_prob
-from mechinterp.models import load_model as load_model
 from mechinterp.parts import read_sweep as read_sweep
 from mechinterp.progress import progress_bar as progress_bar
 from mechinterp.prompts import Pair as Pair

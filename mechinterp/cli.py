@@ -28,7 +28,7 @@ def attribute(options: Annotated[Attribute, tyro.conf.arg(name="")]) -> None:
     keeps the numbers, with a report.
     """
     from mechinterp.attribution_runs import each_shown, shown
-    from mechinterp.models import load_model
+    from mechinterp.loading import load_model
 
     with _busy(f"loading {options.model}"):
         model = load_model(options.model)
@@ -63,7 +63,7 @@ def ablate(options: Annotated[Ablate, tyro.conf.arg(name="")]) -> None:
 
 def models() -> None:
     """The models that can be loaded by name without a network."""
-    from mechinterp.models import available_models
+    from mechinterp.loading import available_models
 
     for name, what in available_models().items():
         print(f"{name:22}{what}")
@@ -77,7 +77,7 @@ def describe(model: tyro.conf.Positional[str], /) -> None:
         model: smollm2, toy:NAME, a local Hugging Face directory, or a hub name.
     """
     from mechinterp.hook_points import describe as described
-    from mechinterp.models import load_model
+    from mechinterp.loading import load_model
 
     with _busy(f"loading {model}"):
         loaded = load_model(model)
@@ -124,7 +124,7 @@ def _going_on(options: GridOptions) -> Iterator[Any]:
     """The model; a stop says how to go on."""
     try:
         from mechinterp.grid_questions import check_task
-        from mechinterp.models import load_model
+        from mechinterp.loading import load_model
 
         check_task(options.task)
         with _busy(f"loading {options.model}"):

@@ -1,7 +1,7 @@
 """Which sites a model has, how long their axes are, and what switches them on.
 
 >>> from mechinterp.hook_points import describe
->>> from mechinterp.models import load_model
+>>> from mechinterp import load_model
 >>> "resid_pre" in describe(load_model("toy:induction"))
 True
 """

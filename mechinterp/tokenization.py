@@ -1,6 +1,6 @@
 """From text to `Prompts`: start tokens, chat templates, and the text of single tokens.
 
->>> from mechinterp.models import load_model
+>>> from mechinterp import load_model
 >>> from mechinterp.tokenization import tokenize
 >>> prompts = tokenize(load_model("toy:trigger"), "please bring the sesame")
 >>> prompts.token_text[0]

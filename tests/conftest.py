@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp import HookError, Prompts
 
@@ -135,6 +136,14 @@ class Snapshot:
     def logits_now(self):
         with torch.no_grad():
             return self.model(self.tokens)
+
+
+@pytest.fixture(scope="session")
+def original():
+    """A Hugging Face model, as one is given to `load_model`."""
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=2, n_embd=12, n_head=3, vocab_size=19, n_positions=11)
+    return GPT2LMHeadModel(config).eval()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@
 
 Needs no words: it works for any vocabulary, and for a model without a tokenizer.
 
->>> from mechinterp.models import load_model
+>>> from mechinterp import load_model
 >>> from mechinterp.runner import run
 >>> from mechinterp.tasks.induction import repeated_tokens
 >>> model = load_model("toy:induction-trained")

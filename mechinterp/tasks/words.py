@@ -3,7 +3,7 @@
 Clean and corrupt prompts are aligned, and all prompts of a task are as long as each other, because
 every word that is exchanged is one token. Which words are, only the tokenizer can say.
 
->>> from mechinterp.models import load_model
+>>> from mechinterp import load_model
 >>> from mechinterp.tasks.words import one_token
 >>> list(one_token(load_model("toy:trigger"), "example", "objects", ("book", "sesame", "drum"), 2))
 ['book', 'sesame']
