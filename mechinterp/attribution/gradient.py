@@ -43,7 +43,7 @@ _FIRST, _ROUND = 9, 8  # steps to begin with, and what a round of refinement add
 
 
 class CompletenessWarning(UserWarning):
-    """Integrated gradients do not add up: the way is rougher than its steps."""
+    """Integrated gradients are not the integral: the way is rougher than its steps."""
 
 
 def gradient_x_input(question: Question, *, budget_bytes: int | None = None) -> xr.DataArray:
@@ -85,14 +85,16 @@ def integrated_gradients(
     In the metric's unit; positive: the input supports the output. `baseline`: "mean", the mean of
     all token embeddings; "zero"; or a token id. Only what is attributed moves there. `steps`: how
     many gradients are taken at most. The sum is of trapezoids, halved where one misses the change
-    of the score between its ends, which is known; so it ends early where the way is smooth.
+    of the score between its ends, which is known, or the slopes of an input bend; so it ends early
+    where the way is smooth.
 
     Coordinates, of each output: `baseline_score`; `completeness_error`, the sum of all scores less
-    (`output_score` - `baseline_score`), the other way round of a distance. In `attrs`, "steps" are
-    those taken, and "token_layers" counts a backward pass, one for each step and output, as two
-    forward ones.
+    (`output_score` - `baseline_score`), the other way round of a distance; and of each score
+    `integration_error`, how far it may be off. In `attrs`, "steps" are those taken, and
+    "token_layers" counts a backward pass, one for each step and output, as two forward ones.
 
-    Warns: `CompletenessWarning` if the error is more than 5% of that change.
+    Warns: `CompletenessWarning` if the sum misses more than 5% of that change, or one score may be
+        off by more than 2% of the sizes of all.
 
     Raises:
         ValueError: if the baseline is unknown, `steps` is below 2, or the metric has no gradient.
@@ -122,6 +124,7 @@ def integrated_gradients(
         },
         baseline_score=way.visited[0.0].scores,
         completeness_error=error,
+        integration_error=of_units(question, way.errors().sum(0)),
     )
 
 
@@ -149,15 +152,16 @@ def _cost(way: Way, began: float) -> Mapping[str, Any]:
 
 
 def _warn(question: Question, error: Float[np.ndarray, " output"], way: Way) -> None:
-    over = np.flatnonzero(np.abs(error) > way.allowed())
-    if len(over):
-        i = int(over[np.argmax(np.abs(error)[over])])
+    each = way.errors().sum(0)
+    over = np.maximum(np.abs(error) / way.allowed(), (each / way.allowed_each()).max(1))
+    i = int(over.argmax())
+    if over[i] > 1:
         change = way.visited[1.0].scores[i] - way.visited[0.0].scores[i]
         warnings.warn(
             f"integrated gradients of {question.output_texts[i]!r} miss the change of "
             f"{abs(change):.2f} {question.metric.unit} that they should add up to by "
-            f"{abs(error[i]):.2f}: the way from the baseline is rough. Raise "
-            f"steps={2 * way.steps}, or try another baseline.",
+            f"{abs(error[i]):.2f}, and single ones may be off by {each[i].max():.2f}: the way from "
+            f"the baseline is rough. Raise steps={2 * way.steps}, or try another baseline.",
             CompletenessWarning,
             stacklevel=3,
         )

@@ -13,7 +13,7 @@ steps belong there:
 >>> way.misses()[:, 0].round(1).tolist()
 [0.2, 0.3, -0.5, 0.1]
 >>> way.rough(most=1)
-[0.625]
+[0.375]
 """
 
 import itertools
@@ -36,8 +36,8 @@ from mechinterp.sites import HookError, Site
 from mechinterp.specs import At, Specs, edit
 from mechinterp.sweeps import Progress
 
-INCOMPLETE, UNNOTED = 0.05, 0.01
-"""What the sum may miss: a share of the change, and in the metric's unit."""
+INCOMPLETE, UNEVEN, UNNOTED = 0.05, 0.02, 0.01
+"""What sums may miss: of the change; each input's, of all scores' sizes; in the metric's unit."""
 
 _EMBED = Site("embed")
 
@@ -116,17 +116,38 @@ class Way:
         pairs = itertools.pairwise(sorted(self.visited))
         return np.asarray(np.sum([self._trapezoid(a, b) for a, b in pairs], axis=0))
 
+    def errors(self) -> Float[np.ndarray, "interval output pos"]:
+        """How far each trapezoid may be off, from how the slopes bend at its ends.
+
+        What one position gains another may lose: their sum alone, `misses`, does not tell.
+        """
+        shares = np.array(sorted(self.visited))
+        slopes = np.stack([self.visited[share].slopes for share in shares])
+        widths = np.diff(shares)[:, None, None]
+        if len(shares) < 3:  # nothing tells how they bend
+            return np.asarray(np.abs(widths * slopes.mean(0)))
+        rises = np.diff(slopes, axis=0) / widths
+        bends = np.abs(np.diff(rises, axis=0) / (widths[1:] + widths[:-1]))
+        either = np.maximum(np.r_[bends[:1], bends], np.r_[bends, bends[-1:]])
+        return np.asarray(widths**3 / 6 * either)
+
     def allowed(self) -> Float[np.ndarray, " output"]:
         """What each output's sum may miss."""
         change = self.visited[1.0].scores - self.visited[0.0].scores
         return np.asarray(np.maximum(INCOMPLETE * np.abs(change), UNNOTED))
 
+    def allowed_each(self) -> Float[np.ndarray, "output 1"]:
+        """What each position's share may be off."""
+        size = np.abs(self.integral()).sum(1, keepdims=True)
+        return np.asarray(np.maximum(UNEVEN * size, UNNOTED))
+
     def rough(self, most: int) -> list[float]:
         """The middles of intervals that miss too much, worst first; none if all in all is well."""
         misses = np.abs(self.misses()) / self.allowed()
-        if (misses.sum(0) <= 1).all():
+        errors = self.errors() / self.allowed_each()
+        if (misses.sum(0) <= 1).all() and (errors.sum(0) <= 1).all():
             return []
-        worst = misses.max(1)
+        worst = np.maximum(misses.max(1), errors.max((1, 2)))
         order = np.argsort(-worst, kind="stable")[:most]
         middles = [(a + b) / 2 for a, b in itertools.pairwise(sorted(self.visited))]
         return [middles[i] for i in order if worst[i] > 1 / len(middles)]

@@ -14,6 +14,7 @@ from mechinterp import (
     last,
     load_model,
     logit_diff,
+    models,
 )
 from mechinterp.attribution.gradient import (
     CompletenessWarning,
@@ -167,6 +168,29 @@ def test_steps_go_where_the_way_is_rough():
     assert way.misses()[:, 0].tolist() == [0, -1, -2, 0]
 
 
+def test_scores_are_the_integral_though_what_one_gains_another_loses(absolute_model):
+    question = ask(absolute_model, torch.tensor(IDS), 3)
+    found, fine = (
+        integrated_gradients(question),
+        Way.of(question, models.mean_embedding(absolute_model), None),
+    )
+    fine.visit(np.linspace(0, 1, 513).tolist())
+    truth = fine.integral()[:, question.attributed]
+    off = np.abs(found.values[:, question.attributed] - truth)
+    size = np.abs(truth).sum(1, keepdims=True)
+    assert (off <= np.maximum(0.02 * size, 0.01)).all()
+    assert (off <= found.integration_error.values[:, question.attributed] + 1e-3 * size).all()
+
+
+def test_an_output_has_the_same_scores_beside_others(smollm2):
+    """The sum over inputs converges long before each of them does."""
+    one, two = (
+        integrated_gradients(ask(smollm2, "The capital of France is", n))[0].values[1:]
+        for n in (1, 2)
+    )
+    assert np.abs(one - two).max() < 0.02 * np.abs(one).sum()
+
+
 def test_too_few_steps_warn_and_say_by_how_much(absolute_model):
     question = ask(absolute_model, torch.tensor(IDS), 3)
     with pytest.warns(CompletenessWarning, match=r"Raise steps=4") as caught:
@@ -174,7 +198,7 @@ def test_too_few_steps_warn_and_say_by_how_much(absolute_model):
     error = np.abs(found.completeness_error.values)
     worst = int(error.argmax())
     assert f"{question.output_texts[worst]!r}" in str(caught[0].message)
-    assert f"by {error[worst]:.2f}: " in str(caught[0].message)
+    assert f"by {error[worst]:.2f}, and single ones" in str(caught[0].message)
 
 
 def test_a_distance_is_what_moves_the_prediction(model):
