@@ -8,13 +8,12 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
 
-from mechinterp.prompts import Prompts
+from mechinterp.prompts import NO_CHARACTER, Prompts
 
 Messages = Sequence[Mapping[str, str]]
 Text = str | Sequence[str] | Messages | Sequence[Messages] | Int[Tensor, "..."] | Prompts
@@ -71,17 +70,55 @@ def check_length(model: Any, prompts: Prompts) -> Prompts:
 
 def decoder(model: Any) -> Callable[[int], str]:
     """The text of one token id, leading space kept."""
-    tokenizer = model.tokenizer
-    if tokenizer is None:
-        return str
+    return str if model.tokenizer is None else Decoder(model.tokenizer)
 
-    @cache
-    def text(token_id: int) -> str:
-        decoded = str(tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
-        piece = tokenizer.convert_ids_to_tokens(token_id)
-        return f" {decoded}" if str(piece).startswith("▁") and decoded[:1] != " " else decoded
 
-    return text
+class Decoder:
+    """The text of tokens: of one by itself, or of a row of them `together`."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[int, str] = {}
+
+    def __call__(self, token_id: int) -> str:
+        """The text of one token id, leading space kept."""
+        if token_id not in self._known:
+            text = self._decoded([token_id])
+            piece = str(self._tokenizer.convert_ids_to_tokens(token_id))
+            spaced = piece.startswith("▁") and text[:1] != " "
+            self._known[token_id] = f" {text}" if spaced else text
+        return self._known[token_id]
+
+    def together(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The text of each token of a row, which joined are that of the row.
+
+        A character whose bytes are spread over several tokens is that of the first of them; what
+        follows it has less text, or none.
+        """
+        texts = [self(i) for i in ids]
+        begin = 0
+        while begin < len(ids):
+            end = begin
+            while end < len(ids) and NO_CHARACTER in texts[end]:
+                end += 1
+            while end > begin and NO_CHARACTER in self._decoded(ids[begin:end]):
+                end -= 1  # it ends within a character
+            if end > begin:
+                texts[begin:end] = self._shared(ids[begin:end])
+            begin = max(end, begin + 1)
+        return tuple(texts)
+
+    def _shared(self, ids: Sequence[int]) -> list[str]:
+        """A text among the tokens in which its characters begin."""
+        whole, ends = self._decoded(ids), []
+        for n in range(1, len(ids) + 1):
+            text = self._decoded(ids[:n])
+            done = text.rstrip(NO_CHARACTER)
+            ends.append(len(done) + (text != done))
+        return [whole[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
 
 def tokens_are_words(model: Any) -> bool:
@@ -94,13 +131,30 @@ def token_id(model: Any, text: str) -> int:
     """The id of a text that is one token.
 
     Raises:
-        ValueError: if it is several, showing them.
+        ValueError: if it is several, showing them, or one that stands for all unknown words.
     """
-    ids = _tokenizer(model)(text, add_special_tokens=False)["input_ids"]
+    ids = known_ids(model, text)
     if len(ids) != 1:
         pieces = [decoder(model)(i) for i in ids]
         raise ValueError(f"{text!r} is {len(ids)} tokens {pieces}, not one. Mind the space before.")
     return int(ids[0])
+
+
+def known_ids(model: Any, text: str) -> list[int]:
+    """The token ids of a text, without a start token.
+
+    Raises:
+        ValueError: if the tokenizer does not know a word of it.
+    """
+    tokenizer = _tokenizer(model)
+    unknown = ValueError(f"the tokenizer does not know a word of {text!r}.")
+    try:
+        ids = [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    except Exception as error:  # the library raises no narrower class
+        raise unknown from error
+    if tokenizer.unk_token_id in ids and tokenizer.unk_token not in text:
+        raise unknown
+    return ids
 
 
 def _tokenizer(model: Any) -> Any:

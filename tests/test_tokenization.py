@@ -1,7 +1,10 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mechinterp import Prompts, load_model, token_id, tokenize
+from mechinterp.prompts import NO_CHARACTER
 from mechinterp.tokenization import decoder
 from mechinterp.toys import TOYS
 
@@ -193,3 +196,22 @@ def test_smollm2_chat(smollm2):
     assert text == "Be brief.brief?Be brief.user"
     wanted = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in several)
     assert "".join(prompts.token_text[0]) == wanted + "<|im_start|>assistant\n"
+
+
+MIXED = "Привет, 你好世界 🎉👩‍👩‍👧 ñandú "
+
+
+@settings(max_examples=300)
+@given(st.one_of(st.text(min_size=1), st.text(st.sampled_from(MIXED), min_size=1)))
+def test_the_texts_of_tokens_joined_are_that_of_the_row(smollm2, text):
+    prompts = tokenize(smollm2, text)
+    row = smollm2.tokenizer.decode(prompts.tokens[0].tolist())
+    assert "".join(prompts.token_text[0]) == row
+
+
+def test_a_character_of_several_tokens_is_that_of_the_first(smollm2):
+    prompts = tokenize(smollm2, "say 世")
+    assert prompts.token_text[0][1:] == ("say", " ", "世", "")
+    ids = prompts.tokens[0].tolist()
+    assert prompts.texts(ids[:-1])[-1] == NO_CHARACTER  # without its last byte it is none
+    assert prompts.texts(ids[:-1])[1] == "say"

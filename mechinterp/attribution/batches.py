@@ -16,8 +16,9 @@ as one batch: the variants of one prompt fill the passes.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from mechinterp.attribution.outputs import Last
 from mechinterp.attribution.perturb import attribute
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.tables import from_json, to_json
-from mechinterp.attribution.units import Span, Spans, find, several
+from mechinterp.attribution.units import Span, Spans, allowed_positions, find, several
 from mechinterp.identity import digest
 from mechinterp.metrics import Metric
 from mechinterp.models import fingerprint, has_foreign_hooks
@@ -42,12 +43,16 @@ KEYS = ("prompt", "continuation", "spans", "expect")
 
 @dataclass(frozen=True)
 class Case:
-    """A prompt, text or chat, with the continuation to explain, named spans, expected inputs."""
+    """A prompt, text or chat, with the continuation to explain, named spans, expected inputs.
+
+    `where`: how messages name it, such as by its line in a file.
+    """
 
     prompt: Any
     continuation: str | None = None
     spans: Mapping[str, Any] = field(default_factory=dict)
     expect: tuple[Span, ...] = ()
+    where: str = field(default="", compare=False)
 
 
 def read_cases(file: str | Path) -> tuple[Case, ...]:
@@ -69,9 +74,15 @@ def read_cases(file: str | Path) -> tuple[Case, ...]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                cases.append(_case(json.loads(line)))
+                case = _case(json.loads(line, object_pairs_hook=_once))
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number} is not JSON: {error.msg}, column {error.colno}. Write "
+                    f'one object a line, such as {{"prompt": "..."}}.'
+                ) from None
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
+            cases.append(replace(case, where=f"{path}, line {number}"))
     if not cases:
         raise ValueError(f"{path} holds no prompts: write one JSON object a line.")
     return tuple(cases)
@@ -96,11 +107,15 @@ def attribute_each(
     `out`: a folder in which each finished result is kept as JSON; the same call goes on from there.
 
     Raises:
-        ValueError: as `attribute`, naming the prompt; if `out` holds results of another call.
+        ValueError: as `attribute`, naming the prompt; if what a case names or expects is not in it,
+            before any is attributed; if `out` holds results of another call.
         HookError: as `attribute`.
     """
     how = removal_of(model, removal)
     cases, each = _prompts(model, prompts)
+    for case, one in zip(cases, each, strict=True):
+        with _located(case):
+            _check_named(case, one, inputs)
     store = None
     if out is not None:
         if has_foreign_hooks(model):
@@ -120,7 +135,7 @@ def attribute_each(
         key = digest([one.tokens, one.roles, case.continuation, chosen])
         known = None if store is None else store.load(number, key)
         if known is None:
-            try:
+            with _located(case):
                 known = attribute(
                     model,
                     one,
@@ -131,8 +146,6 @@ def attribute_each(
                     inputs=inputs,
                     budget_bytes=budget_bytes,
                 )
-            except ValueError as error:
-                raise ValueError(f"prompt {number}: {error}") from error
             if store is not None:
                 store.save(number, key, known)
         found.append(known)
@@ -191,6 +204,37 @@ def by_span(
     )
 
 
+@contextmanager
+def _located(case: Case) -> Iterator[None]:
+    """Errors begin with which prompt it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{case.where}: {error}") from error
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, none of whose keys is there twice."""
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f'"{key}" is there twice. Put several spans of one name into a list.')
+    return dict(pairs)
+
+
+def _check_named(case: Case, prompt: Prompts, inputs: str | Sequence[int]) -> None:
+    """Nothing, if what is named and expected is among the tokens that are attributed."""
+    allowed, texts = allowed_positions(prompt, inputs), prompt.token_text[0]
+    named = {f"span {name!r}": several(span) for name, span in case.spans.items()}
+    for what, spans in {**named, "expect": list(case.expect)}.items():
+        for span in spans:
+            if not find(texts, allowed, span):
+                shown = ", ".join(f"{j}: {texts[j]!r}" for j in allowed)
+                raise ValueError(
+                    f"{what}: {span!r} is not among the tokens to attribute ({shown})."
+                )
+
+
 def _case(line: Any) -> Case:
     if not isinstance(line, dict) or "prompt" not in line or not set(line) <= set(KEYS):
         raise ValueError(
@@ -221,7 +265,15 @@ def _span(span: Any) -> Span:
 
 def _prompts(model: Any, prompts: Any) -> tuple[list[Case], list[Prompts]]:
     if isinstance(prompts, Sequence) and prompts and isinstance(prompts[0], Case):
-        return list(prompts), [tokenize(model, case.prompt) for case in prompts]
+        cases = [
+            case if case.where else replace(case, where=f"prompt {row}")
+            for row, case in enumerate(prompts)
+        ]
+        made = []
+        for case in cases:
+            with _located(case):
+                made.append(tokenize(model, case.prompt))
+        return cases, made
     every = tokenize(model, prompts)
     each = [
         Prompts.from_ids(
@@ -233,7 +285,11 @@ def _prompts(model: Any, prompts: Any) -> tuple[list[Case], list[Prompts]]:
         for row, n in enumerate(every.lengths.tolist())
     ]
     named = [
-        Case(None, spans={name: int(at[row]) for name, at in every.names.items()})
+        Case(
+            None,
+            spans={name: int(at[row]) for name, at in every.names.items()},
+            where=f"prompt {row}",
+        )
         for row in range(len(every))
     ]
     return named, each

@@ -78,7 +78,7 @@ def units_of(
         ValueError: if nothing is to be removed, a span is not there, or two spans overlap.
     """
     texts = list(prompts.token_text[0])
-    allowed = _allowed(prompts, inputs)
+    allowed = allowed_positions(prompts, inputs)
     shown = max(len(texts) if shown is None else shown, max(allowed) + 1)
     groups: list[tuple[tuple[int, ...], str]]
     if isinstance(units, str):
@@ -130,10 +130,18 @@ def spelled(texts: Sequence[str], allowed: Sequence[int], wanted: str) -> list[i
         if not before.isalnum() and not after.isalnum():
             found.update(j for j in allowed if starts[j] < end and begin < starts[j + 1])
         begin = whole.find(word, begin + 1)
+    for j in allowed:  # the rest of a character
+        if not texts[j] and j - 1 in found:
+            found.add(j)
     return sorted(found)
 
 
-def _allowed(prompts: Prompts, inputs: str | Sequence[int]) -> list[int]:
+def allowed_positions(prompts: Prompts, inputs: str | Sequence[int]) -> list[int]:
+    """The positions of one prompt that are attributed; `inputs` as in `units_of`.
+
+    Raises:
+        ValueError: if there is none.
+    """
     if isinstance(inputs, str):
         if inputs not in INPUTS:
             raise ValueError(f"inputs={inputs!r}: one of {', '.join(INPUTS)}, or positions.")
@@ -196,14 +204,13 @@ def _split(run: Sequence[int], texts: Sequence[str], units: str) -> Iterator[tup
     starts = itertools.accumulate((len(text) for text in texts), initial=0)
     unit: list[int] = []
     number = -1
-    for pos, start in zip(run, starts, strict=False):
-        first = after_space(start)
-        at = bisect.bisect_right(begins, first)
-        if unit and at != number:
+    for pos, text, start in zip(run, texts, starts, strict=False):
+        at = bisect.bisect_right(begins, after_space(start))
+        if unit and text and at != number:
             yield tuple(unit)
             unit = []
         unit.append(pos)
-        number = at
+        number = at if text else number  # no text: the rest of the character before
     yield tuple(unit)
 
 

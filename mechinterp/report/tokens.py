@@ -17,10 +17,13 @@ _JOINERS = "\u200c\u200d"
 
 
 def show(token: str) -> str:
-    """A token on one line: end spaces as `␣`, newline `↵`, tab `⇥`, hidden ones as codes."""
+    """A token on one line: end spaces as `␣`, newline `↵`, tab `⇥`, hidden ones as codes.
+
+    One without text, which holds the rest of a character begun before it, as "(rest)".
+    """
     core = token.strip(" ")
     if not core:
-        return SPACE * len(token) or "(empty)"
+        return SPACE * len(token) or "(rest)"
     before = len(token) - len(token.lstrip(" "))
     after = len(token) - len(token.rstrip(" "))
     return SPACE * before + escape(core) + SPACE * after

@@ -137,7 +137,8 @@ def test_progress_goes_from_nothing_to_all():
         ('{"prompt": 3}', 'line 1: "prompt" is text'),
         ('{"prompt": "a", "spans": {"x": [1, 2, 3]}}', r"line 1: \[1, 2, 3\] is no span"),
         ('{"prompt": "a", "expect": "a"}', '"expect" is a list'),
-        ("{", "line 1: "),
+        ("{", "line 1 is not JSON"),
+        ('{"prompt": "a", "spans": {"x": "a", "x": "b"}}', 'line 1: "x" is there twice'),
         ("", "holds no prompts"),
     ],
 )
@@ -171,3 +172,19 @@ def test_a_folder_is_refused_where_somebody_has_hooks_on_the_model(tmp_path, abs
             attribute_each(absolute_model, ids, 1, out=tmp_path)
     finally:
         absolute_model.reset_hooks()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"prompt": ""}, "line 2: prompt 0 is empty"),
+        ({"prompt": "the map", "expect": ["bread"]}, "line 2: expect: 'bread' is not among"),
+        ({"prompt": "the map", "spans": {"x": [0, 9]}}, r"line 2: span 'x': \(0, 9\) is not"),
+    ],
+)
+def test_a_line_that_cannot_be_is_named_before_any_is_attributed(tmp_path, line, said):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(map(json.dumps, [{"prompt": "the sesame"}, line])))
+    with pytest.raises(ValueError, match=said):
+        attribute_each(load_model("toy:trigger"), read_cases(file), 1, out=tmp_path / "out")
+    assert not list(tmp_path.glob("out/prompt-*"))

@@ -169,3 +169,14 @@ def test_parts_of_a_chat(smollm2):
     assert [p.role for p in parts] == ["template", "text"] * 2 + ["template"]
     sentences = [u.text for u in units_of(smollm2, prompts, "sentence") if u.attributed]
     assert sentences == ["Be kind.", " Ok.", "Hi there."]
+
+
+def test_words_hold_their_characters_whole(smollm2):
+    prompts = tokenize(smollm2, "Привет, 你好世界 🎉 ñandú ne")
+    words = [unit for unit in units_of(smollm2, prompts, "word") if unit.attributed]
+    assert [word.text for word in words] == ["Привет", ",", " 你好世界", " 🎉", " ñandú", " ne"]
+    spans = units_of(smollm2, prompts, {"world": "你好世界", "bird": "ñandú"})
+    wholes = {word.text.strip(): word.positions for word in words}
+    wholes["你好世界"] = wholes["你好世界"][1:]  # its space is a token
+    named = {unit.name: unit.positions for unit in spans if unit.attributed}
+    assert named == {"world": wholes["你好世界"], "bird": wholes["ñandú"]}
