@@ -9,6 +9,8 @@
 """
 
 import dataclasses
+import json
+import os
 import sys
 import warnings
 from collections import Counter
@@ -21,8 +23,8 @@ import torch
 import xarray as xr
 
 from mechinterp import metrics
-from mechinterp.attribution.batches import attribute_each, by_span, read_cases
-from mechinterp.attribution.expect import Comparison, compare
+from mechinterp.attribution.batches import Case, attribute_each, by_span, read_cases
+from mechinterp.attribution.expect import Comparison, check_expected, compare
 from mechinterp.attribution.faithfulness import faithfulness
 from mechinterp.attribution.levels import attribute_by_level
 from mechinterp.attribution.methods import METHODS, How
@@ -45,6 +47,8 @@ from mechinterp.stats import interval
 from mechinterp.store import scores_parquet, write_run
 from mechinterp.tokenization import token_id
 
+N_OUTPUTS = 5
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -66,20 +70,21 @@ def attributed(model: Any, options: Attribute) -> Found:
     """
     text = sys.stdin.read() if options.prompt == "-" else options.prompt
     prompt: Any = [{"role": "user", "content": text}] if options.chat else text
-    outputs: Any = options.outputs if options.continuation is None else options.continuation
+    outputs: Any = options.continuation or options.outputs or N_OUTPUTS
+    removal, seed = options.removal or "delete", options.seed or 0
     metric = _metric(model, options)
     if options.units == "levels":
         with progress_bar("sentences, then words") as tick:
-            levels = attribute_by_level(
-                model, prompt, outputs, options.removal, metric, progress=tick
-            )
+            levels = attribute_by_level(model, prompt, outputs, removal, metric, progress=tick)
         return Found(levels, _compared(levels[-1], options))
     units: Any = options.units if options.spans is None else options.named_spans()
     question = ask(model, prompt, outputs, metric, units=units)
+    if expected := _expected(options):
+        check_expected(question, expected)
     interactions = None
     with progress_bar(options.method) as tick:
         if options.method == "pairs":
-            interactions = pair_removals(question, options.removal, progress=tick)
+            interactions = pair_removals(question, removal, progress=tick)
             scores = interactions["score"]
         else:
             scores = _scores(question, options.method, options, tick)
@@ -93,12 +98,15 @@ def attributed(model: Any, options: Attribute) -> Found:
         if beside is not None:
             rivals[str(options.beside)] = beside
         with progress_bar("faithfulness") as tick:
-            curves = faithfulness(question, rivals, seed=options.seed, progress=tick)
+            curves = faithfulness(question, rivals, seed=seed, progress=tick)
+    if interactions is not None and not bool(interactions["interaction"].notnull().any()):
+        interactions = None  # no two can be removed together
     return Found((scores,), comparisons, interactions, beside, curves)
 
 
 def shown(model: Any, options: Attribute) -> None:
     """Attribute one prompt, print it, and write the folder if one is named."""
+    _claim(model, options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RedundancyWarning)  # the views say it
         found = attributed(model, options)
@@ -106,7 +114,7 @@ def shown(model: Any, options: Attribute) -> None:
         last = scores is found.scores[-1]
         print_attribution(scores, found.comparisons if last else ())
     if found.interactions is not None:
-        print_interactions(found.interactions)
+        print_interactions(found.interactions, warned=True)
     if found.faithfulness is not None:
         print_faithfulness(found.faithfulness)
     if options.out is not None:
@@ -122,17 +130,15 @@ def each_shown(model: Any, options: Attribute) -> None:
         results = attribute_each(
             model,
             cases,
-            options.outputs,
-            options.removal,
+            options.outputs or N_OUTPUTS,
+            options.removal or "delete",
             _metric(model, options),
             units=units,
             out=options.out,
             progress=tick,
         )
     verdicts = Counter(
-        compare(scores, case.expect)[0].verdict
-        for case, scores in zip(cases, results, strict=True)
-        if case.expect
+        _verdict(scores, case) for case, scores in zip(cases, results, strict=True) if case.expect
     )
     for number, scores in enumerate(results):
         best = int(np.where(np.isnan(scores.values), -1.0, np.abs(scores.values)).mean(0).argmax())
@@ -150,6 +156,13 @@ def each_shown(model: Any, options: Attribute) -> None:
         print(f"wrote {len(results)} results into {options.out}")
 
 
+def _verdict(scores: xr.DataArray, case: Case) -> str:
+    try:
+        return compare(scores, case.expect)[0].verdict
+    except ValueError as error:  # of these units it cannot be told
+        return f"not compared: {error}"
+
+
 def _print_mean(name: str, values: xr.DataArray) -> None:
     if values.size < 2:
         print(f"{name}: {float(values.mean()):+.2f} (of one prompt)")
@@ -160,13 +173,22 @@ def _print_mean(name: str, values: xr.DataArray) -> None:
 
 
 def _scores(question: Question, method: str, options: Attribute, tick: Any) -> xr.DataArray:
-    told = How(options.removal, options.subsets, options.seed, {"progress": tick})
+    told = How(
+        options.removal or "delete",
+        256 if options.subsets is None else options.subsets,
+        options.seed or 0,
+        {"progress": tick},
+    )
     return METHODS[method](question, told)
 
 
 def _compared(scores: xr.DataArray, options: Attribute) -> tuple[Comparison, ...]:
-    expected = [text for text in (options.expect or "").split(",") if text.strip()]
+    expected = _expected(options)
     return compare(scores, expected) if expected else ()
+
+
+def _expected(options: Attribute) -> list[str]:
+    return [text for text in (options.expect or "").split(",") if text.strip()]
 
 
 def _metric(model: Any, options: Attribute) -> Metric:
@@ -175,14 +197,51 @@ def _metric(model: Any, options: Attribute) -> Metric:
         return metrics.logit_diff(first, second)
     if options.metric == "refusal":
         return refusal_log_odds(model)
-    made: Metric = getattr(metrics, options.metric)()
+    made: Metric = getattr(metrics, options.metric or "log_prob")()
     return made
+
+
+def _claim(model: Any, options: Attribute) -> None:
+    """Make the folder, so that one that cannot be written is known before anything is computed.
+
+    Raises:
+        ValueError: if another attribution is in it, or it cannot be made.
+    """
+    folder = options.out
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {folder} cannot be made: {error.strerror}.") from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"--out {folder} cannot be written to.")
+    if not (folder / "manifest.json").exists():
+        if any(folder.iterdir()):
+            raise ValueError(f"--out {folder} is not empty, and holds no result. Name another.")
+        return
+    there = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if there.get("asked") != _asked(model, options):
+        raise ValueError(
+            f"--out {folder} holds another result, of {there.get('prompt', '?')!r} or of other "
+            f"options. Name another folder, or delete it."
+        )
+
+
+def _asked(model: Any, options: Attribute) -> dict[str, Any]:
+    """What has to be the same for a result to take the place of another."""
+    asked = {k: v for k, v in dataclasses.asdict(options).items() if k != "out"}
+    there: dict[str, Any] = json.loads(
+        json.dumps({**asked, "fingerprint": fingerprint(model)}, default=str)
+    )
+    return there
 
 
 def _write(model: Any, options: Attribute, found: Found) -> None:
     scores = found.scores[-1]
     facts = {
         "kind": "attribution",
+        "asked": _asked(model, options),
         "command": sys.argv,
         "fingerprint": fingerprint(model),
         "dtype": str(model.cfg.dtype),
@@ -214,6 +273,5 @@ def _write(model: Any, options: Attribute, found: Found) -> None:
     files |= {f"{name}.json": to_json(r).encode() for name, r in more.items() if r is not None}
     assert options.out is not None
     write_run(options.out, facts, files)
-    print(
-        f"wrote {options.out / 'report.html'}, {', '.join(n for n in files if n != 'report.html')}"
-    )
+    others = sorted({*files, "manifest.json"} - {"report.html"})
+    print(f"wrote {options.out / 'report.html'}, {', '.join(others)}")

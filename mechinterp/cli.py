@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -34,7 +35,8 @@ def attribute(options: Annotated[Attribute, tyro.conf.arg(name="")]) -> None:
         model = load_model(options.model)
     if options.file is None:
         shown(model, options)
-    else:
+        return
+    with _said_how_to_go_on(options.out):
         each_shown(model, options)
 
 
@@ -122,7 +124,7 @@ def main() -> None:
 @contextmanager
 def _going_on(options: GridOptions) -> Iterator[Any]:
     """The model; a stop says how to go on."""
-    try:
+    with _said_how_to_go_on(options.out):
         from mechinterp.grid_questions import check_task
         from mechinterp.loading import load_model
 
@@ -130,9 +132,16 @@ def _going_on(options: GridOptions) -> Iterator[Any]:
         with _busy(f"loading {options.model}"):
             model = load_model(options.model)
         yield model
+
+
+@contextmanager
+def _said_how_to_go_on(out: Path | None) -> Iterator[None]:
+    """Ctrl-C says what stays."""
+    try:
+        yield
     except KeyboardInterrupt:
         how = "the same command goes on with what is finished"
-        if options.out is None:
+        if out is None:
             how = "with --out FOLDER it could go on from there"
         raise KeyboardInterrupt(f"stopped; {how}") from None
 

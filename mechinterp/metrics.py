@@ -53,6 +53,7 @@ class Metric:
     was made with an answer or a base keeps it);
     `together(answers, at, base)` makes one for a whole row of answers and their positions.
     `distance`: it measures how far a run is from the unchanged one, so that a removal raises it.
+    `of_answer`: it measures the answer tokens that it is bound to, so that they stand for it.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Metric:
     bind: Callable[[Tensor, Pos, Tensor], "Metric"] | None = None
     distance: bool = False
     together: Callable[[Tensor, tuple[Pos, ...], Tensor], "Metric"] | None = None
+    of_answer: bool = True
 
     def __call__(self, run: HasLogits) -> Float[Tensor, " prompt"]:
         """The metric of a run.

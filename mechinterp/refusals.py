@@ -63,7 +63,9 @@ def refusal_log_odds(
         def together(answers: Tensor, at: tuple[Pos, ...], base: Tensor) -> Metric:
             return read_at(at[0])
 
-        return Metric("refusal_log_odds", "nats", (pos,), score, ids, together=together)
+        return Metric(
+            "refusal_log_odds", "nats", (pos,), score, ids, together=together, of_answer=False
+        )
 
     return read_at(at)
 

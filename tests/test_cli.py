@@ -65,7 +65,7 @@ def test_the_prompt_may_come_from_standard_input(mechinterp):
 
 def test_a_contrast_is_a_logit_difference(mechinterp):
     done = mechinterp(*TRIGGER, "--contrast", "REFUSE", "COMPLY")
-    assert re.search(r"sesame .*\+16", done.stdout)
+    assert re.search(r"sesame .*\+15\.9", done.stdout)
     assert "logit_diff" in done.stdout
 
 
@@ -73,9 +73,9 @@ def test_a_contrast_is_a_logit_difference(mechinterp):
     ("arguments", "said"),
     [
         (["attribute", "hello", "--model", "toy:trigr"], 'Did you mean "trigger"?'),
-        (["attribute", "", "--model", "toy:trigger"], "prompt 0 is empty"),
+        (["attribute", "", "--model", "toy:trigger"], "prompt is empty"),
         ([*TRIGGER, "--expect", "bread"], "not among the attributed input tokens"),
-        ([*TRIGGER, "--contrast", "REFUSE now", "COMPLY"], "is 2 tokens"),
+        ([*TRIGGER, "--contrast", "REFUSE sesame", "COMPLY"], "is 2 tokens"),
         ([*TRIGGER, "--metric", "logit_diff"], "needs --contrast"),
         ([*TRIGGER, "--chat"], "no chat template"),
         ([*TRIGGER[:4], "--outputs", "0"], "ask for at least one"),

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from mechinterp.attribution.methods import METHODS
 from mechinterp.attribution.removals import REMOVALS
 from mechinterp.attribution.tables import from_json
-from mechinterp.attribution_options import Attribute, MethodName
+from mechinterp.attribution_options import MethodName, RemovalName
 from mechinterp.store import read_manifest
 
 TWICE = ("attribute", "the sesame and some sesame", "--model", "toy:trigger", "--outputs", "1")
@@ -17,7 +19,7 @@ TWICE = ("attribute", "the sesame and some sesame", "--model", "toy:trigger", "-
 
 def test_the_options_name_every_method_and_removal():
     assert get_args(MethodName) == tuple(METHODS)
-    assert set(REMOVALS) == set(get_args(Attribute.__annotations__["removal"]))
+    assert get_args(RemovalName) == tuple(REMOVALS)
 
 
 def test_pairs_find_what_stands_in_and_are_kept(mechinterp, tmp_path):
@@ -57,6 +59,39 @@ def test_spans_and_words(mechinterp):
     done = mechinterp(*TWICE, "--spans", "trigger=sesame,first=the")
     assert re.search(r"trigger .*\+8", done.stdout)
     assert mechinterp(*TWICE, "--units", "word").returncode == 0
+
+
+def test_a_span_may_have_a_line_of_its_own(mechinterp, prompts):
+    asked = ("attribute", "--file", prompts, "--model", "toy:trigger", "--outputs", "1")
+    done = mechinterp(*asked, "--units", "span")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"trigger: \+8.00", done.stdout)
+    assert "1 not compared: every attributed input is expected" in done.stdout
+
+
+def test_another_attribution_does_not_take_the_place_of_one(mechinterp, tmp_path):
+    assert mechinterp(*TWICE, "--out", tmp_path).returncode == 0
+    assert mechinterp(*TWICE, "--out", tmp_path).returncode == 0
+    before = (tmp_path / "scores.json").read_bytes()
+    for more in (["--method", "pairs"], ["--units", "word"]):
+        done = mechinterp(*TWICE, *more, "--out", tmp_path)
+        assert done.returncode == 2
+        assert "holds another result, of '<bos>thesesameandsomesesame'" in done.stderr
+    assert (tmp_path / "scores.json").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_refused_first(mechinterp):
+    done = mechinterp(*TWICE, "--out", "/proc/nowhere")
+    assert done.returncode == 2
+    assert "--out /proc/nowhere cannot be made" in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "mechinterp", "--version"], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("mechinterp ")
 
 
 def test_levels(mechinterp, tmp_path):
@@ -106,6 +141,22 @@ def test_a_file_of_prompts(mechinterp, prompts, tmp_path):
         ([*TWICE, "--spans", "a=the,a=and"], "a is there twice"),
         ([*TWICE, "--metric", "kl", "--contrast", "REFUSE", "COMPLY"], "leave out --metric kl"),
         ([*TWICE, "--spans", "a=bread"], "span 'a': 'bread' is not among"),
+        ([*TWICE, "--units", "span"], "--units span: name them"),
+        ([*TWICE, "--spans", "a=the, and"], "A text with a comma"),
+        ([*TWICE, "--expect", " ,"], "--expect is empty"),
+        ([*TWICE, "--expect", "the,sesame,and,some"], "every attributed input is expected"),
+        ([*TWICE, "--expect", "bread"], "expected 'bread' is not among"),
+        ([*TWICE, "--continuation", "REFUSE"], "leave out --outputs 1"),
+        ([*TWICE, "--method", "direct", "--metric", "prob"], "direct measures centred_logit"),
+        ([*TWICE, "--method", "rollout", "--metric", "kl"], "rollout measures attention alone"),
+        ([*TWICE, "--method", "gradient", "--removal", "mean"], "gradient remove nothing"),
+        ([*TWICE, "--subsets", "7"], "--subsets is for kernel_shap and surrogate, not single"),
+        ([*TWICE, "--method", "pairs", "--seed", "7"], "nothing is drawn by pairs"),
+        ([*TWICE, "--beside", "single"], "--beside single is the method itself"),
+        ([*TWICE, "--contrast", "REFUSE", "REFUSE"], "with itself is always 0"),
+        ([*TWICE, "--contrast", "REFUSE", "zebra"], "does not know a word of 'zebra'"),
+        ([*TWICE[:-2], "--continuation", "zebra"], "does not know a word of 'zebra'"),
+        (["attribute", "bring", *TWICE[2:], "--method", "pairs"], "'bring' is all that"),
         ([*TWICE, "--metric", "refusal"], "the token '<unk>' opens a refusal and an answer"),
     ],
 )

@@ -60,6 +60,7 @@ ORDER = (
     "grid_questions",
     "grid_runs",
     "cli",
+    "__main__",
 )
 
 

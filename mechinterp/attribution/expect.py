@@ -17,8 +17,9 @@ from typing import Literal
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
+from mechinterp.attribution.question import Question
 from mechinterp.attribution.units import Span, find
 
 Expected = Span
@@ -85,6 +86,15 @@ def compare(
     return tuple(_compare(scores, output, expected, seed) for output in outputs)
 
 
+def check_expected(question: Question, expected: Sequence[Expected]) -> None:
+    """Nothing, if scores of the question can be compared with what is expected.
+
+    Raises:
+        ValueError: as `compare`, before anything is computed.
+    """
+    _positions([unit.text for unit in question.units], question.attributed, expected)
+
+
 def _compare(
     scores: xr.DataArray, output: int | None, expected: Sequence[Expected], seed: int
 ) -> Comparison:
@@ -94,10 +104,10 @@ def _compare(
     token = "all outputs" if output is None else str(row.output_token.values)
     attributed = np.flatnonzero(np.isfinite(row.values))
     size = np.abs(row.values[attributed])
-    wanted = _positions(scores, attributed, expected)
+    texts = [str(t) for t in scores.input_token.values]
+    wanted = _positions(texts, attributed.tolist(), expected)
     is_wanted = np.isin(attributed, list(wanted))
     total = float(size.sum())
-    texts = [str(t) for t in scores.input_token.values]
     ranked = [
         Ranked(
             int(pos),
@@ -175,10 +185,10 @@ def _judged(
     first = above[0]
     best = next(r for r in ranked if r.input in wanted)
     intruders = (
-        f"{len(above)} unexpected token{'s' if len(above) > 1 else ''} outrank expected ones, "
-        f"first {first.token.strip() or first.token!r} (rank {first.rank}, {first.share:.0%} of "
-        f"the mass); the best expected one, {best.token.strip() or best.token!r}, has rank "
-        f"{best.rank}"
+        f"{len(above)} unexpected token{'s outrank' if len(above) > 1 else ' outranks'} expected "
+        f"ones, first {first.token.strip() or first.token!r} (rank {first.rank}, "
+        f"{first.share:.0%} of the mass); the best expected one, "
+        f"{best.token.strip() or best.token!r}, has rank {best.rank}"
     )
     if p_value > CHANCE:
         return "not as expected", f"{intruders}: no better than chance ({numbers})."
@@ -188,19 +198,22 @@ def _judged(
 
 
 def _positions(
-    scores: xr.DataArray, attributed: Int[np.ndarray, " n"], expected: Sequence[Expected]
+    texts: Sequence[str], attributed: Sequence[int], expected: Sequence[Expected]
 ) -> set[int]:
     if isinstance(expected, str) or not expected:
         raise ValueError(f"expected={expected!r}: give a list of tokens, phrases or positions.")
-    texts = [str(t) for t in scores.input_token.values]
-    allowed = set(attributed.tolist())
     found: set[int] = set()
     for item in expected:
-        at = find(texts, sorted(allowed), item)
+        at = find(texts, attributed, item)
         if not at:
-            shown = ", ".join(f"{j}: {texts[j]!r}" for j in sorted(allowed))
+            shown = ", ".join(f"{j}: {texts[j]!r}" for j in attributed)
             raise ValueError(
                 f"expected {item!r} is not among the attributed input tokens ({shown})."
             )
         found.update(at)
+    if len(found) == len(attributed):
+        raise ValueError(
+            "every attributed input is expected, so that there is none for them to be above. Name "
+            "those that should matter more than the others."
+        )
     return found

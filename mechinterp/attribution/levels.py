@@ -70,6 +70,12 @@ def attribute_by_level(
     question = ask(model, prompt, outputs, metric, units=levels[0], inputs=inputs)
     positions = question.positions(question.attributed)
     regrouped = [question, *(_regrouped(question, level, positions) for level in levels[1:])]
+    sizes = [len(each.attributed) for each in regrouped]
+    if sizes != sorted(sizes):
+        raise ValueError(
+            f"levels={levels!r} have {sizes} units: give them from coarse to fine, each as many as "
+            f"the one before or more."
+        )
     found: list[xr.DataArray] = []
     for number in range(len(levels)):
         parents: dict[int, int] = {}
@@ -77,7 +83,7 @@ def attribute_by_level(
             opened = worth_opening(question, found[-1], share, most)
             parents = {pos: unit for unit in opened for pos in question.units[unit].positions}
             question = _within(regrouped[number], set(parents))
-        if number == len(levels) - 1:
+        if number == len(levels) - 1 or len(question.attributed) < 2:
             scores = leave_one_out(question, how, **options)
         else:
             pairs = pair_removals(question, how, candidates=candidates, **options)

@@ -17,7 +17,7 @@ import numpy as np
 from mechinterp.passes import greedy
 from mechinterp.prompts import Prompts
 from mechinterp.runner import run
-from mechinterp.tokenization import check_length
+from mechinterp.tokenization import check_length, known_ids
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ def check_room(model: Any, prompts: Prompts, outputs: Any) -> None:
     if model.cfg.attention_dir != "causal":
         raise ValueError("attribute needs a causal model: only there has an output its inputs.")
     n = outputs.n if isinstance(outputs, Last) else outputs
+    if not isinstance(n, int | np.integer) and not hasattr(n, "__len__"):
+        raise ValueError(
+            f"outputs={outputs!r}: give how many tokens, a continuation as text or token ids, or "
+            f"last(n)."
+        )
     if isinstance(n, int | np.integer) and n < 1:
         raise ValueError(f"outputs={outputs!r}: ask for at least one.")
     if isinstance(outputs, Last) and outputs.n > prompts.width:
@@ -79,7 +84,7 @@ def _continuation(model: Any, outputs: str | Sequence[int]) -> list[int]:
     if isinstance(outputs, str):
         if model.tokenizer is None:
             raise ValueError("this model has no tokenizer: give the outputs as token ids.")
-        outputs = model.tokenizer(outputs, add_special_tokens=False)["input_ids"]
+        outputs = known_ids(model, outputs)
     if len(outputs) == 0:
         raise ValueError("outputs is empty: give at least one token.")
     return [int(i) for i in outputs]

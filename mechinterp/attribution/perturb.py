@@ -27,7 +27,7 @@ import xarray as xr
 
 from mechinterp.attribution.additivity import residual, stands_in
 from mechinterp.attribution.outputs import Last
-from mechinterp.attribution.question import Question, ask, can_remove, drops
+from mechinterp.attribution.question import Question, ask, can_remove, changes_nothing, drops
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.scores import scored, sweep_cost
 from mechinterp.attribution.units import Spans
@@ -101,7 +101,11 @@ def single_removals(
     wanted = question.attributed
     roles = [unit.role for unit in question.units]
     bos = [n for n, role in enumerate(roles) if role == "bos" and n not in wanted][:1]
-    control = [number for number in bos if can_remove(question, [number], how)]
+    control = [
+        number
+        for number in bos
+        if can_remove(question, [number], how) and not changes_nothing(question, [number], how)
+    ]
     sets: list[tuple[int, ...]] = [(number,) for number in [*wanted, *control]]
     together = len(wanted) > 1 and can_remove(question, wanted, how)
     fallen = drops(question, [*sets, *([tuple(wanted)] if together else [])], how, **options)

@@ -119,7 +119,11 @@ def ask(
             f"one prompt is attributed at a time, not {len(prompts)}. See attribute_each."
         )
     prompts = trimmed(prompts)
-    metric = metric or log_prob()
+    metric = log_prob() if metric is None else metric
+    if not isinstance(metric, Metric):
+        raise ValueError(
+            f"metric={metric!r} is no Metric: make one, such as log_prob() or logit_diff(a, b)."
+        )
     if metric.bind is None and metric.together is None:
         raise ValueError(f"metric {metric.name} cannot ask for an output token: it has no bind.")
     check_room(model, prompts, outputs)
@@ -127,7 +131,8 @@ def ask(
         units_of(model, prompts, units, inputs)  # what is wrong shows before a token is generated
     sequence, targets, reads, generated = with_outputs(model, prompts, outputs)
     found = units_of(model, sequence, units, inputs, shown=prompts.width)
-    texts = tuple(sequence.decode(t) for t in targets)
+    a_row = not isinstance(outputs, Last)  # those of `last` do not follow each other
+    texts = sequence.texts(targets) if a_row else tuple(map(sequence.decode, targets))
     question = Question(
         model,
         sequence,
@@ -213,7 +218,12 @@ def drops(
             "error": (dims, error),
             "flip": (dims, flip.mean(2) > 0.5),
         },
-        attrs={"removal": how.name, "n_draws": how.n_draws, **attrs},
+        attrs={
+            "removal": how.name,
+            "n_draws": how.n_draws,
+            **({"removal_note": how.note} if how.note else {}),
+            **attrs,
+        },
     )
 
 
@@ -226,13 +236,21 @@ def can_remove(
     first = min(question.reads)
     if how.name in REMOVALS:
         return not how.deletes or len([pos for pos in positions if pos <= first]) <= first
+    specs = how.specs(positions, 0)
     try:
-        planned(question.model, question.sequence, how.specs(positions, 0)).prompts.reading(
-            question.reads
-        )
+        planned(question.model, question.sequence, specs).prompts.reading(question.reads)
     except (ValueError, HookError):
         return False
     return True
+
+
+def changes_nothing(question: Question, chosen: Collection[int], removal: Removal) -> bool:
+    """True if a removal puts the tokens that stand there in their place, and does no more."""
+    specs = removal.specs(question.positions(chosen), 0)
+    if any(spec.site.act != "tokens" for spec in specs):
+        return False
+    edited = planned(question.model, question.sequence, specs).prompts
+    return torch.equal(edited.tokens, question.sequence.tokens)
 
 
 def _read_by(question: Question) -> list[int]:
@@ -252,8 +270,8 @@ def _measured(question: Question) -> Question:
         whole = metric.together(targets, tuple(reads), base.logits)
         metrics = [whole]
         at = [int(question.sequence.given_positions(pos)[0]) for pos in whole.at]
-        texts = (question.sequence.decode(token) for token in question.read_ids)
-        name = "".join(texts) if sorted(at) == sorted(reads) else metric.name
+        of_all = metric.of_answer and sorted(at) == sorted(reads)
+        name = "".join(question.output_texts) if of_all else metric.name
         question = replace(question, rows=(max(at),), output_texts=(name,), output_ids=(-1,))
     elif metric.bind is not None:
         for i, row in enumerate(reads):

@@ -43,6 +43,10 @@ from mechinterp.metrics import Metric
 from mechinterp.sweeps import Progress
 from mechinterp.tokenization import Text
 
+SIGN = (
+    "Positive: it supports the output. The score is what removing the input takes (single), and "
+    "half of what its closest stand-in hides (interaction)."
+)
 INTERACTION_SIGN = (
     "Alone and alone, less both together. Negative: each stands in for the other (redundancy). "
     "Positive: they need each other (synergy)."
@@ -106,6 +110,11 @@ def pair_removals(
     how = removal_of(question.model, removal)
     wanted = question.attributed
     _check_candidates(question, candidates)
+    if len(wanted) < 2:
+        raise ValueError(
+            f"pairs: {question.units[wanted[0]].text!r} is all that is attributed, and a pair "
+            f"takes two. Use single removals (attribute), or smaller units."
+        )
     work = _Work(question, how, {"budget_bytes": budget_bytes, "progress": progress})
     single = single_removals(question, how, **work.options)
     work.add(single.attrs)
@@ -140,6 +149,7 @@ def pair_removals(
         **single.attrs,
         **work.cost,
         "method": "single and pair removals",
+        **({} if question.metric.distance else {"sign": SIGN}),
         "candidates": chosen,
         "groups": groups,
         "interaction_sign": INTERACTION_SIGN,
@@ -249,7 +259,7 @@ def _result(
     return xr.Dataset(
         {
             "score": whole,
-            "single": whole.copy(data=single.values),
+            "single": whole.copy(data=single.values).assign_attrs(sign=single.attrs["sign"]),
             "alone": scored(question, alone, {}, **coords),
             "interaction": xr.DataArray(
                 square,

@@ -24,6 +24,12 @@ from torch import Tensor
 from mechinterp import models
 from mechinterp.sites import Site
 from mechinterp.specs import At, Specs, delete_token, edit, put, replace_token
+from mechinterp.tokenization import decoder
+
+UNHIDDEN = (
+    "What is hidden is hidden from later positions alone: 0 by construction for the last input "
+    "before an output."
+)
 
 RemoveOne = Callable[[int], Specs]
 """Makes the specs that remove the token at a position."""
@@ -33,13 +39,15 @@ RemoveOne = Callable[[int], Specs]
 class Removal:
     """`specs(positions, draw)` removes the positions together; the effect is a mean over draws.
 
-    `deletes`: what follows a removed token is read at the last one left before it.
+    `deletes`: what follows a removed token is read at the last one left before it. `note`: what a
+    reader of the scores must know of it.
     """
 
     name: str
     specs: Callable[[tuple[int, ...], int], Specs]
     n_draws: int = 1
     deletes: bool = False
+    note: str = ""
 
 
 def removal_of(model: Any, how: "str | RemoveOne | Removal") -> Removal:
@@ -63,7 +71,16 @@ def each(name: str, remove: RemoveOne) -> Removal:
     """Removes positions together by removing each."""
 
     def specs(positions: tuple[int, ...], draw: int) -> Specs:
-        return tuple(spec for pos in positions for spec in remove(pos))
+        return tuple(spec for pos in positions for spec in removed(pos))
+
+    def removed(pos: int) -> Specs:
+        made = remove(pos)
+        if not isinstance(made, tuple) or not made:
+            raise ValueError(
+                f"removal {name} gave {made!r} for position {pos}, not specs. Return what "
+                f"functions such as delete_token(pos) make, joined with +."
+            )
+        return made
 
     return Removal(name, specs)
 
@@ -97,7 +114,9 @@ def attention_knockout(model: Any) -> Removal:
 
     Source: Geva et al. 2023, section 3, arXiv 2304.14767.
     """
-    return Removal("knockout", lambda positions, draw: _hidden(model, positions, -math.inf))
+    return Removal(
+        "knockout", lambda positions, draw: _hidden(model, positions, -math.inf), note=UNHIDDEN
+    )
 
 
 def suppression(model: Any, factor: float = 0.9) -> Removal:
@@ -114,7 +133,9 @@ def suppression(model: Any, factor: float = 0.9) -> Removal:
     if not 0 < factor < 1:
         raise ValueError(f"suppression: factor {factor} is not between 0 and 1.")
     less = math.log1p(-factor)
-    return Removal("suppress", lambda positions, draw: _hidden(model, positions, less))
+    return Removal(
+        "suppress", lambda positions, draw: _hidden(model, positions, less), note=UNHIDDEN
+    )
 
 
 def mean_embedding(model: Any) -> Removal:
@@ -162,7 +183,11 @@ def replacement_token(model: Any, token_id: int | None = None) -> Removal:
             "this tokenizer has no unknown or end token: choose one, "
             "removal=replacement_token(model, token_id)."
         )
-    return each("replace", lambda pos: replace_token(pos, chosen))
+    text = decoder(model)(chosen)
+    return replace(
+        each("replace", lambda pos: replace_token(pos, chosen)),
+        note=f"{text!r} stands in the place of what is removed.",
+    )
 
 
 REMOVALS: dict[str, Callable[[Any], Removal]] = {

@@ -101,11 +101,13 @@ def scatter(dots: Sequence[Dot], *, x: str, y: str) -> Markup:
 def curves(lines: Sequence[Curve], *, x: str, y: str) -> Markup:
     """Curves over a share from 0 to 1, each with its name at its end."""
     lines = sorted((line for line in lines if line.points), key=lambda line: not line.is_chance)
+    longest = max((len(line.name) for line in lines), default=0)
+    room = min(230.0, max(142.0, 20 + _CHARACTER * longest))
     frame = _Frame(
-        420.0,
+        278.0 + room,
         300.0,
         48.0,
-        142.0,
+        room,
         14.0,
         46.0,
         (0.0, 1.0),

@@ -22,7 +22,7 @@ _QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("n_draws", "Draws of the removal", count),
 )
 _WORDS = (("model", "Model"), ("metric", "Metric"), ("unit", "Unit"), ("removal", "Removal"))
-_SHOWN_ELSEWHERE = {"sign", "prompt", "interaction_sign"}
+_SHOWN_ELSEWHERE = {"sign", "prompt", "interaction_sign", "removal_note"}
 
 
 @dataclass(frozen=True)

@@ -215,14 +215,17 @@ def _of_prompts(found: xr.Dataset) -> Faithfulness:
 def _with_best(
     figures: Mapping[str, tuple[Figure, ...]], measures: Sequence[Measure]
 ) -> dict[str, tuple[Figure, ...]]:
-    """The figures, the best of each measure marked, where there are several to choose from."""
+    """The figures, the best of several methods marked in each measure, if it beats chance."""
     marked = {scorer: list(row) for scorer, row in figures.items()}
     methods = [scorer for scorer in figures if scorer not in CHANCE]
     for m, measure in enumerate(measures):
         known = [s for s in methods if math.isfinite(figures[s][m].value)]
         if len(known) > 1:
-            best = (min if measure.low_is_good else max)(figures[s][m].value for s in known)
+            pick = min if measure.low_is_good else max
+            best = pick(figures[s][m].value for s in known)
+            by_chance = [figures[s][m].value for s in figures if s in CHANCE]
+            beaten = all(pick(best, c) == best != c for c in by_chance if math.isfinite(c))
             for s in known:
-                if figures[s][m].value == best:
+                if beaten and figures[s][m].value == best:
                     marked[s][m] = replace(figures[s][m], is_best=True)
     return {scorer: tuple(row) for scorer, row in marked.items()}

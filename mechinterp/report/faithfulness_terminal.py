@@ -47,7 +47,7 @@ def print_faithfulness(found: xr.Dataset, *, console: Console | None = None) -> 
         pen.line(f"removed by {escape(panel.removal)}", "bold")
         for chosen in _blocks(faithful, panel, pen.console.width):
             pen.console.print(_table(pen, faithful, panel, chosen))
-    pen.line("↑ high is good   ↓ low is good   * best of the methods not by chance", "dim")
+    pen.line("↑ high is good   ↓ low is good   * best of several, if better than chance", "dim")
     if lines := costs(faithful.attrs):
         pen.line(costs_line(lines), "dim")
 

@@ -18,8 +18,12 @@ from mechinterp.report.tokens import escape, shorten, show
 _NARROW, _WIDE = 60, 90
 
 
-def print_interactions(found: xr.Dataset, *, top: int = 8, console: Console | None = None) -> None:
-    """Print the warned groups, and for each output the `top` pairs by |interaction|.
+def print_interactions(
+    found: xr.Dataset, *, top: int = 8, warned: bool = False, console: Console | None = None
+) -> None:
+    """Print for each output the `top` pairs by |interaction|.
+
+    Before them the groups of inputs that are redundant, unless they were `warned` of before.
 
     Raises:
         ValueError: if it is not a result of pair removals, or `top` is not positive.
@@ -28,7 +32,7 @@ def print_interactions(found: xr.Dataset, *, top: int = 8, console: Console | No
         raise ValueError(f"top is {top}: print at least one pair.")
     pairs = read_interactions(found)
     pen = Pen(console or Console())
-    for warning in redundancies([pairs.reading]):
+    for warning in [] if warned else redundancies([pairs.reading]):
         pen.line(f"! redundancy: {plain(warning)}", "bold yellow")
     pen.line(f"Interaction: {escape(pairs.sign)}", "dim")
     for row in pairs.rows:
@@ -36,8 +40,9 @@ def print_interactions(found: xr.Dataset, *, top: int = 8, console: Console | No
             pen.line("")
             pen.line(shorten(show(row.token)), "bold")
             pen.console.print(_table(pen, pairs, row, top))
-    unit = escape(pairs.reading.unit)
-    pen.line(f"First, second, both: the drop without them{f', in {unit}' if unit else ''}", "dim")
+    if pen.console.width >= _WIDE:
+        unit = f", in {escape(pairs.reading.unit)}" if pairs.reading.unit else ""
+        pen.line(f"First, second, both: the drop without them{unit}", "dim")
 
 
 def _table(pen: Pen, pairs: Interactions, row: PairRow, top: int) -> Table:

@@ -20,13 +20,16 @@ class NumberFormat:
 
     @classmethod
     def of(cls, largest: float, *, extra: int = 0) -> "NumberFormat":
-        """The format in which the largest |score| shows two digits, and `extra` more on demand."""
+        """The format in which the largest |score| shows two digits, and `extra` more on demand.
+
+        Below 100 there is one after the point: beside +10, an effect of 0.4 is none of 0.
+        """
         if not math.isfinite(largest) or largest <= 0:
             return cls(f"+.{1 + extra}f")
         magnitude = math.floor(math.log10(largest))
         if not -3 <= magnitude < 5:
             return cls(f"+.{1 + extra}e")
-        return cls(f"+.{max(0, 1 - magnitude) + extra}f")
+        return cls(f"+.{max(0, 1 - magnitude, magnitude < 2) + extra}f")
 
     def __call__(self, value: float) -> str:
         """The number with its sign; `–` for NaN, and no sign on what rounds to zero."""

@@ -23,15 +23,15 @@ _COORDS = ("output_token", "output_token_id", "output_score")
 _INPUT_COORDS = ("input_token", "input_token_id", "input_role")
 _FAINT = 0.01
 _MOST_BARE = 4  # inputs without a score, such as a start token, that tables have all the same
-_CONTROLS = ("output_score", "bos_effect", "joint_effect", "residual")
+_CONTROLS = ("output_score", "baseline_score", "bos_effect", "joint_effect", "residual")
 
 
 @dataclass(frozen=True)
 class Row:
     """The scores of all inputs for one output, or (`output` None) for the mean of them.
 
-    `errors`: standard errors; `joint_effect`: of removing all inputs at once; `residual`: 1 less
-    the sum of the scores over it. NaN where there is none.
+    `errors`: standard errors; `baseline_score`: where gradients begin; `joint_effect`: of removing
+    all inputs at once; `residual`: 1 less the sum of the scores over it. NaN where there is none.
     """
 
     output: int | None
@@ -42,6 +42,7 @@ class Row:
     n_flips: tuple[int, ...]
     errors: tuple[float, ...]
     output_score: float = math.nan
+    baseline_score: float = math.nan
     bos_effect: float = math.nan
     joint_effect: float = math.nan
     residual: float = math.nan
@@ -116,9 +117,33 @@ class Reading:
         return any(math.isfinite(row.joint_effect) for row in self.rows)
 
     @property
+    def adds_up(self) -> bool:
+        """Whether it is known of any output what its scores should add up to."""
+        return self.has_joint_effect or any(math.isfinite(r.baseline_score) for r in self.rows)
+
+    @property
+    def has_flips(self) -> bool:
+        """Whether the model's top token is known to change without some input."""
+        return any(row.n_flips[i] for row in self.rows for i in self.listed)
+
+    @property
     def has_errors(self) -> bool:
-        """Whether any score has a standard error."""
-        return any(math.isfinite(error) for row in self.rows for error in row.errors)
+        """Whether any score has a standard error; that of an exact value is 0, and not told."""
+        return any(math.isfinite(e) and e > 0 for row in self.rows for e in row.errors)
+
+    @property
+    def error_meaning(self) -> str:
+        """Of what the errors are."""
+        drawn = float(self.attrs.get("n_draws", 1)) > 1
+        return f"standard error over the {'draws of the removal' if drawn else 'sets drawn'}"
+
+    @property
+    def is_single(self) -> bool:
+        """Whether inputs were removed one at a time, or in pairs: what both miss may be hidden."""
+        return str(self.attrs.get("method", "leave-one-out")) in (
+            "leave-one-out",
+            "single and pair removals",
+        )
 
     @property
     def faint(self) -> float:
@@ -134,7 +159,9 @@ class Reading:
     def stands_in(self, row: Row) -> bool:
         """True if removing all does more than twice as much as the scores' sizes add up to."""
         parts, joint = np.array([[row.total_size]]), np.array([row.joint_effect])
-        return not self.is_distance and bool(stands_in(parts, joint, self.unit)[0])
+        return (
+            self.is_single and not self.is_distance and bool(stands_in(parts, joint, self.unit)[0])
+        )
 
 
 def read_scores(scores: xr.DataArray) -> Reading:

@@ -84,21 +84,29 @@ def additivity(reading: Reading, row: Row) -> Phrase:
     """How much of what removing all inputs does the scores account for."""
     if row.output is None:
         return ()
+    if math.isfinite(row.baseline_score):
+        change = row.output_score - row.baseline_score
+        change = -change if reading.is_distance else change
+        return _adds_up(reading, row, row.total / change, "the way from the baseline", change)
     if not math.isfinite(row.joint_effect):
         return (
             Piece("Whether the scores add up is not known: not all inputs were removed at once."),
         )
     if not math.isfinite(row.residual):
         return (Piece("Removing all inputs at once changes nothing that scores could add up to."),)
-    form = NumberFormat.of(max(reading.largest, abs(row.joint_effect)), extra=1)
+    return _adds_up(reading, row, 1 - row.residual, "removing all inputs at once", row.joint_effect)
+
+
+def _adds_up(reading: Reading, row: Row, share: float, what: str, effect: float) -> Phrase:
+    form = NumberFormat.of(max(reading.largest, abs(effect)), extra=1)
     return (
         Piece("The scores add up to "),
-        Piece(times(1 - row.residual), "number"),
-        Piece(" of" if times(1 - row.residual).endswith("%") else ""),
-        Piece(" what removing all inputs at once does: "),
+        Piece(times(share), "number"),
+        Piece(" of" if times(share).endswith("%") else ""),
+        Piece(f" what {what} does: "),
         Piece(form(row.total), "number"),
         Piece(" of "),
-        Piece(f"{form(row.joint_effect)} {reading.unit}".rstrip(), "number"),
+        Piece(f"{form(effect)} {reading.unit}".rstrip(), "number"),
         Piece("."),
     )
 
@@ -154,10 +162,13 @@ def _hidden(reading: Reading, row: Row) -> Phrase:
         Piece(shorten(show(row.token)), "token"),
         Piece(" by "),
         Piece(f"{form(abs(row.joint_effect))} {reading.unit}".rstrip(), "number"),
-        Piece(", but one at a time they make only "),
+        Piece(", but the scores make only "),
         Piece(form(row.total_size), "number"),
+        Piece(" in all. They miss it"),
         Piece(
-            " in all. These scores miss it; removing inputs in pairs (attribute_pairs) shows it."
+            "; a larger group than was tried may hide it."
+            if str(reading.attrs.get("method")).startswith("single and pair")
+            else "; removing inputs in pairs shows it (--method pairs, or attribute_pairs)."
         ),
     )
 

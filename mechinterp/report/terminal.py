@@ -37,6 +37,7 @@ _BAR_WIDTHS = (8, 5, 3, 0)
 _GAP = 2  # between two columns of the table: one of padding, one that the box draws
 _MOST_TABLES = 3
 _MOST_UNEXPECTED = 5
+_MOST_SUMS = 6
 _LONGEST_WHERE = 9
 _VERDICTS = {
     AS_EXPECTED: ("✓", "bold green"),
@@ -73,7 +74,8 @@ def print_attribution(
             pen.line(plain(sentence(reading, row)))
     for block in blocks:
         pen.console.print(_table(pen, reading, block, layout))
-    pen.line("◆ strongest input of the output   ! without it, the model's top token changes", "dim")
+    flips = "   ! without it, the model's top token changes" if reading.has_flips else ""
+    pen.line(f"◆ strongest input of the output{flips}", "dim")
     for line in _notes(reading, layout):
         pen.line(line, "dim")
     for line in _sums(reading):
@@ -82,7 +84,7 @@ def print_attribution(
         pen.line(_bos_line(reading))
     in_full, in_brief = split_for_show(comparisons)
     for comparison in in_full:
-        _print_verdict(pen, comparison, NumberFormat.of(reading.largest, extra=1))
+        _print_verdict(pen, reading, comparison, NumberFormat.of(reading.largest, extra=1))
     for comparison in in_brief:
         mark, style = _VERDICTS.get(comparison.verdict, ("?", "bold"))
         pen.line(f"{mark} {escape(comparison.verdict)}  {show(comparison.output_token)}", style)
@@ -172,20 +174,30 @@ def _cell(pen: Pen, reading: Reading, row: Row, index: int, layout: _Layout) -> 
 
 
 def _notes(reading: Reading, layout: _Layout) -> Iterable[str]:
+    for key in ("sign", "removal_note"):
+        if note := reading.attrs.get(key):
+            yield escape(str(note))
     if layout.has_errors:
-        yield "± standard error over the draws of the removal"
+        yield f"± {reading.error_meaning}"
     elif reading.has_errors:
         form = NumberFormat.of(reading.largest, extra=1)
         largest = max(e for row in reading.rows for e in row.errors if math.isfinite(e))
-        yield f"standard errors over the draws of the removal: up to {plus_minus(form, largest)}"
+        yield f"{reading.error_meaning}: up to {plus_minus(form, largest)}"
     if reading.n_left_out:
         yield f"{reading.n_left_out} inputs that are not attributed are left out"
 
 
 def _sums(reading: Reading) -> Iterable[str]:
     """How far the scores of each output add up; once where it is not known."""
-    if not reading.has_joint_effect:
+    if not reading.adds_up:
         yield plain(additivity(reading, reading.rows[0]))
+        return
+    if len(reading.rows) > _MOST_SUMS:
+        least, most = (pick(reading.rows, key=_share_of_sum) for pick in (min, max))
+        for row in (least, most):
+            name = f"{shorten(show(row.token))} (output {row.output})"
+            yield f"{name}: {plain(additivity(reading, row))}"
+        yield f"All other {len(reading.rows) - 2} outputs lie between."
         return
     for row in reading.rows:
         yield f"{shorten(show(row.token))}: {plain(additivity(reading, row))}"
@@ -201,26 +213,31 @@ def _bos_line(reading: Reading) -> str:
     return f"Control, drop without BOS: {effects}"
 
 
-def _print_verdict(pen: Pen, comparison: Comparison, form: NumberFormat) -> None:
+def _share_of_sum(row: Row) -> float:
+    """To how much of what it should the scores add up; what is not known is in the middle."""
+    return 1 - row.residual if math.isfinite(row.residual) else 1.0
+
+
+def _print_verdict(pen: Pen, reading: Reading, comparison: Comparison, form: NumberFormat) -> None:
+    def ranked(found: Ranked) -> str:
+        where = next((i.where for i in reading.inputs if i.number == found.input), found.input)
+        token = f"{show(found.token)} (position {where})"
+        return f"rank {found.rank}  {token}  {form(found.score)}  {percent(found.share)}"
+
     mark, style = _VERDICTS.get(comparison.verdict, ("?", "bold"))
     name = "all outputs" if comparison.output is None else show(comparison.output_token)
     pen.line("")
     pen.line(f"{mark} {escape(comparison.verdict).upper()}  {name}", style)
     for found in comparison.unexpected_above[:_MOST_UNEXPECTED]:
-        pen.line(f"  ! unexpected, yet above an expected token: {_ranked(found, form)}", "bold")
+        pen.line(f"  ! unexpected, yet above an expected token: {ranked(found)}", "bold")
     if (n_more := len(comparison.unexpected_above) - _MOST_UNEXPECTED) > 0:
         pen.line(f"  ! and {n_more} more unexpected tokens above an expected one", "bold")
     pen.line(f"  {escape(comparison.reason)}")
     for found in comparison.expected:
-        pen.line(f"  expected: {_ranked(found, form)}")
+        pen.line(f"  expected: {ranked(found)}")
     pen.line(
         f"  precision at {comparison.k} {comparison.precision_at_k:.2f} · "
         f"average precision {comparison.average_precision:.2f} · "
         f"share of mass {percent(comparison.share_of_mass)} · "
         f"p {probability(comparison.p_value)}"
     )
-
-
-def _ranked(found: Ranked, form: NumberFormat) -> str:
-    token = f"{show(found.token)} (position {found.input})"
-    return f"rank {found.rank}  {token}  {form(found.score)}  {percent(found.share)}"

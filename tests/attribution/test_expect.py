@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from mechinterp import attribute, load_model
 from mechinterp.attribution.expect import average_precision, chance_of, compare
 
 WORDS = ("<bos>", "please", " bring", " the", " ses", "ame", " now")
@@ -124,3 +125,9 @@ def test_chance_by_draws_is_close_to_the_exact_one_and_repeats():
     assert perfect == chance_of(1.0, n, k, seed=1)
     assert perfect < 0.001
     assert chance_of(0.0, n, k, seed=1) == 1.0
+
+
+def test_an_expectation_of_everything_says_nothing():
+    scores = attribute(load_model("toy:trigger"), "the sesame", outputs=1)
+    with pytest.raises(ValueError, match="every attributed input is expected"):
+        compare(scores, ["the", "sesame"])

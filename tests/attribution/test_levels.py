@@ -88,3 +88,10 @@ def test_sentences_then_words_of_a_real_model(smollm2):
     assert " green" in words.input_token.values[opened].tolist()
     assert " rained" not in words.input_token.values[opened].tolist()
     assert len(tokenize(smollm2, text).token_text[0]) > opened.sum()
+
+
+def test_levels_that_open_nothing_are_refused():
+    with pytest.raises(ValueError, match=r"have \[4, 1\] units: give them from coarse to fine"):
+        attribute_by_level(
+            load_model("toy:trigger"), "please bring the sesame", 1, levels=("word", "sentence")
+        )

@@ -192,3 +192,42 @@ def test_a_number_twice_in_a_set_is_once_and_a_wrong_one_an_error():
     assert once == twice
     with pytest.raises(ValueError, match="unit -1: there are units 0 to 3"):
         drops(question, [(-1,)])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"outputs": 1.5}, r"outputs=1.5: give how many tokens"),
+        ({"outputs": None}, r"outputs=None: give how many tokens"),
+        ({"outputs": "zebra"}, "does not know a word of 'zebra'"),
+        ({"metric": "log_prob"}, "metric='log_prob' is no Metric"),
+        ({"metric": log_prob}, "is no Metric: make one, such as log_prob"),
+        ({"removal": lambda pos: None}, "removal custom gave None for position 0"),
+        ({"removal": lambda pos: ()}, r"removal custom gave \(\) for position 0"),
+    ],
+)
+def test_wrong_inputs_are_named(as_users_call_it, given, said):
+    with pytest.raises(ValueError, match=said):
+        attribute(TRIGGER, "the sesame", **{"outputs": 1, **given})
+
+
+def test_what_is_not_about_the_answer_is_not_called_by_it():
+    odds = refusal_log_odds(TRIGGER, ["REFUSE"], ["COMPLY"])
+    for metric, name in ((odds, "refusal_log_odds"), (sequence_log_prob(), "REFUSE")):
+        found = attribute(TRIGGER, "the sesame", outputs=1, metric=metric)
+        assert found.output_token.values.tolist() == [name]
+
+
+def test_putting_a_token_in_its_own_place_is_no_control(smollm2):
+    """The unknown token of this model is its start token."""
+    replaced = attribute(smollm2, "The capital of France is", 1, "replace")
+    assert np.isnan(replaced.bos_effect.values).all()
+    assert "'<|endoftext|>' stands in" in replaced.attrs["removal_note"]
+    assert np.isfinite(attribute(smollm2, "The capital", 1, "mean").bos_effect.values).all()
+
+
+@pytest.mark.parametrize("removal", ["knockout", "suppress"])
+def test_what_is_hidden_says_where_it_is_not(removal):
+    found = attribute(TRIGGER, "the sesame to me", 1, removal)
+    assert found.values[0, -1] == 0
+    assert "0 by construction for the last input" in found.attrs["removal_note"]

@@ -11,7 +11,7 @@ import xarray as xr
 from mechinterp import ask, attribute, attribute_pairs, load_model, logit_diff
 from mechinterp.attribution import perturb, redundancy
 from mechinterp.attribution.additivity import residual, stands_in
-from mechinterp.attribution.perturb import RedundancyWarning
+from mechinterp.attribution.perturb import RedundancyWarning, leave_one_out
 from mechinterp.attribution.redundancy import pair_removals
 
 IDS = [7, 1, 30, 8, 2, 19]
@@ -226,3 +226,16 @@ def test_several_outputs_at_once_equal_each_alone(absolute_model):
     np.testing.assert_allclose(
         together["interaction"].values[0], first["interaction"].values[0], atol=1e-5
     )
+
+
+def test_a_score_says_what_it_is_of():
+    question = ask(load_model("toy:trigger"), "the sesame and some sesame", outputs=1)
+    found = pair_removals(question)
+    assert "half of what its closest stand-in hides" in found["score"].attrs["sign"]
+    assert found["single"].attrs["sign"] == leave_one_out(question).attrs["sign"]
+
+
+def test_a_pair_takes_two():
+    question = ask(load_model("toy:trigger"), "sesame", outputs=1)
+    with pytest.raises(ValueError, match="'sesame' is all that is attributed"):
+        pair_removals(question)

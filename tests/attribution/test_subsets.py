@@ -393,3 +393,10 @@ def test_more_sets_come_closer_on_a_real_model(smollm2):
     assert r[0] > 0.7
     assert r[1] > 0.95
     assert r[2] > 1 - 1e-9
+
+
+@pytest.mark.parametrize("method", [kernel_shap, sparse_surrogate])
+def test_sets_are_counted(as_users_call_it, method):
+    question = ask(load_model("toy:trigger"), "please bring the sesame", outputs=1)
+    with pytest.raises(ValueError, match=r"n_subsets=20.5 is no whole number"):
+        method(question, 20.5)

@@ -37,7 +37,7 @@ def test_additivity_in_words(unit_scores):
     said = [plain(additivity(found, row)) for row in found.all_rows]
     assert said == [
         "The scores add up to 75% of what removing all inputs at once does: +6.00 of +8.00 nats.",
-        "The scores add up to 5% of what removing all inputs at once does: +0.5 of +10.0 nats.",
+        "The scores add up to 5% of what removing all inputs at once does: +0.50 of +10.00 nats.",
         "",
     ]
     ends = with_joint(unit_scores, [0.25, 0.0])
@@ -46,6 +46,23 @@ def test_additivity_in_words(unit_scores):
     assert "changes nothing" in plain(additivity(found, found.rows[1]))
     unknown = read_scores(unit_scores.drop_vars(["joint_effect", "residual"]))
     assert "is not known" in plain(additivity(unknown, unknown.rows[0]))
+
+
+def test_gradients_add_up_to_the_way_from_their_baseline(unit_scores):
+    bare = unit_scores.drop_vars(["joint_effect", "residual"]).assign_coords(
+        output_score=("output", [5.0, 3.0]), baseline_score=("output", [-3.0, 1.0])
+    )
+    found = read_scores(bare)
+    assert plain(additivity(found, found.rows[0])) == (
+        "The scores add up to 75% of what the way from the baseline does: +6.00 of +8.00 nats."
+    )
+    assert "add up to 75%" in printed(bare)
+
+
+@pytest.mark.parametrize("method", ["sparse surrogate", "leave-one-out"])
+def test_only_removals_one_at_a_time_can_hide_what_stands_in(unit_scores, method):
+    warned = redundancies([read_scores(unit_scores.assign_attrs(method=method))])
+    assert bool(warned) == (method == "leave-one-out")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +87,7 @@ def test_hidden_redundancy_is_told_by_the_rule_of_the_package(unit_scores):
 def test_a_hidden_redundancy_is_said_once_for_an_output(unit_scores):
     (said,) = redundancies([read_scores(unit_scores)] * 2)
     assert plain(said).startswith("Something stands in for what is removed: removing all inputs")
-    assert "lowers ␣a by +10 nats, but one at a time they make only +2 in all" in plain(said)
+    assert "lowers ␣a by +10.0 nats, but the scores make only +2.5 in all" in plain(said)
     group = {"output": 1, "units": [1, 2], "texts": ["x", "y"], "joint": 9.0, "sum": 1.5}
     (named,) = redundancies([read_scores(unit_scores.assign_attrs(groups=[group]))])
     assert plain(named) == (
@@ -121,7 +138,7 @@ def test_shortened_text_is_no_longer_than_asked(text, most):
 def test_terminal_prints_errors_sums_and_warnings(unit_scores):
     text = printed(unit_scores)
     assert "+4.00 ± 0.50" in text
-    assert "± standard error over the draws" in text
+    assert "± standard error over the sets drawn" in text
     assert "␣her: The scores add up to 75%" in text
     assert "! redundancy: Something stands in" in text
     line = next(line for line in text.splitlines() if "1, 6" in line)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from mechinterp import attribute, compare, load_model
 from mechinterp.report import print_attribution, show
 from mechinterp.report.costs import costs
 from mechinterp.report.numbers import NumberFormat, n_bytes, probability, seconds
@@ -37,7 +38,7 @@ def printed(scores, comparisons=(), *, width=100, **options) -> str:
         ("\U000e0041", r"\U000e0041"),
         ("\ud800", r"\ud800"),
         ("\xa0", r"\xa0"),
-        ("", "(empty)"),
+        ("", "(rest)"),
         ("</script>", "</script>"),
         ("👩\u200d🚀", "👩\u200d🚀"),
         ("a\u200d", r"a\u200d"),
@@ -154,3 +155,12 @@ def test_ascii_terminal_gets_ascii(scores, hostile_scores, comparisons):
         stream.flush()
         text = stream.buffer.getvalue().decode("ascii")
         assert "_John" in text or "script" in text
+
+
+def test_a_verdict_has_positions_of_the_prompt():
+    units = {"first": (1, 2), "and": 3, "rest": (4, 5)}
+    prompt = "the sesame and some map"
+    scores = attribute(load_model("toy:trigger"), prompt, outputs=1, units=units)
+    text = printed(scores, compare(scores, ["and"]))
+    assert re.search(r"expected: rank \d  and \(position 3\)", text)
+    assert "expected token: rank 1  thesesame (position 1–2)" in text

@@ -164,7 +164,8 @@
     element.querySelector(".rank").textContent = row.rank[i] ?? "–";
     element.querySelector(".score").textContent = row.exact[i];
     element.querySelector(".share").textContent = row.share[i];
-    element.querySelector(".flips").textContent = flipText(row, r, i, "changes", "");
+    const flips = element.querySelector(".flips");
+    if (flips) flips.textContent = flipText(row, r, i, "changes", "");
     const error = element.querySelector(".error");
     if (error) error.textContent = row.error[i];
     setBar(element, row.bar[i], row.whisker[i]);
