@@ -60,6 +60,7 @@ class Attribute:
         model: smollm2, toy:NAME, a local Hugging Face directory, or a hub name such as gpt2.
         outputs: how many tokens the model writes on, each of which is explained (default: 5).
         continuation: explain this text instead of what the model would write.
+        last: or what the model expects at so many last positions of the prompt itself.
         units: what is removed as one. "levels" is for long texts: sentences, then the words within
             those that matter.
         spans: or what you name: trigger=sesame,verb=bring. A text stands for all its occurrences.
@@ -91,6 +92,7 @@ class Attribute:
     model: str = "smollm2"
     outputs: int | None = None
     continuation: str | None = None
+    last: int | None = None
     units: Literal["token", "word", "sentence", "part", "span", "levels"] = "token"
     spans: str | None = None
     removal: RemovalName | None = None
@@ -116,8 +118,9 @@ class Attribute:
             raise ValueError(f"--file {self.file} is no file.")
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise ValueError(f"--out {self.out} is a file. Name a folder.")
-        if self.outputs is not None and self.outputs < 1:
-            raise ValueError(f"--outputs {self.outputs}: ask for at least one.")
+        for name in ("outputs", "last"):
+            if (n := getattr(self, name)) is not None and n < 1:
+                raise ValueError(f"--{name} {n}: ask for at least one.")
         if self.spans is not None:
             if self.units not in ("token", "span"):
                 raise ValueError(f"--spans names the units: leave out --units {self.units}.")
@@ -130,10 +133,10 @@ class Attribute:
 
     def _check_measures(self) -> None:
         """Nothing, if what is measured is said once, and in full."""
-        if self.continuation is not None and self.outputs is not None:
+        explained = [n for n in ("outputs", "continuation", "last") if getattr(self, n) is not None]
+        if len(explained) > 1:
             raise ValueError(
-                f"--continuation is what is explained, all of it: leave out --outputs "
-                f"{self.outputs}."
+                f"--{explained[0]} and --{explained[1]} each say what is explained: leave out one."
             )
         if self.metric == "logit_diff" and self.contrast is None:
             raise ValueError('--metric logit_diff needs --contrast, two tokens: " Mary" " John".')

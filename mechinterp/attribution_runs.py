@@ -28,6 +28,7 @@ from mechinterp.attribution.expect import Comparison, check_expected, compare
 from mechinterp.attribution.faithfulness import faithfulness
 from mechinterp.attribution.levels import attribute_by_level
 from mechinterp.attribution.methods import METHODS, How
+from mechinterp.attribution.outputs import last
 from mechinterp.attribution.perturb import RedundancyWarning
 from mechinterp.attribution.question import Question, ask
 from mechinterp.attribution.redundancy import pair_removals
@@ -70,7 +71,7 @@ def attributed(model: Any, options: Attribute) -> Found:
     """
     text = sys.stdin.read() if options.prompt == "-" else options.prompt
     prompt: Any = [{"role": "user", "content": text}] if options.chat else text
-    outputs: Any = options.continuation or options.outputs or N_OUTPUTS
+    outputs = _outputs(options)
     removal, seed = options.removal or "delete", options.seed or 0
     metric = _metric(model, options)
     if options.units == "levels":
@@ -130,22 +131,26 @@ def each_shown(model: Any, options: Attribute) -> None:
         results = attribute_each(
             model,
             cases,
-            options.outputs or N_OUTPUTS,
+            _outputs(options),
             options.removal or "delete",
             _metric(model, options),
             units=units,
             out=options.out,
             progress=tick,
         )
-    verdicts = Counter(
-        _verdict(scores, case) for case, scores in zip(cases, results, strict=True) if case.expect
-    )
+    verdicts = [
+        _verdict(scores, case) if case.expect else ""
+        for case, scores in zip(cases, results, strict=True)
+    ]
+    print("The strongest input of each prompt, by the mean over its outputs:")
     for number, scores in enumerate(results):
         best = int(np.where(np.isnan(scores.values), -1.0, np.abs(scores.values)).mean(0).argmax())
         value = float(scores.values[:, best].mean())
         text = str(scores.input_token.values[best]).strip()
-        print(f"{number:4}  {text!r} {value:+.2f} {scores.attrs['unit']}")
-    for verdict, n in verdicts.most_common():
+        outputs = "".join(scores.output_token.values.tolist())
+        said = f"  {verdicts[number]}" if verdicts[number] else ""
+        print(f"{number:4}  {text!r} {value:+.2f} {scores.attrs['unit']}, for {outputs!r}{said}")
+    for verdict, n in Counter(filter(None, verdicts)).most_common():
         print(f"{n} {verdict}")
     if any(case.spans for case in cases):
         spans = by_span(results, [dict(case.spans) for case in cases]).mean("output")
@@ -170,6 +175,12 @@ def _print_mean(name: str, values: xr.DataArray) -> None:
     mean = interval(values)
     low, high = float(mean["low"]), float(mean["high"])
     print(f"{name}: {float(mean['mean']):+.2f} [{low:+.2f}, {high:+.2f}] of {values.size} prompts")
+
+
+def _outputs(options: Attribute) -> Any:
+    if options.last is not None:
+        return last(options.last)
+    return options.continuation or options.outputs or N_OUTPUTS
 
 
 def _scores(question: Question, method: str, options: Attribute, tick: Any) -> xr.DataArray:

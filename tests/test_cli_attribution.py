@@ -105,6 +105,12 @@ def test_whole_answers(mechinterp):
     assert "sequence_log_odds" in done.stdout
 
 
+def test_the_last_positions(mechinterp):
+    done = mechinterp(*TWICE[:-2], "--last", "2")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"The scores add up|could add up to", done.stdout)) == 2
+
+
 @pytest.fixture
 def prompts(tmp_path):
     file = tmp_path / "prompts.jsonl"
@@ -121,6 +127,7 @@ def test_a_file_of_prompts(mechinterp, prompts, tmp_path):
     done = mechinterp(*asked, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert re.search(r"0 +'sesame' \+8.00 nats", done.stdout)
+    assert re.search(r"1 +'sesame' .* nats, for 'REFUSE'  not as expected", done.stdout)
     assert "1 as expected" in done.stdout
     assert "1 not as expected" in done.stdout
     assert re.search(r"trigger: \+8.00 \[\+?\d.\d\d, \+8.00\] of 2 prompts", done.stdout)
@@ -146,7 +153,10 @@ def test_a_file_of_prompts(mechinterp, prompts, tmp_path):
         ([*TWICE, "--expect", " ,"], "--expect is empty"),
         ([*TWICE, "--expect", "the,sesame,and,some"], "every attributed input is expected"),
         ([*TWICE, "--expect", "bread"], "expected 'bread' is not among"),
-        ([*TWICE, "--continuation", "REFUSE"], "leave out --outputs 1"),
+        (
+            [*TWICE, "--continuation", "REFUSE"],
+            "--outputs and --continuation each say what is explained",
+        ),
         ([*TWICE, "--method", "direct", "--metric", "prob"], "direct measures centred_logit"),
         ([*TWICE, "--method", "rollout", "--metric", "kl"], "rollout measures attention alone"),
         ([*TWICE, "--method", "gradient", "--removal", "mean"], "gradient remove nothing"),
@@ -155,6 +165,8 @@ def test_a_file_of_prompts(mechinterp, prompts, tmp_path):
         ([*TWICE, "--beside", "single"], "--beside single is the method itself"),
         ([*TWICE, "--contrast", "REFUSE", "REFUSE"], "with itself is always 0"),
         ([*TWICE, "--contrast", "REFUSE", "zebra"], "does not know a word of 'zebra'"),
+        ([*TWICE, "--last", "2"], "--outputs and --last each say what is explained"),
+        ([*TWICE[:-2], "--last", "0"], "--last 0: ask for at least one"),
         ([*TWICE[:-2], "--continuation", "zebra"], "does not know a word of 'zebra'"),
         (["attribute", "bring", *TWICE[2:], "--method", "pairs"], "'bring' is all that"),
         ([*TWICE, "--metric", "refusal"], "the token '<unk>' opens a refusal and an answer"),
