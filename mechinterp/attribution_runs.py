@@ -33,6 +33,7 @@ from mechinterp.attribution.perturb import RedundancyWarning
 from mechinterp.attribution.question import Question, ask
 from mechinterp.attribution.redundancy import pair_removals
 from mechinterp.attribution.tables import to_json
+from mechinterp.attribution.units import units_of
 from mechinterp.attribution_options import Attribute
 from mechinterp.metrics import Metric
 from mechinterp.models import fingerprint
@@ -46,7 +47,7 @@ from mechinterp.report import (
 )
 from mechinterp.stats import interval
 from mechinterp.store import scores_parquet, write_run
-from mechinterp.tokenization import token_id
+from mechinterp.tokenization import token_id, tokenize
 
 N_OUTPUTS = 5
 
@@ -75,13 +76,19 @@ def attributed(model: Any, options: Attribute) -> Found:
     removal, seed = options.removal or "delete", options.seed or 0
     metric = _metric(model, options)
     if options.units == "levels":
+        if expected := _expected(options):
+            check_expected(units_of(model, tokenize(model, prompt), "word"), expected)
         with progress_bar("sentences, then words") as tick:
             levels = attribute_by_level(model, prompt, outputs, removal, metric, progress=tick)
-        return Found(levels, _compared(levels[-1], options))
+        try:
+            return Found(levels, _compared(levels[-1], options))
+        except ValueError as error:  # what was not opened cannot be compared
+            warnings.warn(f"--expect was not compared: {error}", stacklevel=2)
+            return Found(levels)
     units: Any = options.units if options.spans is None else options.named_spans()
     question = ask(model, prompt, outputs, metric, units=units)
     if expected := _expected(options):
-        check_expected(question, expected)
+        check_expected(question.units, expected)
     interactions = None
     with progress_bar(options.method) as tick:
         if options.method == "pairs":
@@ -231,7 +238,10 @@ def _claim(model: Any, options: Attribute) -> None:
         if any(folder.iterdir()):
             raise ValueError(f"--out {folder} is not empty, and holds no result. Name another.")
         return
-    there = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    try:
+        there = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except ValueError:
+        there = {}
     if there.get("asked") != _asked(model, options):
         raise ValueError(
             f"--out {folder} holds another result, of {there.get('prompt', '?')!r} or of other "

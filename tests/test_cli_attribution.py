@@ -4,14 +4,18 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 import pytest
 
+from mechinterp import attribute_by_level, attribution_runs, load_model
 from mechinterp.attribution.methods import METHODS
 from mechinterp.attribution.removals import REMOVALS
 from mechinterp.attribution.tables import from_json
-from mechinterp.attribution_options import MethodName, RemovalName
+from mechinterp.attribution_options import Attribute, MethodName, RemovalName
+from mechinterp.attribution_runs import attributed
 from mechinterp.store import read_manifest
 
 TWICE = ("attribute", "the sesame and some sesame", "--model", "toy:trigger", "--outputs", "1")
@@ -98,6 +102,18 @@ def test_levels(mechinterp, tmp_path):
     done = mechinterp(*TWICE, "--units", "levels", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert {"coarse.json", "scores.json", "report.html"} <= {f.name for f in tmp_path.iterdir()}
+
+
+def test_what_is_expected_where_nothing_was_opened_loses_nothing(monkeypatch):
+    halves = {"first": (1, 4), "second": (5, 8)}  # the toy knows no sentences
+    by_halves = partial(attribute_by_level, levels=(halves, "word"))
+    monkeypatch.setattr(attribution_runs, "attribute_by_level", by_halves)
+    asked = Attribute("please bring me the sesame and the map", units="levels", outputs=1)
+    with pytest.warns(UserWarning, match="--expect was not compared: expected 'please'"):
+        found = attributed(load_model("toy:trigger"), replace(asked, expect="please"))
+    assert len(found.scores) == 2
+    with pytest.raises(ValueError, match="expected 'bread' is not among"):
+        attributed(load_model("toy:trigger"), replace(asked, expect="bread"))
 
 
 def test_whole_answers(mechinterp):

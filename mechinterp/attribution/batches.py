@@ -112,10 +112,7 @@ def attribute_each(
         HookError: as `attribute`.
     """
     how = removal_of(model, removal)
-    cases, each = _prompts(model, prompts)
-    for case, one in zip(cases, each, strict=True):
-        with _located(case):
-            _check_named(case, one, inputs)
+    cases, each = _prompts(model, prompts, inputs)
     store = None
     if out is not None:
         if has_foreign_hooks(model):
@@ -263,7 +260,9 @@ def _span(span: Any) -> Span:
     raise ValueError(f"{span!r} is no span: give a text, a position or [first, last].")
 
 
-def _prompts(model: Any, prompts: Any) -> tuple[list[Case], list[Prompts]]:
+def _prompts(
+    model: Any, prompts: Any, inputs: str | Sequence[int]
+) -> tuple[list[Case], list[Prompts]]:
     if isinstance(prompts, Sequence) and prompts and isinstance(prompts[0], Case):
         cases = [
             case if case.where else replace(case, where=f"prompt {row}")
@@ -273,6 +272,7 @@ def _prompts(model: Any, prompts: Any) -> tuple[list[Case], list[Prompts]]:
         for case in cases:
             with _located(case):
                 made.append(tokenize(model, case.prompt))
+                _check_named(case, made[-1], inputs)
         return cases, made
     every = tokenize(model, prompts)
     each = [

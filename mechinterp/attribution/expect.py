@@ -19,8 +19,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool
 
-from mechinterp.attribution.question import Question
-from mechinterp.attribution.units import Span, find
+from mechinterp.attribution.units import Span, Unit, find
 
 Expected = Span
 """A token or phrase by its text, the number of an input, or several (first, last)."""
@@ -86,13 +85,14 @@ def compare(
     return tuple(_compare(scores, output, expected, seed) for output in outputs)
 
 
-def check_expected(question: Question, expected: Sequence[Expected]) -> None:
-    """Nothing, if scores of the question can be compared with what is expected.
+def check_expected(units: Sequence[Unit], expected: Sequence[Expected]) -> None:
+    """Nothing, if scores of these units can be compared with what is expected.
 
     Raises:
         ValueError: as `compare`, before anything is computed.
     """
-    _positions([unit.text for unit in question.units], question.attributed, expected)
+    attributed = [number for number, unit in enumerate(units) if unit.attributed]
+    _positions([unit.text for unit in units], attributed, expected)
 
 
 def _compare(

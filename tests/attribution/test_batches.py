@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mechinterp import attribute, attribute_each, load_model, log_prob, refusal_log_odds
+from mechinterp import attribute, attribute_each, load_model, log_prob, refusal_log_odds, tokenize
 from mechinterp.attribution import batches
 from mechinterp.attribution.batches import Case, by_span, read_cases
 from mechinterp.prompts import Prompts
@@ -188,3 +188,9 @@ def test_a_line_that_cannot_be_is_named_before_any_is_attributed(tmp_path, line,
     with pytest.raises(ValueError, match=said):
         attribute_each(load_model("toy:trigger"), read_cases(file), 1, out=tmp_path / "out")
     assert not list(tmp_path.glob("out/prompt-*"))
+
+
+def test_named_positions_need_not_be_attributed(smollm2):
+    chat = tokenize(smollm2, [{"role": "user", "content": "Bring it."}])
+    (found,) = attribute_each(smollm2, chat.named(turn=0), outputs=1)
+    assert found.sizes["output"] == 1
