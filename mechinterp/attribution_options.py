@@ -41,11 +41,7 @@ RemovalName = Literal[
 ]
 _DRAWN = ("kernel_shap", "surrogate")
 _UNREMOVED = ("gradient", "integrated_gradients", "direct", "value_attention", "rollout")
-_UNMEASURED: dict[str, tuple[str, ...]] = {  # the metrics that a method may be told
-    "direct": ("centred_logit",),
-    "value_attention": (),
-    "rollout": (),
-}
+_LINEAR = ("centred_logit", "logit", "logit_diff")
 
 
 @dataclass(frozen=True)
@@ -179,12 +175,14 @@ class Attribute:
         if self.beside == self.method:
             raise ValueError(f"--beside {self.beside} is the method itself. Name another.")
         for method in methods:
-            allowed = _UNMEASURED.get(method)
-            for name in ("metric", "contrast"):
-                given = getattr(self, name)
-                if allowed is not None and given is not None and given not in allowed:
-                    what = f"measures {allowed[0]}" if allowed else "measures attention alone"
-                    raise ValueError(f"{method} {what}: leave out --{name}.")
+            if method in ("value_attention", "rollout") and (self.metric or self.contrast):
+                name = "metric" if self.metric else "contrast"
+                raise ValueError(f"{method} measures attention alone: leave out --{name}.")
+            if method == "direct" and self.metric not in (None, *_LINEAR):
+                raise ValueError(
+                    f"direct takes a logit apart, not {self.metric}: leave out --metric, or give "
+                    f"one of {', '.join(_LINEAR)}."
+                )
         if self.removal is not None and not self.faithfulness and set(methods) <= {*_UNREMOVED}:
             raise ValueError(f"{' and '.join(methods)} remove nothing: leave out --removal.")
         draws = not {*methods}.isdisjoint(_DRAWN)

@@ -116,6 +116,12 @@ def test_what_is_expected_where_nothing_was_opened_loses_nothing(monkeypatch):
         attributed(load_model("toy:trigger"), replace(asked, expect="bread"))
 
 
+def test_direct_attribution_of_a_contrast(mechinterp):
+    done = mechinterp(*TWICE, "--method", "direct", "--contrast", "REFUSE", "COMPLY")
+    assert done.returncode == 0, done.stderr
+    assert "Metric: logit_diff" in done.stdout
+
+
 def test_whole_answers(mechinterp):
     done = mechinterp(*TWICE[:-2], "--continuation", "REFUSE", "--metric", "sequence_log_odds")
     assert "sequence_log_odds" in done.stdout
@@ -173,7 +179,10 @@ def test_a_file_of_prompts(mechinterp, prompts, tmp_path):
             [*TWICE, "--continuation", "REFUSE"],
             "--outputs and --continuation each say what is explained",
         ),
-        ([*TWICE, "--method", "direct", "--metric", "prob"], "direct measures centred_logit"),
+        (
+            [*TWICE, "--method", "direct", "--metric", "prob"],
+            "direct takes a logit apart, not prob",
+        ),
         ([*TWICE, "--method", "rollout", "--metric", "kl"], "rollout measures attention alone"),
         ([*TWICE, "--method", "gradient", "--removal", "mean"], "gradient remove nothing"),
         ([*TWICE, "--subsets", "7"], "--subsets is for kernel_shap and surrogate, not single"),
