@@ -7,6 +7,7 @@
 ('<bos>', 'please', 'bring', 'the', 'sesame')
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ def tokenize(model: Any, prompt: Text) -> Prompts:
     Text gets the start token that the model expects, unless it stands there already; a chat (a
     list of messages with "role" and "content") is what the template makes of it, with the opening
     of the assistant's turn. Nothing is truncated.
+
+    Warns: if the tokenizer leaves characters out for which it has no token.
 
     Raises:
         ValueError: if a prompt is empty, too long, or needs a tokenizer or template that is not
@@ -186,10 +189,24 @@ def _encode(model: Any, one: Any, row: int) -> tuple[list[int], list[str]]:
         raise ValueError(f"prompt {row}, {one!r}, does not tokenise: {error}") from error
     if not ids:
         raise ValueError(f"prompt {row} is empty. Give it at least one token.")
+    if lost := _lost(model.tokenizer, one, ids):
+        warnings.warn(
+            f"prompt {row}: the tokenizer has no token for {lost!r}: the model does not read it.",
+            stacklevel=3,
+        )
     bos = _start_token(model)
     if bos is not None and ids[0] != bos:
         ids = [bos, *ids]
     return ids, _roles(model, ids)
+
+
+def _lost(tokenizer: Any, text: str, ids: Sequence[int]) -> str:
+    """The characters that a tokenizer of bytes leaves out: some lack a token for rare bytes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or type(backend.decoder).__name__ != "ByteLevel" or backend.normalizer:
+        return ""
+    read = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    return "" if read == text else "".join(dict.fromkeys(c for c in text if c not in read))
 
 
 def _start_token(model: Any) -> int | None:

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -201,6 +203,7 @@ def test_smollm2_chat(smollm2):
 MIXED = "Привет, 你好世界 🎉👩‍👩‍👧 ñandú "
 
 
+@pytest.mark.filterwarnings("ignore:prompt 0. the tokenizer has no token")
 @settings(max_examples=300)
 @given(st.one_of(st.text(min_size=1), st.text(st.sampled_from(MIXED), min_size=1)))
 def test_the_texts_of_tokens_joined_are_that_of_the_row(smollm2, text):
@@ -215,3 +218,11 @@ def test_a_character_of_several_tokens_is_that_of_the_first(smollm2):
     ids = prompts.tokens[0].tolist()
     assert prompts.texts(ids[:-1])[-1] == NO_CHARACTER  # without its last byte it is none
     assert prompts.texts(ids[:-1])[1] == "say"
+
+
+def test_what_the_tokenizer_leaves_out_is_said(smollm2):
+    with pytest.warns(UserWarning, match=r"prompt 1: the tokenizer has no token for '\\x06'"):
+        assert tokenize(smollm2, ["a b", "a\x06b"]).lengths.tolist() == [3, 3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenize(smollm2, "Привет, 你好世界 🎉 ñandú\n\tand so on")
