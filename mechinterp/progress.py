@@ -22,6 +22,8 @@ _SECONDS_BETWEEN_LINES = 20.0
 class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
     """The context: it gives a function of (done, all), to be called as work gets done.
 
+    Where one sweep follows another it counts them as steps; the time left is that of the step.
+
     `console`: where it is shown; by default standard error.
     """
 
@@ -39,6 +41,7 @@ class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
         self._task = self._bar.add_task(label, total=None, left="")
         self._began: tuple[float, int] | None = None
         self._seen = (0, 0)
+        self._step = 1
         self._last_line = 0.0
 
     def __enter__(self) -> "progress_bar":
@@ -57,17 +60,19 @@ class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
 
     def __call__(self, done: int, total: int) -> None:
         now = time.perf_counter()
+        self._step += done < self._seen[0]
         if self._began is None or done < self._seen[0] or total != self._seen[1]:
             # The first call, or the first of a further sweep.
             self._began, self._last_line = (now, done), self._last_line or now
         self._seen = done, total
         left = time_left(now - self._began[0], done - self._began[1], total - done)
+        label = self._label if self._step == 1 else f"{self._label}, step {self._step}"
         if self._console.is_terminal:
-            self._bar.update(self._task, completed=done, total=total, left=left)
+            self._bar.update(self._task, description=label, completed=done, total=total, left=left)
         elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
             share = f"{100 * done / max(total, 1):.0f}% done"
-            self._console.print(f"{self._label}: {share}, {left}", highlight=False)
+            self._console.print(f"{label}: {share}, {left}", highlight=False)
 
 
 def time_left(seconds: float, done: int, left: int) -> str:

@@ -51,6 +51,14 @@ def test_what_was_done_before_does_not_make_it_look_fast(monkeypatch):
     assert lines == "heads: 83% done, about 3 min left\n"
 
 
+def test_what_follows_is_a_further_step(monkeypatch):
+    lines = shown(monkeypatch, [(0, 0), (5, 500), (9, 1000), (10, 0), (40, 500), (60, 750)])
+    assert lines.splitlines() == [
+        "heads, step 2: 50% done, about 30 s left",
+        "heads, step 2: 75% done, about 17 s left",
+    ]
+
+
 def test_on_a_terminal_a_bar_that_goes_away(monkeypatch):
     text = shown(monkeypatch, [(0, 0), (10, 500)], force_terminal=True)
     assert "heads" in text
