@@ -75,7 +75,7 @@ def gradient_x_input(question: Question, *, budget_bytes: int | None = None) -> 
 def integrated_gradients(
     question: Question,
     baseline: str | int = "mean",
-    steps: int = 128,
+    steps: int = 256,
     *,
     budget_bytes: int | None = None,
     progress: Progress | None = None,
@@ -124,7 +124,7 @@ def integrated_gradients(
         },
         baseline_score=way.visited[0.0].scores,
         completeness_error=error,
-        integration_error=of_units(question, way.errors().sum(0)),
+        integration_error=of_units(question, way.uncertain()),
     )
 
 
@@ -152,7 +152,7 @@ def _cost(way: Way, began: float) -> Mapping[str, Any]:
 
 
 def _warn(question: Question, error: Float[np.ndarray, " output"], way: Way) -> None:
-    each = way.errors().sum(0)
+    each = way.uncertain()
     over = np.maximum(np.abs(error) / way.allowed(), (each / way.allowed_each()).max(1))
     i = int(over.argmax())
     if over[i] > 1:

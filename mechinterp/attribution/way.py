@@ -131,6 +131,10 @@ class Way:
         either = np.maximum(np.r_[bends[:1], bends], np.r_[bends, bends[-1:]])
         return np.asarray(widths**3 / 6 * either)
 
+    def uncertain(self) -> Float[np.ndarray, "output pos"]:
+        """How far each position's share may be off: errors of intervals have either sign."""
+        return np.asarray(np.sqrt((self.errors() ** 2).sum(0)))
+
     def allowed(self) -> Float[np.ndarray, " output"]:
         """What each output's sum may miss."""
         change = self.visited[1.0].scores - self.visited[0.0].scores
@@ -144,13 +148,14 @@ class Way:
     def rough(self, most: int) -> list[float]:
         """The middles of intervals that miss too much, worst first; none if all in all is well."""
         misses = np.abs(self.misses()) / self.allowed()
-        errors = self.errors() / self.allowed_each()
-        if (misses.sum(0) <= 1).all() and (errors.sum(0) <= 1).all():
+        if (misses.sum(0) <= 1).all() and (self.uncertain() <= self.allowed_each()).all():
             return []
-        worst = np.maximum(misses.max(1), errors.max((1, 2)))
-        order = np.argsort(-worst, kind="stable")[:most]
         middles = [(a + b) / 2 for a, b in itertools.pairwise(sorted(self.visited))]
-        return [middles[i] for i in order if worst[i] > 1 / len(middles)]
+        errors = (self.errors() / self.allowed_each()).max((1, 2))
+        # Beside what each would have if all had the same: of sums, and of sums of squares.
+        worst = np.maximum(misses.max(1) * len(middles), errors * len(middles) ** 0.5)
+        order = np.argsort(-worst, kind="stable")[:most]
+        return [middles[i] for i in order if worst[i] > 1]
 
     def _trapezoid(self, a: float, b: float) -> Float[np.ndarray, "output pos"]:
         return np.asarray((b - a) / 2 * (self.visited[a].slopes + self.visited[b].slopes))
