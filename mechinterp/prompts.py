@@ -19,9 +19,6 @@ from torch import Tensor
 
 from mechinterp.sites import Pos
 
-NO_CHARACTER = "\ufffd"
-"""How bytes read that are no character by themselves."""
-
 DELETED = -1
 """The token id that an edit at site "tokens" writes to take a token out."""
 
@@ -104,10 +101,8 @@ class Prompts:
 
     def texts(self, ids: Sequence[int]) -> tuple[str, ...]:
         """The text of each token of a row; a character made of several is that of the first."""
-        alone = tuple(self.decode(i) for i in ids)
         together = getattr(self.decode, "together", None)
-        cut = together is not None and any(NO_CHARACTER in text for text in alone)
-        return together(ids) if together and cut else alone
+        return together(ids) if together else tuple(map(self.decode, ids))
 
     def named(self, /, **positions: Int[Tensor, " prompt"] | Sequence[int] | int) -> "Prompts":
         """The same prompts with more named positions: one for all prompts, or one for each.

@@ -14,7 +14,10 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from mechinterp.prompts import NO_CHARACTER, Prompts
+from mechinterp.prompts import Prompts
+
+NO_CHARACTER = "\ufffd"
+"""How bytes read that are no character by themselves."""
 
 Messages = Sequence[Mapping[str, str]]
 Text = str | Sequence[str] | Messages | Sequence[Messages] | Int[Tensor, "..."] | Prompts
@@ -101,15 +104,18 @@ class Decoder:
         texts = [self(i) for i in ids]
         begin = 0
         while begin < len(ids):
-            end = begin
-            while end < len(ids) and NO_CHARACTER in texts[end]:
+            end = begin + 1
+            while end < len(ids) and self._is_cut(ids[begin:end]) and NO_CHARACTER in texts[end]:
                 end += 1
-            while end > begin and NO_CHARACTER in self._decoded(ids[begin:end]):
-                end -= 1  # it ends within a character
-            if end > begin:
+            if end > begin + 1 and not self._is_cut(ids[begin:end]):
                 texts[begin:end] = self._shared(ids[begin:end])
-            begin = max(end, begin + 1)
+                begin = end
+            else:
+                begin += 1
         return tuple(texts)
+
+    def _is_cut(self, ids: Sequence[int]) -> bool:
+        return NO_CHARACTER in (self(ids[0]) if len(ids) == 1 else self._decoded(ids))
 
     def _shared(self, ids: Sequence[int]) -> list[str]:
         """A text among the tokens in which its characters begin."""
@@ -182,31 +188,31 @@ def _as_list(prompt: Any) -> Sequence[Any]:
 
 def _encode(model: Any, one: Any, row: int) -> tuple[list[int], list[str]]:
     if not isinstance(one, str):
-        return _encode_chat(model, one)
+        return _encode_chat(model, one, row)
     try:
         ids = list(_tokenizer(model)(one, add_special_tokens=False)["input_ids"])
     except Exception as error:  # the library raises no narrower class
         raise ValueError(f"prompt {row}, {one!r}, does not tokenise: {error}") from error
     if not ids:
         raise ValueError(f"prompt {row} is empty. Give it at least one token.")
-    if lost := _lost(model.tokenizer, one, ids):
-        warnings.warn(
-            f"prompt {row}: the tokenizer has no token for {lost!r}: the model does not read it.",
-            stacklevel=3,
-        )
+    _warn_of_lost(model.tokenizer, one, ids, row)
     bos = _start_token(model)
     if bos is not None and ids[0] != bos:
         ids = [bos, *ids]
     return ids, _roles(model, ids)
 
 
-def _lost(tokenizer: Any, text: str, ids: Sequence[int]) -> str:
-    """The characters that a tokenizer of bytes leaves out: some lack a token for rare bytes."""
+def _warn_of_lost(tokenizer: Any, text: str, ids: Sequence[int], row: int) -> None:
+    """Say which characters a tokenizer of bytes leaves out: some lack a token for rare bytes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or type(backend.decoder).__name__ != "ByteLevel" or backend.normalizer:
-        return ""
+        return
     read = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
-    return "" if read == text else "".join(dict.fromkeys(c for c in text if c not in read))
+    if lost := "" if read == text else "".join(dict.fromkeys(c for c in text if c not in read)):
+        warnings.warn(
+            f"prompt {row}: the tokenizer has no token for {lost!r}: the model does not read it.",
+            stacklevel=4,
+        )
 
 
 def _start_token(model: Any) -> int | None:
@@ -221,7 +227,7 @@ def _roles(model: Any, ids: Sequence[int]) -> list[str]:
     return ["bos" if starts and pos == 0 else "text" for pos in range(len(ids))]
 
 
-def _encode_chat(model: Any, messages: Messages) -> tuple[list[int], list[str]]:
+def _encode_chat(model: Any, messages: Messages, row: int) -> tuple[list[int], list[str]]:
     """Token ids and roles: what stands inside a message's content is text, the rest template."""
     tokenizer = _tokenizer(model)
     if not tokenizer.chat_template:
@@ -234,6 +240,7 @@ def _encode_chat(model: Any, messages: Messages) -> tuple[list[int], list[str]]:
         any(begin < stop and start < end for start, stop in spans)
         for begin, end in encoded["offset_mapping"]
     ]
+    _warn_of_lost(tokenizer, rendered, encoded["input_ids"], row)
     return list(encoded["input_ids"]), ["text" if i else "template" for i in inside]
 
 

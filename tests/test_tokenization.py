@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechinterp import Prompts, load_model, token_id, tokenize
-from mechinterp.prompts import NO_CHARACTER
-from mechinterp.tokenization import decoder
+from mechinterp.tokenization import NO_CHARACTER, decoder
 from mechinterp.toys import TOYS
 
 
@@ -223,6 +222,9 @@ def test_a_character_of_several_tokens_is_that_of_the_first(smollm2):
 def test_what_the_tokenizer_leaves_out_is_said(smollm2):
     with pytest.warns(UserWarning, match=r"prompt 1: the tokenizer has no token for '\\x06'"):
         assert tokenize(smollm2, ["a b", "a\x06b"]).lengths.tolist() == [3, 3]
+    with pytest.warns(UserWarning, match=r"prompt 0: the tokenizer has no token for '\\x06'"):
+        tokenize(smollm2, [{"role": "user", "content": "a\x06b"}])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        tokenize(smollm2, [{"role": "user", "content": "你好世界"}])
         tokenize(smollm2, "Привет, 你好世界 🎉 ñandú\n\tand so on")
