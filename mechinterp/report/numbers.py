@@ -29,7 +29,7 @@ class NumberFormat:
         magnitude = math.floor(math.log10(largest))
         if not -3 <= magnitude < 5:
             return cls(f"+.{1 + extra}e")
-        return cls(f"+.{max(0, 1 - magnitude, magnitude < 2) + extra}f")
+        return cls(f"+.{max(1 - magnitude, int(magnitude < 2)) + extra}f")
 
     def __call__(self, value: float) -> str:
         """The number with its sign; `–` for NaN, and no sign on what rounds to zero."""

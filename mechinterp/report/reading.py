@@ -119,7 +119,7 @@ class Reading:
     @property
     def adds_up(self) -> bool:
         """Whether it is known of any output what its scores should add up to."""
-        return self.has_joint_effect or any(math.isfinite(r.baseline_score) for r in self.rows)
+        return any(math.isfinite(self.target(row)) for row in self.rows)
 
     @property
     def has_flips(self) -> bool:
@@ -137,8 +137,22 @@ class Reading:
         drawn = float(self.attrs.get("n_draws", 1)) > 1
         return f"standard error over the {'draws of the removal' if drawn else 'sets drawn'}"
 
+    def target(self, row: Row) -> float:
+        """What the scores should add up to: the way from the baseline, or removing all; or NaN."""
+        change = row.output_score - row.baseline_score
+        if math.isfinite(change):
+            return -change if self.is_distance else change
+        return row.joint_effect
+
+    def share(self, row: Row) -> float:
+        """To how much of it they add up; NaN if that is nothing, or not known."""
+        if math.isfinite(row.baseline_score):
+            target = self.target(row)
+            return row.total / target if target else math.nan
+        return 1 - row.residual
+
     @property
-    def is_single(self) -> bool:
+    def can_be_hidden_from(self) -> bool:
         """Whether inputs were removed one at a time, or in pairs: what both miss may be hidden."""
         return str(self.attrs.get("method", "leave-one-out")) in (
             "leave-one-out",
@@ -160,7 +174,9 @@ class Reading:
         """True if removing all does more than twice as much as the scores' sizes add up to."""
         parts, joint = np.array([[row.total_size]]), np.array([row.joint_effect])
         return (
-            self.is_single and not self.is_distance and bool(stands_in(parts, joint, self.unit)[0])
+            self.can_be_hidden_from
+            and not self.is_distance
+            and bool(stands_in(parts, joint, self.unit)[0])
         )
 
 

@@ -84,29 +84,25 @@ def additivity(reading: Reading, row: Row) -> Phrase:
     """How much of what removing all inputs does the scores account for."""
     if row.output is None:
         return ()
+    what, target = "removing all inputs at once", reading.target(row)
     if math.isfinite(row.baseline_score):
-        change = row.output_score - row.baseline_score
-        change = -change if reading.is_distance else change
-        return _adds_up(reading, row, row.total / change, "the way from the baseline", change)
-    if not math.isfinite(row.joint_effect):
+        what = "the way from the baseline"
+    if not math.isfinite(target):
         return (
             Piece("Whether the scores add up is not known: not all inputs were removed at once."),
         )
-    if not math.isfinite(row.residual):
-        return (Piece("Removing all inputs at once changes nothing that scores could add up to."),)
-    return _adds_up(reading, row, 1 - row.residual, "removing all inputs at once", row.joint_effect)
-
-
-def _adds_up(reading: Reading, row: Row, share: float, what: str, effect: float) -> Phrase:
-    form = NumberFormat.of(max(reading.largest, abs(effect)), extra=1)
+    if not math.isfinite(reading.share(row)):
+        return (Piece(f"{what.capitalize()} changes nothing that scores could add up to."),)
+    share = times(reading.share(row))
+    form = NumberFormat.of(max(reading.largest, abs(target)), extra=1)
     return (
         Piece("The scores add up to "),
-        Piece(times(share), "number"),
-        Piece(" of" if times(share).endswith("%") else ""),
+        Piece(share, "number"),
+        Piece(" of" if share.endswith("%") else ""),
         Piece(f" what {what} does: "),
         Piece(form(row.total), "number"),
         Piece(" of "),
-        Piece(f"{form(effect)} {reading.unit}".rstrip(), "number"),
+        Piece(f"{form(target)} {reading.unit}".rstrip(), "number"),
         Piece("."),
     )
 
@@ -167,7 +163,7 @@ def _hidden(reading: Reading, row: Row) -> Phrase:
         Piece(" in all. They miss it"),
         Piece(
             "; a larger group than was tried may hide it."
-            if str(reading.attrs.get("method")).startswith("single and pair")
+            if "groups" in reading.attrs
             else "; removing inputs in pairs shows it (--method pairs, or attribute_pairs)."
         ),
     )

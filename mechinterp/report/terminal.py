@@ -26,7 +26,7 @@ from mechinterp.report.comparisons import (
     split_for_show,
 )
 from mechinterp.report.costs import costs
-from mechinterp.report.levels import Scores, score_of
+from mechinterp.report.levels import Level, Scores, score_of, where_at
 from mechinterp.report.numbers import NumberFormat, percent, plus_minus, probability
 from mechinterp.report.pen import Pen, bar, costs_line, cut
 from mechinterp.report.reading import Reading, Row, read_scores
@@ -193,11 +193,12 @@ def _sums(reading: Reading) -> Iterable[str]:
         yield plain(additivity(reading, reading.rows[0]))
         return
     if len(reading.rows) > _MOST_SUMS:
-        least, most = (pick(reading.rows, key=_share_of_sum) for pick in (min, max))
-        for row in (least, most):
+        known = [row for row in reading.rows if math.isfinite(reading.share(row))]
+        ends = sorted(known, key=reading.share)
+        for row in [*ends[:1], *ends[1:][-1:]]:
             name = f"{shorten(show(row.token))} (output {row.output})"
             yield f"{name}: {plain(additivity(reading, row))}"
-        yield f"All other {len(reading.rows) - 2} outputs lie between."
+        yield f"Of the other outputs {max(len(known) - 2, 0)} lie between."
         return
     for row in reading.rows:
         yield f"{shorten(show(row.token))}: {plain(additivity(reading, row))}"
@@ -213,14 +214,9 @@ def _bos_line(reading: Reading) -> str:
     return f"Control, drop without BOS: {effects}"
 
 
-def _share_of_sum(row: Row) -> float:
-    """To how much of what it should the scores add up; what is not known is in the middle."""
-    return 1 - row.residual if math.isfinite(row.residual) else 1.0
-
-
 def _print_verdict(pen: Pen, reading: Reading, comparison: Comparison, form: NumberFormat) -> None:
     def ranked(found: Ranked) -> str:
-        where = next((i.where for i in reading.inputs if i.number == found.input), found.input)
+        where = where_at([Level("", reading)], found.input, found.token)
         token = f"{show(found.token)} (position {where})"
         return f"rank {found.rank}  {token}  {form(found.score)}  {percent(found.share)}"
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -57,6 +58,30 @@ def test_gradients_add_up_to_the_way_from_their_baseline(unit_scores):
         "The scores add up to 75% of what the way from the baseline does: +6.00 of +8.00 nats."
     )
     assert "add up to 75%" in printed(bare)
+
+
+def test_a_way_that_changes_nothing_is_none_to_add_up_to(unit_scores):
+    bare = unit_scores.drop_vars(["joint_effect", "residual"]).assign_coords(
+        output_score=("output", [5.0, 3.0]), baseline_score=("output", [5.0, 1.0])
+    )
+    found = read_scores(bare)
+    said = plain(additivity(found, found.rows[0]))
+    assert said == "The way from the baseline changes nothing that scores could add up to."
+
+
+def test_of_many_outputs_the_ends_are_said_once_each(unit_scores):
+    many = xr.concat([unit_scores[:1].drop_vars(["joint_effect", "residual"])] * 8, "output")
+    total = float(np.nansum(unit_scores.values[0]))
+    many = many.assign_coords(
+        output=np.arange(8),
+        output_score=("output", total * np.arange(1.0, 9.0)),
+        baseline_score=("output", np.zeros(8)),
+    )
+    text = " ".join(printed(many).split())
+    assert text.count("The scores add up to") == 2
+    assert "(output 0): The scores add up to 100% of" in text
+    assert "(output 7): The scores add up to 12% of" in text
+    assert "Of the other outputs 6 lie between." in text
 
 
 @pytest.mark.parametrize("method", ["sparse surrogate", "leave-one-out"])
