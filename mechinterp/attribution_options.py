@@ -11,6 +11,8 @@ from typing import Literal
 
 import tyro
 
+from mechinterp.folders import check_folder
+
 MethodName = Literal[
     "single",
     "pairs",
@@ -112,7 +114,9 @@ class Attribute:
                 raise ValueError(f"{'' if name == 'prompt' else '--'}{name} is empty: {text!r}.")
         if self.file is not None and not self.file.is_file():
             raise ValueError(f"--file {self.file} is no file.")
-        if self.out is not None and self.out.exists() and not self.out.is_dir():
+        if self.file is None:
+            check_folder(self.out, "attribution")
+        elif self.out is not None and self.out.is_file():
             raise ValueError(f"--out {self.out} is a file. Name a folder.")
         for name in ("outputs", "last"):
             if (n := getattr(self, name)) is not None and n < 1:
@@ -183,13 +187,17 @@ class Attribute:
                     f"direct takes a logit apart, not {self.metric}: leave out --metric, or give "
                     f"one of {', '.join(_LINEAR)}."
                 )
-        if self.removal is not None and not self.faithfulness and set(methods) <= {*_UNREMOVED}:
+        if self.removal is not None and not self.faithfulness and set(methods) <= set(_UNREMOVED):
             raise ValueError(f"{' and '.join(methods)} remove nothing: leave out --removal.")
-        draws = not {*methods}.isdisjoint(_DRAWN)
+        draws = not set(methods).isdisjoint(_DRAWN)
         if self.subsets is not None and not draws:
             raise ValueError(f"--subsets is for {' and '.join(_DRAWN)}, not {self.method}.")
         if self.seed is not None and not (draws or self.faithfulness):
             raise ValueError(f"--seed: nothing is drawn by {self.method}. Leave it out.")
+
+    def expected(self) -> list[str]:
+        """The texts of `--expect`."""
+        return [text for text in (self.expect or "").split(",") if text.strip()]
 
     def named_spans(self) -> dict[str, str]:
         """The texts of `--spans` by name."""

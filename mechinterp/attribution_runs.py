@@ -16,6 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,12 @@ from mechinterp.attribution.levels import attribute_by_level
 from mechinterp.attribution.methods import METHODS, How
 from mechinterp.attribution.outputs import last
 from mechinterp.attribution.perturb import RedundancyWarning
-from mechinterp.attribution.question import Question, ask
+from mechinterp.attribution.question import ask
 from mechinterp.attribution.redundancy import pair_removals
 from mechinterp.attribution.tables import to_json
 from mechinterp.attribution.units import units_of
 from mechinterp.attribution_options import Attribute
+from mechinterp.folders import manifest_in
 from mechinterp.metrics import Metric
 from mechinterp.models import fingerprint
 from mechinterp.progress import progress_bar
@@ -72,41 +74,40 @@ def attributed(model: Any, options: Attribute) -> Found:
     """
     text = sys.stdin.read() if options.prompt == "-" else options.prompt
     prompt: Any = [{"role": "user", "content": text}] if options.chat else text
-    outputs = _outputs(options)
-    removal, seed = options.removal or "delete", options.seed or 0
-    metric = _metric(model, options)
+    outputs, how = _outputs(options), _how(options)
+    metric, expected = _metric(model, options), options.expected()
     if options.units == "levels":
-        if expected := _expected(options):
+        if expected:
             check_expected(units_of(model, tokenize(model, prompt), "word"), expected)
         with progress_bar("sentences, then words") as tick:
-            levels = attribute_by_level(model, prompt, outputs, removal, metric, progress=tick)
+            levels = attribute_by_level(model, prompt, outputs, how.removal, metric, progress=tick)
         try:
-            return Found(levels, _compared(levels[-1], options))
+            return Found(levels, compare(levels[-1], expected) if expected else ())
         except ValueError as error:  # what was not opened cannot be compared
             warnings.warn(f"--expect was not compared: {error}", stacklevel=2)
             return Found(levels)
     units: Any = options.units if options.spans is None else options.named_spans()
     question = ask(model, prompt, outputs, metric, units=units)
-    if expected := _expected(options):
+    if expected:
         check_expected(question.units, expected)
     interactions = None
     with progress_bar(options.method) as tick:
         if options.method == "pairs":
-            interactions = pair_removals(question, removal, progress=tick)
+            interactions = pair_removals(question, how.removal, progress=tick)
             scores = interactions["score"]
         else:
-            scores = _scores(question, options.method, options, tick)
-    comparisons = _compared(scores, options)
+            scores = METHODS[options.method](question, _told(how, tick))
+    comparisons = compare(scores, expected) if expected else ()
     beside, curves = None, None
     if options.beside is not None:
         with progress_bar(options.beside) as tick:
-            beside = _scores(question, options.beside, options, tick)
+            beside = METHODS[options.beside](question, _told(how, tick))
     if options.faithfulness:
         rivals: dict[str, xr.DataArray] = {options.method: scores}
         if beside is not None:
             rivals[str(options.beside)] = beside
         with progress_bar("faithfulness") as tick:
-            curves = faithfulness(question, rivals, seed=seed, progress=tick)
+            curves = faithfulness(question, rivals, seed=how.seed, progress=tick)
     if interactions is not None and not bool(interactions["interaction"].notnull().any()):
         interactions = None  # no two can be removed together
     return Found((scores,), comparisons, interactions, beside, curves)
@@ -114,19 +115,19 @@ def attributed(model: Any, options: Attribute) -> Found:
 
 def shown(model: Any, options: Attribute) -> None:
     """Attribute one prompt, print it, and write the folder if one is named."""
-    _claim(model, options)
+    asked = None if options.out is None else _claimed(model, options, options.out)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RedundancyWarning)  # the views say it
         found = attributed(model, options)
     for scores in found.scores:
-        last = scores is found.scores[-1]
-        print_attribution(scores, found.comparisons if last else ())
+        is_last = scores is found.scores[-1]
+        print_attribution(scores, found.comparisons if is_last else ())
     if found.interactions is not None:
         print_interactions(found.interactions, warned=True)
     if found.faithfulness is not None:
         print_faithfulness(found.faithfulness)
-    if options.out is not None:
-        _write(model, options, found)
+    if asked is not None:
+        _write(model, options, found, asked)
 
 
 def each_shown(model: Any, options: Attribute) -> None:
@@ -139,7 +140,7 @@ def each_shown(model: Any, options: Attribute) -> None:
             model,
             cases,
             _outputs(options),
-            options.removal or "delete",
+            _how(options).removal,
             _metric(model, options),
             units=units,
             out=options.out,
@@ -190,23 +191,18 @@ def _outputs(options: Attribute) -> Any:
     return options.continuation or options.outputs or N_OUTPUTS
 
 
-def _scores(question: Question, method: str, options: Attribute, tick: Any) -> xr.DataArray:
-    told = How(
-        options.removal or "delete",
-        256 if options.subsets is None else options.subsets,
-        options.seed or 0,
-        {"progress": tick},
-    )
-    return METHODS[method](question, told)
+def _how(options: Attribute) -> How:
+    """What methods are told; what was not given is left at its default."""
+    given: dict[str, Any] = {
+        "removal": options.removal,
+        "n_subsets": options.subsets,
+        "seed": options.seed,
+    }
+    return How(**{name: value for name, value in given.items() if value is not None})
 
 
-def _compared(scores: xr.DataArray, options: Attribute) -> tuple[Comparison, ...]:
-    expected = _expected(options)
-    return compare(scores, expected) if expected else ()
-
-
-def _expected(options: Attribute) -> list[str]:
-    return [text for text in (options.expect or "").split(",") if text.strip()]
+def _told(how: How, tick: Any) -> How:
+    return dataclasses.replace(how, options={"progress": tick})
 
 
 def _metric(model: Any, options: Attribute) -> Metric:
@@ -219,52 +215,39 @@ def _metric(model: Any, options: Attribute) -> Metric:
     return made
 
 
-def _claim(model: Any, options: Attribute) -> None:
-    """Make the folder, so that one that cannot be written is known before anything is computed.
+def _claimed(model: Any, options: Attribute, folder: Path) -> dict[str, Any]:
+    """What has to be the same for a result to take the place of the one in the folder.
+
+    The folder is made, so that one that cannot be written is known before anything is computed.
 
     Raises:
-        ValueError: if another attribution is in it, or it cannot be made.
+        ValueError: if the result of something else is in it, or it cannot be made.
     """
-    folder = options.out
-    if folder is None:
-        return
+    given = {k: v for k, v in dataclasses.asdict(options).items() if k != "out"}
+    given["fingerprint"] = fingerprint(model)
+    asked: dict[str, Any] = json.loads(json.dumps(given, default=str))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--out {folder} cannot be made: {error.strerror}.") from error
     if not os.access(folder, os.W_OK):
         raise ValueError(f"--out {folder} cannot be written to.")
-    if not (folder / "manifest.json").exists():
-        if any(folder.iterdir()):
-            raise ValueError(f"--out {folder} is not empty, and holds no result. Name another.")
-        return
-    try:
-        there = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except ValueError:
-        there = {}
-    if there.get("asked") != _asked(model, options):
+    there = manifest_in(folder)
+    if (folder / "manifest.json").exists() and there.get("asked") != asked:
         raise ValueError(
             f"--out {folder} holds another result, of {there.get('prompt', '?')!r} or of other "
             f"options. Name another folder, or delete it."
         )
+    return asked
 
 
-def _asked(model: Any, options: Attribute) -> dict[str, Any]:
-    """What has to be the same for a result to take the place of another."""
-    asked = {k: v for k, v in dataclasses.asdict(options).items() if k != "out"}
-    there: dict[str, Any] = json.loads(
-        json.dumps({**asked, "fingerprint": fingerprint(model)}, default=str)
-    )
-    return there
-
-
-def _write(model: Any, options: Attribute, found: Found) -> None:
+def _write(model: Any, options: Attribute, found: Found, asked: dict[str, Any]) -> None:
     scores = found.scores[-1]
     facts = {
         "kind": "attribution",
-        "asked": _asked(model, options),
+        "asked": asked,
         "command": sys.argv,
-        "fingerprint": fingerprint(model),
+        "fingerprint": asked["fingerprint"],
         "dtype": str(model.cfg.dtype),
         "threads": torch.get_num_threads(),
         "input_token_ids": scores.input_token_id.values.tolist(),

@@ -5,11 +5,12 @@
 [0, 3, 4, 5]
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
+
+from mechinterp.folders import check_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,7 @@ class GridOptions:
         if self.n is not None and self.n < 1:
             raise ValueError(f"--n {self.n}: ask for at least one prompt.")
         self.chosen_layers()
-        if self.out is not None and self.out.exists():
-            _check_folder(self.out, self.kind)
+        check_folder(self.out, self.kind)
         is_of_one_layer = getattr(self, "what", "") == "neurons"
         if is_of_one_layer and (self.layer is None or self.layers is not None):
             raise ValueError("--what neurons is of one layer: give --layer, such as --layer 5.")
@@ -122,16 +122,3 @@ class Ablate(GridOptions):
 
     what: Literal["heads", "layers", "neurons", "positions", "q", "k", "v"] = "heads"
     how: Literal["zero", "mean", "resample"] = "mean"
-
-
-def _check_folder(out: Path, kind: str) -> None:
-    """Nothing, if a run of this kind may be written there, or goes on there."""
-    if not out.is_dir():
-        raise ValueError(f"--out {out} is a file. Name a folder.")
-    manifest = out / "manifest.json"
-    if manifest.exists():
-        found = json.loads(manifest.read_text(encoding="utf-8")).get("kind")
-        if found != kind:
-            raise ValueError(f"--out {out} holds {found!r}, not {kind!r}: choose another folder.")
-    elif any(out.iterdir()):
-        raise ValueError(f"--out {out} is not empty and holds no run: choose another folder.")

@@ -19,8 +19,7 @@ of the answer; a position is a number, or the text of a token that the clean pro
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 
 import torch
 
+from mechinterp.jsonl import filled_lines, located
 from mechinterp.metrics import Metric, log_prob, logit_diff
 from mechinterp.prompts import Pair, Prompts
 from mechinterp.tokenization import token_id, tokenize
@@ -43,17 +43,13 @@ def read_pairs(model: Any, file: str | Path, n: int | None = None) -> tuple[Pair
         ValueError: naming the file and the line, if a line is no such pair for this model.
     """
     path = Path(file)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    filled = filled_lines(path)
     if not filled or (n is not None and n > len(filled)):
         wanted = f"{n} were asked for" if filled else "write one JSON object a line"
         raise ValueError(f"{path} has {len(filled)} pairs: {wanted}.")
     rows = []
     for number, line in filled[:n]:
-        with _located(f"{path}, line {number}"):
+        with located(f"{path}, line {number}"):
             rows.append(_row(model, number, line))
     for row in rows:
         _check_alike(path, rows[0], row)
@@ -175,11 +171,3 @@ def _check_alike(path: Path, first: _Row, row: _Row) -> None:
 
 def _listed(names: Sequence[str] | Mapping[str, int]) -> str:
     return ", ".join(sorted(names)) or "(none)"
-
-
-@contextmanager
-def _located(where: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None

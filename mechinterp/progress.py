@@ -60,8 +60,9 @@ class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
 
     def __call__(self, done: int, total: int) -> None:
         now = time.perf_counter()
-        self._step += done < self._seen[0]
-        if self._began is None or done < self._seen[0] or total != self._seen[1]:
+        again = done < self._seen[0]
+        self._step += again
+        if self._began is None or again or total != self._seen[1]:
             # The first call, or the first of a further sweep.
             self._began, self._last_line = (now, done), self._last_line or now
         self._seen = done, total

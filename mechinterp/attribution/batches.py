@@ -16,8 +16,7 @@ as one batch: the variants of one prompt fill the passes.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,16 @@ from mechinterp.attribution.outputs import Last
 from mechinterp.attribution.perturb import attribute
 from mechinterp.attribution.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.tables import from_json, to_json
-from mechinterp.attribution.units import Span, Spans, allowed_positions, find, several
+from mechinterp.attribution.units import (
+    Span,
+    Spans,
+    allowed_positions,
+    find,
+    find_or_refuse,
+    several,
+)
 from mechinterp.identity import digest
+from mechinterp.jsonl import filled_lines, located
 from mechinterp.metrics import Metric
 from mechinterp.models import fingerprint, has_foreign_hooks
 from mechinterp.prompts import Prompts
@@ -66,23 +73,20 @@ def read_cases(file: str | Path) -> tuple[Case, ...]:
         ValueError: naming the file and the line, if a line is no such object.
     """
     path = Path(file)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
     cases = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                case = _case(json.loads(line, object_pairs_hook=_once))
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number} is not JSON: {error.msg}, column {error.colno}. Write "
-                    f'one object a line, such as {{"prompt": "..."}}.'
-                ) from None
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
-            cases.append(replace(case, where=f"{path}, line {number}"))
+    for number, line in filled_lines(path):
+        where = f"{path}, line {number}"
+        try:
+            found = json.loads(line, object_pairs_hook=_once)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{where} is not JSON: {error.msg}, column {error.colno}. Write one object a line, "
+                f'such as {{"prompt": "..."}}.'
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        with located(where):
+            cases.append(replace(_case(found), where=where))
     if not cases:
         raise ValueError(f"{path} holds no prompts: write one JSON object a line.")
     return tuple(cases)
@@ -132,7 +136,7 @@ def attribute_each(
         key = digest([one.tokens, one.roles, case.continuation, chosen])
         known = None if store is None else store.load(number, key)
         if known is None:
-            with _located(case):
+            with located(case.where):
                 known = attribute(
                     model,
                     one,
@@ -201,15 +205,6 @@ def by_span(
     )
 
 
-@contextmanager
-def _located(case: Case) -> Iterator[None]:
-    """Errors begin with which prompt it is."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{case.where}: {error}") from error
-
-
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON, none of whose keys is there twice."""
     keys = [key for key, _ in pairs]
@@ -222,14 +217,10 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 def _check_named(case: Case, prompt: Prompts, inputs: str | Sequence[int]) -> None:
     """Nothing, if what is named and expected is among the tokens that are attributed."""
     allowed, texts = allowed_positions(prompt, inputs), prompt.token_text[0]
-    named = {f"span {name!r}": several(span) for name, span in case.spans.items()}
-    for what, spans in {**named, "expect": list(case.expect)}.items():
+    named = {f"span {name!r}:": several(span) for name, span in case.spans.items()}
+    for what, spans in {**named, "expect:": list(case.expect)}.items():
         for span in spans:
-            if not find(texts, allowed, span):
-                shown = ", ".join(f"{j}: {texts[j]!r}" for j in allowed)
-                raise ValueError(
-                    f"{what}: {span!r} is not among the tokens to attribute ({shown})."
-                )
+            find_or_refuse(texts, allowed, span, what, "the tokens to attribute")
 
 
 def _case(line: Any) -> Case:
@@ -270,7 +261,7 @@ def _prompts(
         ]
         made = []
         for case in cases:
-            with _located(case):
+            with located(case.where):
                 made.append(tokenize(model, case.prompt))
                 _check_named(case, made[-1], inputs)
         return cases, made

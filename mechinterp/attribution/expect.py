@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool
 
-from mechinterp.attribution.units import Span, Unit, find
+from mechinterp.attribution.units import Span, Unit, find_or_refuse
 
 Expected = Span
 """A token or phrase by its text, the number of an input, or several (first, last)."""
@@ -204,13 +204,8 @@ def _positions(
         raise ValueError(f"expected={expected!r}: give a list of tokens, phrases or positions.")
     found: set[int] = set()
     for item in expected:
-        at = find(texts, attributed, item)
-        if not at:
-            shown = ", ".join(f"{j}: {texts[j]!r}" for j in attributed)
-            raise ValueError(
-                f"expected {item!r} is not among the attributed input tokens ({shown})."
-            )
-        found.update(at)
+        where = "the attributed input tokens"
+        found.update(find_or_refuse(texts, attributed, item, "expected", where))
     if len(found) == len(attributed):
         raise ValueError(
             "every attributed input is expected, so that there is none for them to be above. Name "

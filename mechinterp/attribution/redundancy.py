@@ -110,11 +110,6 @@ def pair_removals(
     how = removal_of(question.model, removal)
     wanted = question.attributed
     _check_candidates(question, candidates)
-    if len(wanted) < 2:
-        raise ValueError(
-            f"pairs: {question.units[wanted[0]].text!r} is all that is attributed, and a pair "
-            f"takes two. Use single removals (attribute), or smaller units."
-        )
     work = _Work(question, how, {"budget_bytes": budget_bytes, "progress": progress})
     single = single_removals(question, how, **work.options)
     work.add(single.attrs)
@@ -186,6 +181,11 @@ class _Work:
 
 def _check_candidates(question: Question, candidates: int | Sequence[int]) -> None:
     wanted = question.attributed
+    if len(wanted) < 2:
+        raise ValueError(
+            f"pairs: {question.units[wanted[0]].text!r} is all that is attributed, and a pair "
+            f"takes two. Use single removals (attribute), or smaller units."
+        )
     if isinstance(candidates, int):
         if candidates < 2:
             raise ValueError(f"candidates={candidates}: a pair takes two. Give 2 or more.")

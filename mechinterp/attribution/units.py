@@ -115,6 +115,21 @@ def find(texts: Sequence[str], allowed: Sequence[int], span: Span) -> list[int]:
     return found if set(found) <= set(allowed) else []
 
 
+def find_or_refuse(
+    texts: Sequence[str], allowed: Sequence[int], span: Span, what: str, where: str
+) -> list[int]:
+    """As `find`.
+
+    Raises:
+        ValueError: if it is not there, saying `what` was not among `where`, and what is.
+    """
+    found = find(texts, allowed, span)
+    if not found:
+        shown = ", ".join(f"{j}: {texts[j]!r}" for j in allowed)
+        raise ValueError(f"{what} {span!r} is not among {where} ({shown}).")
+    return found
+
+
 def spelled(texts: Sequence[str], allowed: Sequence[int], wanted: str) -> list[int]:
     """Positions of the tokens that are `wanted`, and of the runs of tokens that spell it."""
     word = wanted.strip()
@@ -224,13 +239,8 @@ def _named(
     for name, given in spans.items():
         positions: set[int] = set()
         for span in several(given):
-            found = find(texts, allowed, span)
-            if not found:
-                shown = ", ".join(f"{j}: {texts[j]!r}" for j in allowed)
-                raise ValueError(
-                    f"span {name!r}: {span!r} is not among the tokens to remove ({shown})."
-                )
-            positions.update(found)
+            named = f"span {name!r}:"
+            positions.update(find_or_refuse(texts, allowed, span, named, "the tokens to remove"))
         for pos in positions:
             if pos in owner:
                 raise ValueError(
