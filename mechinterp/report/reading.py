@@ -75,6 +75,7 @@ class Reading:
 
     Where all scores are next to nothing beside the effect of removing all inputs, a hundredth of
     that is `largest`, so that no colour makes them look large; below it they are `faint`.
+    `knows_flips`: whether it was seen what the model says without each input, as no gradient tells.
     `segments`: the prompt as it is shown. `spaced`: its tokens are words with nothing between.
     """
 
@@ -86,6 +87,7 @@ class Reading:
     largest: float
     unit: str
     attrs: Mapping[str, Any]
+    knows_flips: bool
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
@@ -217,6 +219,7 @@ def read_scores(scores: xr.DataArray) -> Reading:
         largest=largest,
         unit=str(scores.attrs.get("unit", "")),
         attrs={str(key): value for key, value in scores.attrs.items()},
+        knows_flips="flip" in scores.coords,
     )
 
 

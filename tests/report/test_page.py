@@ -234,6 +234,17 @@ def test_hover_shows_exact_numbers_and_links_the_views(open_page, scores):
     assert page.locator(".scores tr.linked th").text_content() == "␣John"
 
 
+def test_what_no_removal_showed_is_not_said(open_page, scores):
+    """Gradients remove nothing: that the top token "stays" would be made up."""
+    for given, said in ((scores, True), (scores.drop_vars("flip"), False)):
+        html = attribution_page(given)
+        assert ("Top token without it" in html) == said
+        page = open_page(html).page
+        page.locator(".heat tbody td").nth(2).hover()
+        assert page.locator("#d-score").text_content()
+        assert page.locator("#d-flips").count() == said
+
+
 def test_tokens_after_the_output_leave_the_prompt_line(open_page, scores):
     page = open_page(attribution_page(scores)).page
     later = page.locator(".word.output")

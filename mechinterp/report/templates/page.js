@@ -85,7 +85,8 @@
     byId("d-share").textContent = row.share[i];
     byId("d-pos").textContent = input.where;
     byId("d-id").textContent = input.id < 0 ? "–" : input.id;
-    byId("d-flips").textContent = row.rank[i] === null ? "–" : flipText(row, r, i, "changes", "stays");
+    const flips = byId("d-flips");
+    if (flips) flips.textContent = row.rank[i] === null ? "–" : flipText(row, r, i, "changes", "stays");
     setBar(byId("d-bar"), row.bar[i], row.whisker[i]);
     link(level, r, i);
   }
