@@ -19,7 +19,6 @@ from functools import reduce
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
@@ -27,9 +26,10 @@ from mechinterp.activations import Activations
 from mechinterp.arms import check_specs, planned
 from mechinterp.hook_points import check_site, read_bytes
 from mechinterp.memory import available_bytes, readable
-from mechinterp.metrics import Metric, columns
-from mechinterp.passes import Output, forward
+from mechinterp.metrics import Metric
+from mechinterp.passes import forward
 from mechinterp.prompts import Prompts
+from mechinterp.scoring import total_score
 from mechinterp.sites import HookError, Site
 from mechinterp.specs import At, Specs, edit
 from mechinterp.tokenization import Text, tokenize
@@ -180,7 +180,7 @@ def backward(
     reading = torch.cat([arm.prompts.reading(metric.at) for arm in arms])
     output = forward(model, arms, reading, differentiable=True)
     with torch.enable_grad():
-        total = _total(metric, output, len(arms), chunk.rows, len(prompts))
+        total = total_score(metric, output, len(arms), chunk.rows, len(prompts))
     inputs = [value for seen in kept for site in whole for value in seen[site]]
     if total.requires_grad:
         found = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
@@ -210,33 +210,6 @@ def _keep(sites: Sequence[Site], seen: dict[Site, list[Tensor]]) -> Specs:
         return value
 
     return tuple(spec for site in sites for spec in edit(site, keep, name="gradient"))
-
-
-def _total(
-    metric: Metric, output: Output, n_arms: int, rows: slice, n_prompts: int
-) -> Float[Tensor, ""]:
-    """The metric's sum over prompts, which depend on nothing but themselves, and over arms."""
-    n_vocab, device = output.model.cfg.d_vocab_out, output.normalized.device
-    if metric.tokens is None:
-        logits = output.logits()
-    else:
-        ids = columns(metric.tokens, n_prompts, n_vocab, metric.name)[rows].to(device)
-        logits = output.logits_of(ids.repeat(n_arms, 1), range(len(metric.at)))
-    total = logits.new_zeros(())
-    for block in logits.chunk(n_arms):
-        # The metric knows the answers of all prompts: those of other passes stand in as zeros.
-        before = block.new_zeros(rows.start, *block.shape[1:])
-        after = block.new_zeros(n_prompts - rows.stop, *block.shape[1:])
-        score = metric.score(torch.cat([before, block, after]))
-        if not isinstance(score, Tensor) or score.shape != (n_prompts,):
-            raise HookError(f"metric {metric.name} gave no number for each of {n_prompts} prompts.")
-        if block.requires_grad and not score.requires_grad:
-            raise ValueError(
-                f"metric {metric.name} has no gradient: a choice among logits is a step. "
-                f"Use log_prob or logit_diff."
-            )
-        total = total + score[rows].sum()
-    return total
 
 
 def _row_bytes(model: Any, prompts: Prompts, sites: Sequence[Site], metric: Metric) -> int:

@@ -31,11 +31,12 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.arms import Arm, planned
-from mechinterp.metrics import Metric, columns
+from mechinterp.metrics import Metric
 from mechinterp.parts import Parts, coordinate, labelled, sweep_facts
-from mechinterp.passes import Base, Output, base_run, forward
+from mechinterp.passes import Base, base_run, forward
 from mechinterp.planner import NAIVE, Pass, Plan, Savings, default_budget, planned_passes
 from mechinterp.prompts import Prompts
+from mechinterp.scoring import arm_scores
 from mechinterp.sites import HookError, Pos
 from mechinterp.specs import Specs
 from mechinterp.tokenization import Text, tokenize
@@ -232,7 +233,7 @@ class _Job:
             last_queries=p.last_queries,
             whole_logits=p.whole_logits,
         )
-        values = np.stack([_scores(m, output, self.at, len(members)) for m in self.metrics])
+        values = np.stack([arm_scores(m, output, self.at, len(members)) for m in self.metrics])
         for place, number in enumerate(p.arms):
             if not np.isfinite(values[:, place]).all():
                 raise _not_finite(
@@ -326,36 +327,6 @@ def _plain(coords: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
 
 def _plain_label(label: Any) -> Any:
     return label.item() if isinstance(label, np.generic) else _ADDRESS.sub("", str(label))
-
-
-def _scores(
-    metric: Metric, output: Output, at: tuple[Pos, ...], n_arms: int
-) -> Float[np.ndarray, "arm prompt"]:
-    """The metric of each arm of a pass, given the rows of that arm alone."""
-    k = [at.index(pos) for pos in metric.at]
-    n_rows, n_vocab = output.normalized.shape[0], output.model.cfg.d_vocab_out
-    n_prompts = n_rows // n_arms
-    if metric.tokens is None:
-        logits = output.logits()[:, k]
-    else:
-        tokens = columns(metric.tokens, n_prompts, n_vocab, metric.name).to(
-            output.normalized.device
-        )
-        logits = output.logits_of(tokens.repeat(n_arms, 1), k)
-    scores = [
-        _one_per_prompt(metric, logits[i * n_prompts : (i + 1) * n_prompts]) for i in range(n_arms)
-    ]
-    return torch.stack(scores).double().cpu().numpy()
-
-
-def _one_per_prompt(metric: Metric, logits: Tensor) -> Float[Tensor, " prompt"]:
-    score = metric.score(logits)
-    if not isinstance(score, Tensor) or score.shape != logits.shape[:1]:
-        shape = list(score.shape) if isinstance(score, Tensor) else type(score).__name__
-        raise HookError(
-            f"metric {metric.name} gave {shape}, not one number for each of {len(logits)} prompts."
-        )
-    return score
 
 
 def _not_finite(model: Any, arm: Arm, reading: Tensor, metrics: Sequence[Metric]) -> HookError:

@@ -1,0 +1,256 @@
+"""The residual-stream graph of a model: who writes what others read. Values, nothing to run.
+
+Writers are the embedding, every head and every MLP; readers the query, key and value input of every
+head, the input of every MLP, and the logits. An edge goes from a writer to a later reader. It
+carries what the one writes, as a part of the sum that the other reads before its norm.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.circuits import Graph
+>>> graph = Graph.of(load_model("toy:induction-trained"))
+>>> graph.n_edges, graph.writers, graph.readers[-1]
+(12, ('input', 'a0.h0', 'a1.h0'), 'logits')
+
+Names and order are those of EAP-IG's and MIB's files: `a3.h1` is head 1 of layer 3, `m3` the MLP of
+layer 3, `a3.h1<q>` a query input; readers come layer by layer, all q, all k, all v, then the MLP.
+What no part writes (position embeddings, the output bias of attention) is in no edge.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from mechinterp.models import heads_pass_a_norm
+from mechinterp.prompts import Prompts
+from mechinterp.sites import Pos
+
+KINDS = ("q", "k", "v")
+ELSEWHERE = "elsewhere"
+"""The position of an edge at every position that has no name."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A part of the model: layer and head, neither for "input" and "logits", no head for an MLP."""
+
+    layer: int | None = None
+    head: int | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What a node reads: `kind` is "q", "k", "v", "mlp" or "logits"; of a head or a key group."""
+
+    kind: str
+    layer: int | None = None
+    head: int | None = None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The graph of a model of these sizes; compares by value.
+
+    `n_key_readers`: how many key (and value) inputs a layer has: one for each head, or, with
+    `by_kv_head`, one for each key-value head under grouped-query attention. `positions`: labels of
+    positions, where edges stand at positions; all that are not named are "elsewhere". Empty: an
+    edge is at all positions.
+    """
+
+    n_layers: int
+    n_heads: int
+    n_key_readers: int
+    has_mlps: bool
+    is_parallel: bool
+    positions: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, model: Any, *, by_kv_head: bool = False, positions: Sequence[Pos] | None = None
+    ) -> "Graph":
+        """The graph of a model.
+
+        `positions`: numbers and names; edges at each of them, and at all others together.
+
+        Raises:
+            ValueError: if what heads write passes a norm together, so that no head has a part of
+                its own; or if a position comes twice.
+        """
+        cfg = model.cfg
+        if heads_pass_a_norm(model):
+            raise ValueError(
+                "this model puts a norm on what all heads of a layer write together, so that no "
+                "head writes a part of its own: it has no graph of heads. Patch attn_out instead."
+            )
+        grouped = cfg.n_key_value_heads is not None and by_kv_head
+        labels = tuple(str(pos) for pos in positions or ())
+        if len(set(labels)) < len(labels) or ELSEWHERE in labels:
+            raise ValueError(f"positions {list(labels)}: name each once, and none {ELSEWHERE!r}.")
+        return cls(
+            cfg.n_layers,
+            cfg.n_heads,
+            cfg.n_key_value_heads if grouped else cfg.n_heads,
+            not cfg.attn_only,
+            bool(cfg.parallel_attn_mlp),
+            (*labels, ELSEWHERE) if labels else (),
+        )
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The writers, in the order in which they write."""
+        made = [Node()]
+        for layer in range(self.n_layers):
+            made += [Node(layer, head) for head in range(self.n_heads)]
+            made += [Node(layer)] * self.has_mlps
+        return tuple(made)
+
+    @cached_property
+    def inputs(self) -> tuple[Reader, ...]:
+        """The readers: layer by layer all q, all k, all v, then the MLP; the logits last."""
+        made = []
+        for layer in range(self.n_layers):
+            made += [Reader("q", layer, head) for head in range(self.n_heads)]
+            made += [Reader(k, layer, head) for k in "kv" for head in range(self.n_key_readers)]
+            made += [Reader("mlp", layer)] * self.has_mlps
+        return (*made, Reader("logits"))
+
+    @cached_property
+    def writers(self) -> tuple[str, ...]:
+        """The names of the writers."""
+        return tuple(_node_name(node.layer, node.head) for node in self.nodes)
+
+    @cached_property
+    def readers(self) -> tuple[str, ...]:
+        """The names of the readers; key groups, where heads share keys, are `a3.g1<k>`."""
+        return tuple(self._reader_name(reader) for reader in self.inputs)
+
+    def readers_of(self, layer: int | None, kind: str) -> slice:
+        """The places of the readers of one kind in a layer: they follow one another."""
+        found = [i for i, r in enumerate(self.inputs) if (r.layer, r.kind) == (layer, kind)]
+        return slice(found[0], found[-1] + 1)
+
+    def n_writers_before(self, reader: Reader) -> int:
+        """How many writers come before a reader: the first so many."""
+        if reader.layer is None:
+            return len(self.nodes)
+        before = 1 + reader.layer * (self.n_heads + self.has_mlps)
+        feeds = reader.kind == "mlp" and not self.is_parallel
+        return before + self.n_heads * feeds
+
+    @cached_property
+    def edges(self) -> Bool[np.ndarray, "writer reader pos"]:
+        """Where there is an edge; of a graph without positions the last axis has length 1."""
+        n_before = np.array([self.n_writers_before(reader) for reader in self.inputs])
+        there = np.arange(len(self.nodes))[:, None] < n_before
+        return np.repeat(there[..., None], self.n_positions, axis=2)
+
+    @property
+    def n_positions(self) -> int:
+        """Labels of positions; 1 where an edge is at all."""
+        return max(1, len(self.positions))
+
+    @property
+    def n_edges(self) -> int:
+        """All edges."""
+        return int(self.edges.sum())
+
+    @cached_property
+    def feeds(self) -> Bool[np.ndarray, "reader writer"]:
+        """Which reader is an input of which writer."""
+        shared = self.n_heads // self.n_key_readers
+        fed = np.zeros((len(self.inputs), len(self.nodes)), dtype=bool)
+        for row, reader in enumerate(self.inputs[:-1]):
+            heads = [reader.head]
+            if reader.head is not None and reader.kind != "q":
+                heads = list(range(reader.head * shared, (reader.head + 1) * shared))
+            for head in heads:
+                fed[row, self.writer_index[_node_name(reader.layer, head)]] = True
+        return fed
+
+    @cached_property
+    def writer_index(self) -> dict[str, int]:
+        """Name -> place among the writers."""
+        return {name: place for place, name in enumerate(self.writers)}
+
+    @cached_property
+    def reader_index(self) -> dict[str, int]:
+        """Name -> place among the readers."""
+        return {name: place for place, name in enumerate(self.readers)}
+
+    def edge(self, name: str) -> tuple[int, int, int]:
+        """The writer, reader and position of an edge such as `a0.h1->a1.h0<k>` or `m0->m1@end`.
+
+        Raises:
+            ValueError: if there is no such edge, saying why.
+        """
+        text, _, pos = name.partition("@")
+        writer, arrow, reader = text.partition("->")
+        for part, known in ((writer, self.writer_index), (reader, self.reader_index)):
+            if not arrow or part not in known:
+                raise ValueError(
+                    f"edge {name!r}: {part!r} is none of {', '.join(list(known)[:5])} … "
+                    f'{list(known)[-1]}. Write an edge as "a0.h1->a1.h0<k>" or "m0->logits".'
+                )
+        if bool(pos) != bool(self.positions) or (pos and pos not in self.positions):
+            has = ", ".join(self.positions) or "none: an edge is at all positions"
+            raise ValueError(f"edge {name!r}: the graph has the positions {has}.")
+        found = self.writer_index[writer], self.reader_index[reader]
+        if not self.edges[found][0]:
+            raise ValueError(f"edge {name!r}: {writer} does not write before {reader} reads.")
+        return (*found, self.positions.index(pos) if pos else 0)
+
+    def edge_name(self, writer: int, reader: int, pos: int = 0) -> str:
+        """The name of an edge."""
+        name = f"{self.writers[writer]}->{self.readers[reader]}"
+        return f"{name}@{self.positions[pos]}" if self.positions else name
+
+    def position_of(self, prompts: Prompts) -> Int[np.ndarray, "prompt pos"]:
+        """For each token the place of its label; 0 where an edge is at all positions.
+
+        Raises:
+            ValueError: if the prompts lack a position, or two labels mean the same token.
+        """
+        places = np.full(tuple(prompts.tokens.shape), self.n_positions - 1)
+        rows = np.arange(len(prompts))
+        for place, label in enumerate(self.positions[:-1]):
+            at = prompts.positions(int(label) if label.isdigit() else label).cpu().numpy()
+            taken = places[rows, at] != self.n_positions - 1
+            if taken.any():
+                other = self.positions[places[rows, at][taken][0]]
+                raise ValueError(
+                    f"positions {other!r} and {label!r} are the same token of prompt "
+                    f"{int(taken.argmax())}: an edge there would count twice. Leave one out."
+                )
+            places[rows, at] = place
+        return places
+
+    def _reader_name(self, reader: Reader) -> str:
+        if reader.kind == "logits":
+            return "logits"
+        if reader.kind == "mlp":
+            return _node_name(reader.layer, None)
+        grouped = reader.kind != "q" and self.n_key_readers < self.n_heads
+        return f"a{reader.layer}.{'g' if grouped else 'h'}{reader.head}<{reader.kind}>"
+
+
+def _node_name(layer: int | None, head: int | None) -> str:
+    if layer is None:
+        return "input"
+    return f"m{layer}" if head is None else f"a{layer}.h{head}"
+
+
+def node_of(name: str) -> Node:
+    """The node of a writer's name.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    found = re.fullmatch(r"input|m(?P<mlp>\d+)|a(?P<layer>\d+)\.h(?P<head>\d+)", name)
+    if found is None:
+        raise ValueError(f'{name!r} is no writer. Writers are "input", "a3.h1" and "m3".')
+    if found["mlp"]:
+        return Node(int(found["mlp"]))
+    return Node(int(found["layer"]), int(found["head"])) if found["layer"] else Node()
