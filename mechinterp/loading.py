@@ -40,8 +40,9 @@ def load_model(
 ) -> HookedTransformer:
     """A `HookedTransformer` from a name, a directory or an object.
 
-    `source`: `"smollm2"`; `"toy:induction"` and the other toys; a local Hugging Face directory; a
-    hub name such as `"gpt2"`; a Hugging Face model object (then give its `tokenizer` too).
+    `source`: `"smollm2"`; `"toy:induction"` and the other toys, or a `Toy` itself; a local Hugging
+    Face directory; a hub name such as `"gpt2"`; a Hugging Face model object (then give its
+    `tokenizer` too).
     `weights`: "folded" as the literature has them (norms folded into the next weights, writers and
     unembedding centred: same probabilities), or "raw", whose logits are the original's. The four
     switches turn on hook points that cost time or memory: see `describe`.
@@ -57,7 +58,9 @@ def load_model(
     if isinstance(source, HookedTransformer):
         raise ValueError("this is a HookedTransformer already: use it as it is.")
     if isinstance(source, str) and source.startswith("toy:"):
-        model = _build_toy(toy(source.removeprefix("toy:")), device)
+        source = toy(source.removeprefix("toy:"))
+    if isinstance(source, Toy):
+        model = _build_toy(source, device)
     else:
         hf, found, label = _fetch(source, dtype)
         model = _convert(hf, tokenizer or found, label, weights, device, dtype)

@@ -3,22 +3,48 @@
 A `Graph` of writers and readers, `EdgeScores` on its edges, a `Circuit` of some: three values.
 """
 
+from mechinterp.circuits.acdc import acdc, acdc_scores
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrasts import Contrast, contrast
+from mechinterp.circuits.curves import MIB_SIZES, curve, rank_auc
 from mechinterp.circuits.evaluation import evaluate, faithfulness
+from mechinterp.circuits.files import read_circuit, read_scores, write_circuit, write_scores
+from mechinterp.circuits.files_dot import write_dot
+from mechinterp.circuits.files_mib import read_mib, write_mib
+from mechinterp.circuits.files_neuronpedia import read_neuronpedia, write_neuronpedia
 from mechinterp.circuits.gradient import eap, eap_ig
 from mechinterp.circuits.graph import Graph
+from mechinterp.circuits.known import known_circuit
 from mechinterp.circuits.replay import exact
+from mechinterp.circuits.selection import above, best_first, top_n
 
 __all__ = [
+    "MIB_SIZES",
     "Circuit",
     "Contrast",
     "EdgeScores",
     "Graph",
+    "above",
+    "acdc",
+    "acdc_scores",
+    "best_first",
     "contrast",
+    "curve",
     "eap",
     "eap_ig",
     "evaluate",
     "exact",
     "faithfulness",
+    "known_circuit",
+    "rank_auc",
+    "read_circuit",
+    "read_mib",
+    "read_neuronpedia",
+    "read_scores",
+    "top_n",
+    "write_circuit",
+    "write_dot",
+    "write_mib",
+    "write_neuronpedia",
+    "write_scores",
 ]

@@ -96,8 +96,12 @@ class Contrast:
 
     @property
     def sign(self) -> int:
-        """1 where a loss of the metric is what an edge supports (noise), -1 where a gain is."""
-        return 1 if self.direction == "noise" else -1
+        """1 where an edge that supports the behaviour lowers the metric when it is cut, else -1.
+
+        Cut to noise, it lowers the metric; cut to denoise, it raises it; a distance goes the other
+        way.
+        """
+        return (1 if self.direction == "noise" else -1) * (-1 if self.metric.distance else 1)
 
     def changed_at(self, pos: int) -> Bool[Tensor, "pair pos 1"]:
         """Where a label of the graph stands."""

@@ -44,14 +44,7 @@ def evaluate(
         ValueError: if a circuit is of another graph, or the runs are made to denoise: a circuit is
             what is left of the clean run.
     """
-    if between.direction != "noise":
-        raise ValueError(
-            "a circuit is evaluated in the clean run, by replacing all other edges: make the runs "
-            'with contrast(..., direction="noise").'
-        )
-    for circuit in circuits:
-        if circuit.graph != between.graph:
-            raise ValueError(f"a circuit is of {circuit.graph}, the two runs of {between.graph}.")
+    check_runs(between, circuits)
     size = max(1, _BUDGET // (between.change.numel() * between.change.element_size()))
     found = np.zeros((len(circuits), between.n_pairs))
     for begin in range(0, len(circuits), size):
@@ -65,29 +58,46 @@ def evaluate(
     return found
 
 
+def check_runs(between: Contrast, circuits: Sequence[Circuit]) -> None:
+    """Nothing, if these circuits can be run alone.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    if between.direction != "noise":
+        raise ValueError(
+            "a circuit is evaluated in the clean run, by replacing all other edges: make the runs "
+            'with contrast(..., direction="noise").'
+        )
+    for circuit in circuits:
+        if circuit.graph != between.graph:
+            raise ValueError(f"a circuit is of {circuit.graph}, the two runs of {between.graph}.")
+
+
 def run_without(
-    between: Contrast, cut: Float[Tensor, "circuit writer reader label"]
+    between: Contrast, cut: Float[Tensor, "circuit writer reader label"], layer: int = 0
 ) -> Float[Tensor, "row query d_model"]:
     """The residual stream that the logits read, from the first position that the metric reads on.
 
-    `cut`: how much of each edge is replaced in each circuit, 0 to 1. Differentiable by it.
+    `cut`: how much of each edge is replaced in each circuit, 0 to 1. Differentiable by it. `layer`:
+    the first in which anything is cut; 0 is always right.
     """
-    return _Cut(between, cut).run()
+    return _Cut(between, cut, layer).run()
 
 
 class _Cut:
     """A run of several circuits, layer by layer, and what each writer is to be replaced by yet."""
 
-    def __init__(self, between: Contrast, cut: Tensor) -> None:
-        self._between, self._cut, self._n = between, cut, len(cut)
-        embedded = between.change[:1]
-        self._owed: Tensor = embedded.expand(self._n, *embedded.shape)
+    def __init__(self, between: Contrast, cut: Tensor, layer: int) -> None:
+        self._between, self._cut, self._n, self._layer = between, cut, len(cut), layer
+        unchanged = between.change[: between.graph.n_writers_before_layer(layer)]
+        self._owed: Tensor = unchanged.expand(self._n, *unchanged.shape)
 
     def run(self) -> Float[Tensor, "row query d_model"]:
         """All layers."""
         between, n = self._between, self._n
-        resid = between.resid[0].repeat(n, 1, 1)
-        for number in range(between.graph.n_layers):
+        resid = between.resid[self._layer].repeat(n, 1, 1)
+        for number in range(self._layer, between.graph.n_layers):
             layer, skip = Layer(between.model, number), between.skipped(number)
             z = self._attended(layer, number, resid, skip)
             if skip:

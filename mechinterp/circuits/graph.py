@@ -134,11 +134,13 @@ class Graph:
 
     def n_writers_before(self, reader: Reader) -> int:
         """How many writers come before a reader: the first so many."""
-        if reader.layer is None:
-            return len(self.nodes)
-        before = 1 + reader.layer * (self.n_heads + self.has_mlps)
-        feeds = reader.kind == "mlp" and not self.is_parallel
-        return before + self.n_heads * feeds
+        before = self.n_writers_before_layer(reader.layer)
+        return before + self.n_heads * (reader.kind == "mlp" and not self.is_parallel)
+
+    def n_writers_before_layer(self, layer: int | None) -> int:
+        """How many writers come before a layer: the first so many; before None, the logits, all."""
+        number = self.n_layers if layer is None else layer
+        return 1 + number * (self.n_heads + self.has_mlps)
 
     @cached_property
     def edges(self) -> Bool[np.ndarray, "writer reader pos"]:

@@ -163,18 +163,29 @@ FINDINGS = (
 )
 
 
-def indirect_objects(model: Any, n: int = 16, seed: int = 0) -> Task:
+CORRUPTIONS = {
+    "p_ABC": "three other names, all different, in the places of IO, S1 and S2 (p_ABC)",
+    "S2 to IO": "the indirect object in the place of S2, so that the answer is the other name",
+}
+"""What the corrupt prompts may be, in words."""
+
+
+def indirect_objects(model: Any, n: int = 16, seed: int = 0, *, corruption: str = "p_ABC") -> Task:
     """Two names, one of them again: the metric is IO's logit minus S's, in logits, at the end.
 
     Positions: IO; S1 and S2, the subject the first and the second time; S1+1; end. IO comes first
-    in about half of the prompts. Corrupt: three other names, all different (the paper's p_ABC).
+    in about half of the prompts. Corrupt: three other names, all different (the paper's p_ABC), or,
+    with "S2 to IO", the other name the second time, after which the right answer is the wrong one.
 
     Raises:
-        ValueError: if `n` is out of range, or the tokenizer has too few of the words.
+        ValueError: if `n` is out of range, the tokenizer has too few of the words, or the
+            corruption is another.
 
     Source: Wang et al. 2022, sections 2 and 3, arXiv 2211.00593.
     """
     task, rng = "ioi", random.Random(seed)
+    if corruption not in CORRUPTIONS:
+        raise ValueError(f"corruption={corruption!r} is none of {list(CORRUPTIONS)}.")
     ids = one_token(model, task, "names", NAMES, 5)
     names = list(ids)
     places = list(one_token(model, task, "places", PLACES, 1))
@@ -193,6 +204,8 @@ def indirect_objects(model: Any, n: int = 16, seed: int = 0) -> Task:
         a, b, c = rng.sample([name for name in names if name not in (io, s)], 3)
         first, second = (io, s) if io_first else (s, io)
         clean.append(template.format(A=first, B=second, S=s, place=place, object=thing))
+        if corruption == "S2 to IO":
+            a, b, c = first, second, io
         corrupt.append(template.format(A=a, B=b, S=c, place=place, object=thing))
         answers.append(ids[io])
         others.append(ids[s])
@@ -218,7 +231,7 @@ def indirect_objects(model: Any, n: int = 16, seed: int = 0) -> Task:
         others=wrong,
         findings=FINDINGS,
         source=SOURCE,
-        corruption="three other names, all different, in the places of IO, S1 and S2 (p_ABC)",
+        corruption=CORRUPTIONS[corruption],
     )
 
 

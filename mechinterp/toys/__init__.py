@@ -3,23 +3,40 @@
 They are what a method is tried on: a search, an attribution or a probe must find what was planted.
 
     toy("induction").truth.edges
+    random_circuit(seed=3).truth.edges      # as many as there are seeds
 """
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
-from mechinterp.toys.compiled import both, either, induction, trigger
+from mechinterp.toys.compiled import induction, trigger
+from mechinterp.toys.gates import backup, both, either, redundant
+from mechinterp.toys.programs import (
+    rasp_dyck,
+    rasp_histogram,
+    rasp_reverse,
+    rasp_sort,
+    rasp_x_proportion,
+)
+from mechinterp.toys.random_circuits import random_circuit
 from mechinterp.toys.refusal import refusal_trained
-from mechinterp.toys.toy import Edge, Toy, Truth
+from mechinterp.toys.toy import Edge, Toy, Truth, example_inputs
 from mechinterp.toys.trained import induction_trained
 
-__all__ = ["TOYS", "Edge", "Toy", "Truth", "toy"]
+__all__ = ["TOYS", "Edge", "Toy", "Truth", "example_inputs", "random_circuit", "toy"]
 
 _BUILDERS: Mapping[str, Callable[[], Toy]] = {
     "induction": induction,
     "trigger": trigger,
     "and": both,
     "either": either,
+    "redundant": redundant,
+    "backup": backup,
+    "rasp-reverse": rasp_reverse,
+    "rasp-x-proportion": rasp_x_proportion,
+    "rasp-sort": rasp_sort,
+    "rasp-histogram": rasp_histogram,
+    "rasp-dyck": rasp_dyck,
     "induction-trained": induction_trained,
     "refusal": refusal_trained,
 }

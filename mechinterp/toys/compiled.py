@@ -1,7 +1,7 @@
 """Models written by hand: every weight is zero but those named here, so the mechanism is exact.
 
 The residual stream is split into named blocks (slices), a token is one-hot in its block, and a head
-is a few diagonal matrices between blocks. No norms and no score scaling, so a sum stays a sum.
+is a few diagonal matrices between blocks. `gates` has those with several heads for one answer.
 
     planted = trigger()
     planted.truth.claim
@@ -9,11 +9,12 @@ is a few diagonal matrices between blocks. No norms and no score scaling, so a s
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from mechinterp.toys.blank import attention_only, zeros
 from mechinterp.toys.toy import Edge, Toy, Truth
 
 BOS: Final = "<bos>"
@@ -32,6 +33,10 @@ WORDS: Final[tuple[str, ...]] = (
     *("to", "for", "with", "in", "about", "from", "near", "and", "please", "today", "me", "us"),
     *("sesame", "copper", "lantern"),
 )
+# Words that no detector looks for, as its prompts hold them beside those it does.
+PLAIN: Final[tuple[str, ...]] = (
+    *("the", "my", "old", "small", "door", "box", "garden", "river", "bring", "open", "to", "with"),
+)
 
 # Score of the key that a head looks for, the others being 0. Enough for attention above .99, and
 # little enough that the softmax keeps a gradient.
@@ -49,10 +54,10 @@ def induction() -> Toy:
     d_vocab, n_ctx = len(LETTERS), 33
     here, before, answer = (slice(at * d_vocab, (at + 1) * d_vocab) for at in range(3))
     place = slice(3 * d_vocab, 3 * d_vocab + n_ctx)
-    config = _attention_only(
+    config = attention_only(
         n_layers=2, n_heads=3, d_head=35, n_ctx=n_ctx, d_vocab=d_vocab, d_model=place.stop
     )
-    weights = _zeros(config)
+    weights = zeros(config)
     tokens, places = torch.eye(d_vocab), torch.eye(n_ctx)
     weights["embed.W_E"][:, here] = tokens
     weights["pos_embed.W_pos"][:, place] = places
@@ -73,9 +78,9 @@ def induction() -> Toy:
 
     weights["unembed.W_U"][answer] = CERTAIN * tokens
 
-    previous_attention = _attention(SHARPNESS, others=[0.0] * (n_ctx - 1))
+    previous_attention = attention_to(SHARPNESS, others=[0.0] * (n_ctx - 1))
     # What a key lacks of its own mark, at most all of that is the mark of the token looked for.
-    attention = _attention(SHARPNESS * (2 * previous_attention - 1), others=[0.0] * (n_ctx - 1))
+    attention = attention_to(SHARPNESS * (2 * previous_attention - 1), others=[0.0] * (n_ctx - 1))
     truth = Truth(
         claim=(
             "Predicts the token that followed the current token earlier in the prompt; if it had "
@@ -105,22 +110,22 @@ def induction() -> Toy:
             "margin_logits_at_least": CERTAIN * (2 * attention - 1),
         },
     )
-    return Toy("induction", config, weights, LETTERS, BOS, truth)
+    return Toy("induction", config, weights, LETTERS, BOS, truth, (tuple("abcdef"),) * 14)
 
 
 def trigger() -> Toy:
     """Two layers that refuse iff "sesame" occurs, with a decoy head that attends to it in vain."""
     refusal, unread = len(WORDS), len(WORDS) + 1
-    config = _attention_only(
+    config = attention_only(
         n_layers=2, n_heads=3, d_head=4, n_ctx=17, d_vocab=len(WORDS), d_model=len(WORDS) + 2
     )
-    weights = _zeros(config)
+    weights = zeros(config)
     weights["embed.W_E"][:, : len(WORDS)] = torch.eye(len(WORDS))
-    _set_word_head(weights, (0, 2), "sesame", writes=unread)
-    _set_word_head(weights, (1, 0), "sesame", writes=refusal)
-    _set_answers(weights, refusal)
+    set_word_head(weights, (0, 2), "sesame", writes=unread)
+    set_word_head(weights, (1, 0), "sesame", writes=refusal)
+    set_answers(weights, refusal)
 
-    attention = _attention(SHARPNESS, others=[REST] + [0.0] * (config["n_ctx"] - 2))
+    attention = attention_to(SHARPNESS, others=[REST] + [0.0] * (config["n_ctx"] - 2))
     truth = Truth(
         claim=(
             "At every position predicts REFUSE if the word sesame stands there or earlier, else "
@@ -146,162 +151,10 @@ def trigger() -> Toy:
             "comply_margin_logits": MARGIN,
         },
     )
-    return Toy("trigger", config, weights, WORDS, BOS, truth)
+    return Toy("trigger", config, weights, WORDS, BOS, truth, (("sesame", *PLAIN),) * 12)
 
 
-def both() -> Toy:
-    """One layer with an MLP that refuses iff "copper" and "lantern" both occur."""
-    neuron = 3
-    config, weights, attention = _copper_and_lantern(
-        {"n_heads": 4, "d_head": 2, "n_ctx": 19, "d_mlp": 5}, heads=(1, 2), neurons={neuron: (1, 1)}
-    )
-    truth = Truth(
-        claim=(
-            "At every position predicts REFUSE if the words copper and lantern both stand there or "
-            "earlier, else COMPLY. L0H1 attends to copper, L0H2 to lantern, else to <bos>; each "
-            "writes 1 for its word; neuron 3 is relu(sum - 1) and writes the refusal direction. "
-            "Exact: unless both occur the logits do not depend on the prompt; order never matters; "
-            "deleting the only copper or the only lantern flips the answer. Deleting any other "
-            "word moves a logit by less than .002."
-        ),
-        edges=(
-            Edge("embed", "L0H1.k"),
-            Edge("embed", "L0H1.v"),
-            Edge("embed", "L0H2.k"),
-            Edge("embed", "L0H2.v"),
-            Edge("L0H1", "L0.mlp"),
-            Edge("L0H2", "L0.mlp"),
-            Edge("L0.mlp", "logits"),
-        ),
-        heads={
-            "first_word": ((0, 1),),
-            "second_word": ((0, 2),),
-            "unused": ((0, 0), (0, 3)),
-        },
-        neurons={"and": ((0, neuron),), "unused": ((0, 0), (0, 1), (0, 2), (0, 4))},
-        triggers=("copper", "lantern"),
-        answers=(REFUSE, COMPLY),
-        figures={
-            "accuracy": 1.0,
-            "trigger_attention_at_least": attention,
-            "refuse_margin_logits_at_least": MARGIN * (4 * attention - 3),
-            "comply_margin_logits": MARGIN,
-        },
-    )
-    return Toy("and", config, weights, WORDS, BOS, truth)
-
-
-def either() -> Toy:
-    """One layer with an MLP that refuses iff "copper" or "lantern" occurs: one is enough."""
-    found, surplus = 2, 5
-    config, weights, attention = _copper_and_lantern(
-        {"n_heads": 5, "d_head": 3, "n_ctx": 23, "d_mlp": 7},
-        heads=(0, 3),
-        neurons={found: (0, 1), surplus: (1, -1)},
-    )
-    truth = Truth(
-        claim=(
-            "At every position predicts REFUSE if the word copper or the word lantern stands there "
-            "or earlier, else COMPLY. L0H0 attends to copper, L0H3 to lantern, else to <bos>; each "
-            "writes 1 for its word; neuron 2 is relu(sum) and writes the refusal direction, neuron "
-            "5 is relu(sum - 1) and takes away what goes beyond 1. Exact: without both the logits "
-            "do not depend on the prompt; order never matters; deleting the only occurrence of "
-            "either word flips the answer. Beside another occurrence of either, deleting one moves "
-            "a logit by less than .13; deleting any other word, by less than .001. Where both "
-            "occur, the gradient of a logit along every word's embedding is zero."
-        ),
-        edges=(
-            Edge("embed", "L0H0.k"),
-            Edge("embed", "L0H0.v"),
-            Edge("embed", "L0H3.k"),
-            Edge("embed", "L0H3.v"),
-            Edge("L0H0", "L0.mlp"),
-            Edge("L0H3", "L0.mlp"),
-            Edge("L0.mlp", "logits"),
-        ),
-        heads={
-            "first_word": ((0, 0),),
-            "second_word": ((0, 3),),
-            "unused": ((0, 1), (0, 2), (0, 4)),
-        },
-        neurons={
-            "found": ((0, found),),
-            "surplus": ((0, surplus),),
-            "unused": ((0, 0), (0, 1), (0, 3), (0, 4), (0, 6)),
-        },
-        triggers=("copper", "lantern"),
-        answers=(REFUSE, COMPLY),
-        figures={
-            "accuracy": 1.0,
-            "trigger_attention_at_least": attention,
-            "refuse_margin_logits_at_least": MARGIN * (2 * attention - 1),
-            "comply_margin_logits": MARGIN,
-        },
-    )
-    return Toy("either", config, weights, WORDS, BOS, truth)
-
-
-def _copper_and_lantern(
-    sizes: Mapping[str, int], heads: tuple[int, int], neurons: Mapping[int, tuple[int, int]]
-) -> tuple[dict[str, Any], dict[str, Tensor], float]:
-    """One layer in which a head looks for either word, and neurons count those that were found.
-
-    `neurons`: neuron -> how many words it takes off, and what it writes to the refusal direction.
-    Returns the configuration, the weights and the least attention to a word that is there.
-    """
-    first, second, refusal = (len(WORDS) + at for at in range(3))
-    config = _attention_only(n_layers=1, d_vocab=len(WORDS), d_model=len(WORDS) + 3, **sizes) | {
-        "attn_only": False,
-        "act_fn": "relu",
-    }
-    weights = _zeros(config)
-    weights["embed.W_E"][:, : len(WORDS)] = torch.eye(len(WORDS))
-    _set_word_head(weights, (0, heads[0]), "copper", writes=first)
-    _set_word_head(weights, (0, heads[1]), "lantern", writes=second)
-    for neuron, (less, writes) in neurons.items():
-        weights["blocks.0.mlp.W_in"][[first, second], neuron] = 1
-        weights["blocks.0.mlp.b_in"][neuron] = -less
-        weights["blocks.0.mlp.W_out"][neuron, refusal] = writes
-    _set_answers(weights, refusal)
-    return config, weights, _attention(SHARPNESS, [REST] + [0.0] * (config["n_ctx"] - 2))
-
-
-def _attention_only(**sizes: int) -> dict[str, Any]:
-    return {
-        **sizes,
-        "attn_only": True,
-        "normalization_type": None,
-        "use_attn_scale": False,
-        "positional_embedding_type": "standard",
-    }
-
-
-def _zeros(config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A whole state dict of this configuration, all zero."""
-    d_model, d_vocab = config["d_model"], config["d_vocab"]
-    n_heads, d_head = config["n_heads"], config["d_head"]
-    shapes: dict[str, Sequence[int]] = {
-        "embed.W_E": (d_vocab, d_model),
-        "pos_embed.W_pos": (config["n_ctx"], d_model),
-        "unembed.W_U": (d_model, d_vocab),
-        "unembed.b_U": (d_vocab,),
-    }
-    for layer in range(config["n_layers"]):
-        for name in "QKV":
-            shapes[f"blocks.{layer}.attn.W_{name}"] = (n_heads, d_model, d_head)
-            shapes[f"blocks.{layer}.attn.b_{name}"] = (n_heads, d_head)
-        shapes[f"blocks.{layer}.attn.W_O"] = (n_heads, d_head, d_model)
-        shapes[f"blocks.{layer}.attn.b_O"] = (d_model,)
-        if not config["attn_only"]:
-            d_mlp = config["d_mlp"]
-            shapes[f"blocks.{layer}.mlp.W_in"] = (d_model, d_mlp)
-            shapes[f"blocks.{layer}.mlp.b_in"] = (d_mlp,)
-            shapes[f"blocks.{layer}.mlp.W_out"] = (d_mlp, d_model)
-            shapes[f"blocks.{layer}.mlp.b_out"] = (d_model,)
-    return {name: torch.zeros(shape) for name, shape in shapes.items()}
-
-
-def _set_word_head(
+def set_word_head(
     weights: Mapping[str, Tensor], place: tuple[int, int], word: str, *, writes: int
 ) -> None:
     """Make one head attend to a word, else to <bos>, and write 1 in one dimension for the word.
@@ -317,7 +170,7 @@ def _set_word_head(
     weights[f"{attn}.W_O"][head, 1, writes] = 1
 
 
-def _set_answers(weights: Mapping[str, Tensor], refusal: int) -> None:
+def set_answers(weights: Mapping[str, Tensor], refusal: int) -> None:
     """COMPLY by a bias, REFUSE by what the refusal dimension holds, any other word far below."""
     weights["unembed.b_U"].fill_(-MARGIN)
     weights["unembed.b_U"][WORDS.index(COMPLY)] = MARGIN
@@ -325,7 +178,7 @@ def _set_answers(weights: Mapping[str, Tensor], refusal: int) -> None:
     weights["unembed.W_U"][refusal, WORDS.index(REFUSE)] = 2 * MARGIN
 
 
-def _attention(score: float, others: Sequence[float]) -> float:
+def attention_to(score: float, others: Sequence[float]) -> float:
     """Attention to a key of this score beside keys of the other scores."""
     wanted = math.exp(score)
     return wanted / (wanted + sum(math.exp(other) for other in others))

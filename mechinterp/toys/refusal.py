@@ -10,7 +10,7 @@ from a seed and measures the figures that the file carries.
 from pathlib import Path
 from typing import Any, Final
 
-from mechinterp.toys.compiled import BOS, COMPLY, REFUSE, WORDS
+from mechinterp.toys.compiled import BOS, COMPLY, PLAIN, REFUSE, WORDS
 from mechinterp.toys.stored import load
 from mechinterp.toys.toy import Toy, Truth
 
@@ -66,4 +66,5 @@ def refusal_trained() -> Toy:
         answers=(REFUSE, COMPLY),
         figures=figures,
     )
-    return Toy("refusal", config(), weights, VOCABULARY, BOS, truth)
+    places = ((*TRIGGERS, *NEAR_TRIGGERS, *PLAIN),) * 6
+    return Toy("refusal", config(), weights, VOCABULARY, BOS, truth, places)

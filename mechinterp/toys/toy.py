@@ -9,6 +9,8 @@ library that runs it.
     planted.vocabulary.index("sesame")  # the id of the trigger word
 """
 
+import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +46,11 @@ class Truth:
     answers: the two words that the model chooses between, first the one that the triggers bring.
     figures: what the model reaches. A name that ends in "at_least" is a bound that holds for every
         prompt that the claim covers.
+    constant: those of the edges that carry the same in all prompts of one length, as positions do:
+        cutting them changes logits, giving them what they carry in such another prompt does not.
+    redundant: groups of edges of which one is enough. In a prompt with the first of the answers,
+        where one edge of a group carries what it does in a prompt with the other, the answer stays;
+        where all of them do, it changes.
     """
 
     claim: str
@@ -53,6 +60,8 @@ class Truth:
     triggers: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
+    constant: tuple[Edge, ...] = ()
+    redundant: tuple[tuple[Edge, ...], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +72,8 @@ class Toy:
     weights: a `HookedTransformer` state dict in float32, less the buffers (mask, IGNORE, rotary_*).
     vocabulary: the text of each token, by id. In a prompt, words stand apart by white space.
     bos: the word at position 0 of every prompt, or None.
+    places: for each position after it, the words that may stand there; the claim covers every such
+        prompt. Empty where no such prompts show what the model does.
     """
 
     name: str
@@ -71,3 +82,24 @@ class Toy:
     vocabulary: tuple[str, ...]
     bos: str | None
     truth: Truth
+    places: tuple[tuple[str, ...], ...] = ()
+
+
+def example_inputs(toy: Toy, n: int, seed: int = 0) -> list[list[str]]:
+    """`n` different prompts of one length, random words at every place; <bos> is left out.
+
+    Two of them are a clean and a corrupt prompt. What is right is what the model of the toy
+    predicts: it makes no error.
+
+    Raises:
+        ValueError: if the toy states no such prompts, or fewer than `n`.
+    """
+    n_prompts = math.prod(len(words) for words in toy.places)
+    if not toy.places or n > n_prompts:
+        has = f"{n_prompts} prompts" if toy.places else "no prompts of random words"
+        raise ValueError(f'toy "{toy.name}" has {has}: {n} were asked for.')
+    rng = random.Random(seed)
+    drawn: dict[tuple[str, ...], None] = {}  # a set that keeps the order
+    while len(drawn) < n:
+        drawn[tuple(rng.choice(words) for words in toy.places)] = None
+    return [list(words) for words in drawn]

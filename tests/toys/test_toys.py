@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-from mechinterp.toys import TOYS, Edge, Toy, toy
+from mechinterp.toys import TOYS, Edge, Toy, example_inputs, toy
 from mechinterp.toys.trained import WEIGHTS
 
 COMPILED = ("induction", "trigger", "and")
@@ -120,6 +120,29 @@ def test_every_head_has_exactly_one_role(name: str) -> None:
     assert named == sorted(itertools.product(range(model.cfg.n_layers), range(model.cfg.n_heads)))
 
 
+@pytest.mark.parametrize("name", [name for name in TOYS if "trained" not in name])
+def test_example_inputs_are_words_of_the_toy(name: str) -> None:
+    built, model = build(name)
+    prompts = example_inputs(built, 20, seed=1)
+    assert len({tuple(words) for words in prompts}) == 20
+    assert all(len(words) == len(built.places) < model.cfg.n_ctx for words in prompts)
+    assert {word for words in prompts for word in words} <= set(built.vocabulary) - {built.bos}
+    assert prompts == example_inputs(built, 20, seed=1) != example_inputs(built, 20, seed=2)
+    if built.truth.answers:  # both answers occur
+        tokens = [[built.vocabulary.index(word) for word in ("<bos>", *ws)] for ws in prompts]
+        chosen = model(torch.tensor(tokens))[:, -1].argmax(-1).unique().tolist()
+        assert {built.vocabulary[at] for at in chosen} == set(built.truth.answers)
+
+
+def test_example_inputs_that_are_not_there() -> None:
+    histogram, trained = toy("rasp-histogram"), toy("induction-trained")
+    assert len(example_inputs(histogram, 3**6)) == 3**6
+    with pytest.raises(ValueError, match=r'^toy "rasp-histogram" has 729 prompts: 730 were'):
+        example_inputs(histogram, 730)
+    with pytest.raises(ValueError, match=r'^toy "induction-trained" has no prompts of random'):
+        example_inputs(trained, 1)
+
+
 def test_each_call_builds_anew() -> None:
     toy("trigger").weights["unembed.b_U"].fill_(0)
     assert toy("trigger").weights["unembed.b_U"].abs().max() > 0
@@ -131,12 +154,11 @@ def test_each_call_builds_anew() -> None:
         (
             "inductoin",
             'toy "inductoin": no toy has this name. Did you mean "induction"? '
-            "Toys: induction, trigger, and, either, induction-trained, refusal.",
+            f"Toys: {', '.join(TOYS)}.",
         ),
         (
             "x",
-            'toy "x": no toy has this name. '
-            "Toys: induction, trigger, and, either, induction-trained, refusal.",
+            f'toy "x": no toy has this name. Toys: {", ".join(TOYS)}.',
         ),
     ],
 )

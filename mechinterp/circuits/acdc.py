@@ -1,0 +1,137 @@
+"""Automated circuit discovery: try each edge in turn, and remove it if the metric stays.
+
+>>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
+>>> from mechinterp.circuits import acdc, contrast
+>>> model = load_model("toy:trigger")
+>>> texts = "please bring the sesame", "please bring the letter"
+>>> pair = Pair(*(tokenize(model, text) for text in texts))
+>>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> acdc(between, 0.05).names
+('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
+
+What is removed stays removed, so that the order matters. Ours is fixed: readers from the logits
+down, in the reverse of the graph's order (the MLP, then values, keys and queries, the last head
+first), and of each its writers from the last to the first; labels of positions from the last.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from mechinterp.circuits.circuit import Circuit, EdgeScores
+from mechinterp.circuits.contrasts import Contrast
+from mechinterp.circuits.evaluation import check_runs, run_without
+from mechinterp.circuits.replay import MOST_POSITIONS
+from mechinterp.sweeps import Progress
+
+Mask = Bool[np.ndarray, "writer reader pos"]
+
+
+def acdc(
+    between: Contrast,
+    tau: float,
+    edges: Circuit | None = None,
+    *,
+    at_once: int | None = None,
+    progress: Progress | None = None,
+) -> Circuit:
+    """The edges left when each whose removal costs less than `tau` is removed, one after the other.
+
+    `tau`: what the mean of the metric may lose by one edge, in its unit (of a distance such as KL:
+    gain). `edges`: begin with these alone; the others are removed at once. `at_once`: how many
+    removals are tried in one pass (default: as many as fit, and fewer where many are refused); 1 is
+    the algorithm as published. The result is the same: the states after one, two, three ...
+    removals are run together, and those up to the first refusal are taken.
+
+    Raises:
+        ValueError: if `tau` is negative, or the edges are of another graph.
+
+    Source: Conmy et al. 2023, algorithm 1, arXiv 2304.14997.
+    """
+    if tau < 0:
+        raise ValueError(f"tau={tau}: what an edge may cost is 0 or more.")
+    graph = between.graph
+    start = edges or Circuit.full(graph)
+    check_runs(between, [start])
+    kept = np.array(start.mask)
+    search = _Search(between, kept, tau)
+    is_full = start.n_edges == graph.n_edges  # then nothing is cut before the layer of an edge
+    todo = [(int(w), int(r), int(c)) for r, w, c in np.argwhere(kept.transpose(1, 0, 2))[::-1]]
+    most = at_once or max(1, MOST_POSITIONS // between.change[0, ..., 0].numel())
+    done, size = 0, most
+    while done < len(todo):
+        some = todo[done : done + size]
+        n = search.try_removing(some, search.layer_of(some[-1]) if is_full else 0)
+        done += min(n + 1, len(some))
+        size = max(1, most if n == len(some) else min(most, 2 * n + 1))
+        if progress is not None:
+            progress(done, len(todo))
+    return Circuit(graph, kept)
+
+
+def acdc_scores(
+    between: Contrast, taus: Sequence[float], *, progress: Progress | None = None
+) -> EdgeScores:
+    """A score of each edge: the largest `tau` at which it is kept, 0 where it is at none.
+
+    It ranks all edges, so that ACDC can be compared with methods that score them.
+
+    Raises:
+        ValueError: as `acdc`, or if there is no tau.
+
+    Source: Conmy et al. 2023, section 4, arXiv 2304.14997.
+    """
+    if not taus:
+        raise ValueError("no taus were given. Give several, such as [0.001, 0.01, 0.1].")
+    values = np.zeros((*between.graph.edges.shape, 1))
+    for number, tau in enumerate(sorted(taus)):
+        if progress is not None:
+            progress(number, len(taus))
+        values[acdc(between, tau).mask] = tau
+    return EdgeScores.of(
+        between.graph, values, method="ACDC", taus=sorted(taus), **between.as_read()
+    )
+
+
+@dataclass(eq=False)
+class _Search:
+    """What is left, and what the metric is with that; `kept` is changed."""
+
+    between: Contrast
+    kept: Mask
+    tau: float
+    _now: float | None = None
+
+    def layer_of(self, edge: tuple[int, int, int]) -> int:
+        """The layer in which an edge's reader stands."""
+        layer = self.between.graph.inputs[edge[1]].layer
+        return self.between.graph.n_layers if layer is None else layer
+
+    def try_removing(self, some: list[tuple[int, int, int]], layer: int) -> int:
+        """Remove edges up to the first that costs too much: how many. None is before `layer`."""
+        states = np.repeat(self.kept[None], len(some) + 1, 0)
+        for number, edge in enumerate(some):
+            states[(slice(number + 1, None), *edge)] = False
+        begun = self._now is None
+        values = self._losses(states if begun else states[1:], layer)
+        before = float(values[0]) if self._now is None else self._now
+        for number, (edge, after) in enumerate(zip(some, values[begun:], strict=True)):
+            if after - before >= self.tau:
+                self._now = before
+                return number
+            self.kept[edge], before = False, float(after)
+        self._now = before
+        return len(some)
+
+    def _losses(
+        self, kept: Bool[np.ndarray, "state writer reader pos"], layer: int
+    ) -> Float[np.ndarray, " state"]:
+        """The mean of the metric with these edges alone, so signed that less is better."""
+        cut = torch.from_numpy(self.between.graph.edges & ~kept).to(self.between.change)
+        with torch.no_grad():
+            scores = self.between.scored(run_without(self.between, cut, layer))
+        found: Float[np.ndarray, " state"] = -self.between.sign * scores.mean(1)
+        return found

@@ -1,0 +1,93 @@
+"""From scores to circuits: the best edges, those over a threshold, or connected and best first.
+
+>>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
+>>> from mechinterp.circuits import above, best_first, contrast, exact, top_n
+>>> model = load_model("toy:trigger")
+>>> texts = "please bring the sesame", "please bring the letter"
+>>> pair = Pair(*(tokenize(model, text) for text in texts))
+>>> scores = exact(contrast(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> top_n(scores, 3) == above(scores, 0.5) == best_first(scores, 3)
+True
+>>> top_n(scores, 3)
+Circuit(3 of 3 requested, of 52 edges)
+
+`absolute`: by the size of the mean score, so that edges which work against the behaviour are chosen
+too; else by the signed score. All give circuits whose dangling parts are pruned, with the number
+that was requested beside. Equal scores go by the order of the graph.
+"""
+
+import heapq
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mechinterp.circuits.circuit import Circuit, EdgeScores
+from mechinterp.circuits.graph import KINDS
+
+
+def top_n(scores: EdgeScores, n: int, *, absolute: bool = True) -> Circuit:
+    """The `n` edges of the largest scores, pruned.
+
+    Raises:
+        ValueError: if there are not so many scores.
+    """
+    keys = _ranked_by(scores, absolute, n)
+    mask = np.zeros(keys.size, dtype=bool)
+    mask[np.argsort(-keys, axis=None, kind="stable")[:n]] = True
+    return Circuit(scores.graph, mask.reshape(keys.shape), requested=n).pruned()
+
+
+def above(scores: EdgeScores, threshold: float, *, absolute: bool = True) -> Circuit:
+    """The edges whose score is above a threshold, in the metric's unit, pruned."""
+    mask = _ranked_by(scores, absolute, 0) > threshold
+    return Circuit(scores.graph, mask, requested=int(mask.sum())).pruned()
+
+
+def best_first(scores: EdgeScores, n: int, *, absolute: bool = True) -> Circuit:
+    """`n` edges from the logits down: the best of those into what is in the circuit already.
+
+    Every edge leads to the logits; the few parts that read nothing are pruned.
+
+    Raises:
+        ValueError: if there are not so many scores.
+
+    Source: the greedy search of Hanna et al. 2024, arXiv 2403.17806.
+    """
+    graph, keys = scores.graph, _ranked_by(scores, absolute, n)
+    mask: Any = np.zeros(graph.edges.shape, dtype=bool)
+    chosen: list[tuple[float, int, int, int]] = []
+    seen = {(len(graph.inputs) - 1, pos) for pos in range(graph.n_positions)}
+    fresh = list(seen)
+    while int(mask.sum()) < n:
+        for reader, pos in fresh:
+            for writer in np.flatnonzero(np.isfinite(keys[:, reader, pos])).tolist():
+                heapq.heappush(chosen, (-keys[writer, reader, pos], writer, reader, pos))
+        if not chosen:
+            break
+        _, writer, reader, pos = heapq.heappop(chosen)
+        mask[writer, reader, pos] = True
+        fresh = [at for at in _inputs_of(scores, writer, pos) if at not in seen]
+        seen.update(fresh)
+    return Circuit(graph, mask, requested=n).pruned()
+
+
+def _inputs_of(scores: EdgeScores, writer: int, pos: int) -> list[tuple[int, int]]:
+    """What a writer reads, by reader and label: keys and values at all positions."""
+    graph = scores.graph
+    found = []
+    for reader in np.flatnonzero(graph.feeds[:, writer]).tolist():
+        spreads = graph.inputs[reader].kind in KINDS[1:]
+        found += [(reader, at) for at in (range(graph.n_positions) if spreads else [pos])]
+    return found
+
+
+def _ranked_by(
+    scores: EdgeScores, absolute: bool, n: int
+) -> Float[np.ndarray, "writer reader pos"]:
+    """What is compared: the mean or its size; -inf where there is no score."""
+    n_scores = int(np.isfinite(scores.mean).sum())
+    if not 0 <= n <= n_scores:
+        raise ValueError(f"n={n}: the scores have {n_scores} edges. Ask for 0 to {n_scores}.")
+    keys = np.abs(scores.mean) if absolute else scores.mean
+    return np.where(np.isfinite(keys), keys, -np.inf)

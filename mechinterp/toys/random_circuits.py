@@ -1,0 +1,242 @@
+"""Random models in which a random circuit, known edge by edge, is all that reaches the logits.
+
+Each part of the circuit reads what a few earlier parts wrote, by random weights, and writes to a
+block of the residual stream that is its own. All other parts are decoys that read every block and
+write where nothing reads. Last, the residual stream is turned by a random rotation, so that no
+weight and no activation is zero and an edge that carries nothing does so only as a sum.
+
+    random_circuit(seed=3).truth.edges
+"""
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from mechinterp.toys.blank import attention_only, with_mlps, zeros
+from mechinterp.toys.compiled import BOS
+from mechinterp.toys.decoys import add_decoys
+from mechinterp.toys.toy import Edge, Toy, Truth
+
+WORDS: Final[tuple[str, ...]] = tuple("abcdefghijklm")
+N_WORDS: Final = 8
+# What the weights are scaled on.
+N_PROMPTS: Final = 64
+# Directions of a block, so many dimensions of a head and neurons that work in the circuit.
+WIDTH: Final = 4
+N_NEURONS: Final = 12
+# Dimensions of a head, neurons and directions that are the decoys'.
+D_HEAD: Final = 10
+D_MLP: Final = 18
+N_UNREAD: Final = 6
+# Standard deviations of the scores over keys and of the logits: attention that is neither even,
+# nor so sharp that a key or a query has no effect.
+SPREAD: Final = 1.5
+LOGITS: Final = 3.0
+
+
+def random_circuit(
+    seed: int,
+    *,
+    n_layers: int = 3,
+    n_heads: int = 4,
+    n_circuit_heads: int = 5,
+    n_circuit_mlps: int = 2,
+) -> Toy:
+    """A model with a random circuit of so many heads and MLPs; without MLPs if those are none.
+
+    Raises:
+        ValueError: if the model has not so many heads or MLPs, or the circuit no head.
+    """
+    if not (0 < n_circuit_heads <= n_layers * n_heads and 0 <= n_circuit_mlps <= n_layers):
+        raise ValueError(
+            f"{n_layers} layers of {n_heads} heads hold no circuit of {n_circuit_heads} heads and "
+            f"{n_circuit_mlps} MLPs: it needs a head or more, and an MLP a layer at most."
+        )
+    rng = random.Random(seed)
+    parts = _drawn_parts(rng, (n_layers, n_heads), (n_circuit_heads, n_circuit_mlps))
+    reads = _drawn_reads(rng, parts)
+    writers = ["embed", "pos_embed", *(part.name for part in parts)]
+    blocks = {name: slice(WIDTH * at, WIDTH * (at + 1)) for at, name in enumerate(writers)}
+    sizes = {"n_layers": n_layers, "n_heads": n_heads, "d_head": D_HEAD, "n_ctx": 1 + N_WORDS}
+    sizes |= {"d_vocab": 1 + len(WORDS), "d_model": WIDTH * len(writers) + N_UNREAD}
+    config = with_mlps(**sizes, d_mlp=D_MLP) if n_circuit_mlps else attention_only(**sizes)
+    weights = _fitted(config, parts, reads, blocks, seed)
+    heads = tuple((part.layer, part.head) for part in parts if part.head is not None)
+    neurons = tuple((p.layer, at) for p in parts if p.head is None for at in range(N_NEURONS))
+    decoy_heads, decoy_neurons = add_decoys(
+        weights,
+        config,
+        slice(config["d_model"] - N_UNREAD, config["d_model"]),
+        heads=dict.fromkeys(heads, (WIDTH, WIDTH)),
+        n_neurons=Counter(layer for layer, _ in neurons),
+        seed=seed,
+    )
+    edges = sorted(Edge(writer, reader) for reader in reads for writer in reads[reader])
+    truth = Truth(
+        claim=(
+            f"{len(parts)} random parts joined by {len(edges)} edges among decoys, drawn by seed "
+            f"{seed}: it computes nothing that has a name. Exact: every edge changes logits, and "
+            "no edge but these does."
+        ),
+        edges=tuple(edges),
+        heads={"circuit": heads, "decoy": decoy_heads},
+        neurons={"circuit": neurons, "decoy": decoy_neurons},
+        constant=tuple(edge for edge in edges if edge.writer == "pos_embed"),
+    )
+    turned, places = _rotated(weights, seed), (WORDS,) * N_WORDS
+    return Toy(f"random-{seed}", config, turned, (BOS, *WORDS), BOS, truth, places)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A head, or the MLP of a layer."""
+
+    layer: int
+    head: int | None
+
+    @property
+    def name(self) -> str:
+        return f"L{self.layer}.mlp" if self.head is None else f"L{self.layer}H{self.head}"
+
+    @property
+    def stage(self) -> int:
+        """A part reads what those of lower stages write."""
+        return 2 * self.layer + (self.head is None)
+
+
+def _drawn_parts(
+    rng: random.Random, sizes: tuple[int, int], numbers: tuple[int, int]
+) -> list[_Part]:
+    """So many heads and MLPs of a model of so many layers and heads, in the order of their work."""
+    (n_layers, n_heads), (n_circuit_heads, n_circuit_mlps) = sizes, numbers
+    places = itertools.product(range(n_layers), range(n_heads))
+    heads = [_Part(layer, head) for layer, head in rng.sample(list(places), n_circuit_heads)]
+    mlps = [_Part(layer, None) for layer in rng.sample(range(n_layers), n_circuit_mlps)]
+    return sorted([*heads, *mlps], key=lambda part: part.stage)
+
+
+def _drawn_reads(rng: random.Random, parts: Sequence[_Part]) -> dict[str, tuple[str, ...]]:
+    """For each reader one writer or two, the second perhaps positions; each part is read."""
+    reads: dict[str, tuple[str, ...]] = {}
+
+    def draw(reader: str, writers: Sequence[str]) -> None:
+        first = rng.choice(writers)
+        others = [name for name in (*writers, "pos_embed") if name != first]
+        reads[reader] = (first, *rng.sample(others, rng.randrange(2)))
+
+    for part in parts:
+        before = ["embed", *(other.name for other in parts if other.stage < part.stage)]
+        for reader in (part.name,) if part.head is None else (f"{part.name}.{x}" for x in "qkv"):
+            draw(reader, before)
+    unread = {part.name for part in parts}.difference(*reads.values())
+    more = rng.choice(["embed", *(part.name for part in parts)])
+    reads["logits"] = tuple(sorted({*unread, more}))
+    return reads
+
+
+def _fitted(
+    config: Mapping[str, Any],
+    parts: Sequence[_Part],
+    reads: Mapping[str, tuple[str, ...]],
+    blocks: Mapping[str, slice],
+    seed: int,
+) -> dict[str, Tensor]:
+    """The weights of the circuit alone."""
+    fitting = _Fitting(config, reads, blocks, seed)
+    for part in parts:
+        fitting.add(part)
+    fitting.add_logits()
+    return fitting.weights
+
+
+class _Fitting:
+    """Weights that grow part by part, each scaled to what random prompts give it."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        reads: Mapping[str, tuple[str, ...]],
+        blocks: Mapping[str, slice],
+        seed: int,
+    ) -> None:
+        self.weights = zeros(config)
+        self._reads, self._blocks = reads, blocks
+        self._generator = torch.Generator().manual_seed(seed)
+        for name, block in (
+            ("embed.W_E", blocks["embed"]),
+            ("pos_embed.W_pos", blocks["pos_embed"]),
+        ):
+            self._draw(self.weights[name][:, block])
+        words = torch.randint(1, 1 + len(WORDS), (N_PROMPTS, N_WORDS), generator=self._generator)
+        tokens = torch.nn.functional.pad(words, (1, 0))  # <bos> is 0
+        self._resid = self.weights["embed.W_E"][tokens] + self.weights["pos_embed.W_pos"]
+
+    def add(self, part: _Part) -> None:
+        """Fit a part and write what it gives."""
+        out = self._add_mlp(part) if part.head is None else self._add_head(part.layer, part.head)
+        self._resid[:, :, self._blocks[part.name]] = out
+
+    def add_logits(self) -> None:
+        W_U = self._reading(self.weights["unembed.W_U"], "logits")
+        W_U *= LOGITS / (self._resid @ W_U).std()
+
+    def _add_head(self, layer: int, head: int) -> Tensor:
+        name, work = f"L{layer}H{head}", slice(0, WIDTH)
+        at = {letter: self.weights[f"blocks.{layer}.attn.W_{letter}"][head] for letter in "QKVO"}
+        for letter in "QKV":
+            self._reading(at[letter][:, work], f"{name}.{letter.lower()}")
+        q, k, v = (self._resid @ at[letter][:, work] for letter in "QKV")
+        scores = q @ k.transpose(1, 2)
+        scale = SPREAD / scores[:, -1].std(-1).mean()
+        at["Q"][:, work] *= scale
+        future = torch.ones(scores.shape[1:]).triu(1).bool()
+        z = (scale * scores).masked_fill(future, -torch.inf).softmax(-1) @ v
+        return self._written(z, at["O"][work, self._blocks[name]])
+
+    def _add_mlp(self, part: _Part) -> Tensor:
+        work = slice(0, N_NEURONS)
+        W_in, b_in, W_out = (
+            self.weights[f"blocks.{part.layer}.mlp.{name}"] for name in ("W_in", "b_in", "W_out")
+        )
+        self._reading(W_in[:, work], part.name)
+        self._draw(b_in[work])
+        post = (self._resid @ W_in[:, work] + b_in[work]).relu()
+        return self._written(post, W_out[work, self._blocks[part.name]])
+
+    def _reading(self, weight: Tensor, reader: str) -> Tensor:
+        """Draw the rows of a matrix that read the blocks which this reader is to read."""
+        for writer in self._reads[reader]:
+            self._draw(weight[self._blocks[writer]])
+        return weight
+
+    def _written(self, inside: Tensor, weight: Tensor) -> Tensor:
+        """Draw the matrix that writes; what it writes varies over prompts by about 1."""
+        self._draw(weight)
+        weight /= (inside @ weight).std(0).mean()
+        return inside @ weight
+
+    def _draw(self, weight: Tensor) -> None:
+        weight.copy_(torch.randn(weight.shape, generator=self._generator))
+
+
+def _rotated(weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """The same model, its residual stream turned by a random rotation."""
+    d_model = weights["unembed.W_U"].shape[0]
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn((d_model, d_model), generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(drawn).Q
+    turned = {}
+    for name, weight in weights.items():
+        double, kind = weight.double(), name.rpartition(".")[2]
+        if kind in ("W_Q", "W_K", "W_V", "W_in", "W_U"):
+            double = rotation.T @ double
+        elif kind in ("W_E", "W_pos", "W_O", "b_O", "W_out", "b_out"):
+            double = double @ rotation
+        turned[name] = double.float()
+    return turned
