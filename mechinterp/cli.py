@@ -1,4 +1,4 @@
-"""The command line: `mechinterp attribute | patch | ablate | models | describe`.
+"""The command line: `mechinterp attribute | patch | ablate | circuit | models | describe`.
 
 Heavy imports wait for a command, so that --help is quick.
 
@@ -18,7 +18,9 @@ import tyro
 
 import mechinterp
 from mechinterp.attribution_options import Attribute
-from mechinterp.grid_options import Ablate, GridOptions, Patch
+from mechinterp.circuit_options import FindCircuit
+from mechinterp.grid_options import Ablate, Patch
+from mechinterp.prompt_options import PromptOptions
 
 
 def attribute(options: Annotated[Attribute, tyro.conf.arg(name="")]) -> None:
@@ -63,6 +65,18 @@ def ablate(options: Annotated[Ablate, tyro.conf.arg(name="")]) -> None:
         ablated(model, options)
 
 
+def circuit(options: Annotated[FindCircuit, tyro.conf.arg(name="")]) -> None:
+    """Which edges between heads and MLPs carry a behaviour: a circuit, and how faithful it is.
+
+    Prints the strongest edges and the parts that they join; --out keeps scores and circuit, with a
+    report that draws them.
+    """
+    with _going_on(options) as model:
+        from mechinterp.circuit_runs import found_circuit
+
+        found_circuit(model, options)
+
+
 def models() -> None:
     """The models that can be loaded by name without a network."""
     from mechinterp.loading import available_models
@@ -102,6 +116,7 @@ def main() -> None:
         "attribute": attribute,
         "patch": patch,
         "ablate": ablate,
+        "circuit": circuit,
         "models": models,
         "describe": describe,
     }
@@ -122,11 +137,11 @@ def main() -> None:
 
 
 @contextmanager
-def _going_on(options: GridOptions) -> Iterator[Any]:
+def _going_on(options: PromptOptions) -> Iterator[Any]:
     """The model; a stop says how to go on."""
     with _said_how_to_go_on(options.out):
-        from mechinterp.grid_questions import check_task
         from mechinterp.loading import load_model
+        from mechinterp.prompt_questions import check_task
 
         check_task(options.task)
         with _busy(f"loading {options.model}"):

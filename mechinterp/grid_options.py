@@ -7,57 +7,32 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
-from mechinterp.folders import check_folder
+from mechinterp.prompt_options import PromptOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridOptions:
+class GridOptions(PromptOptions):
     """What both commands take.
 
     Args:
-        task: prompts of a published task: ioi, greater-than, induction, docstring, sva, capitals.
-        pairs: or prompts of yours, an object a line with the texts "clean", "corrupt", "answer" and
-            maybe "other" and "positions": {"S2": 10, "IO": " Mary"}. Measured is the logit of
-            answer minus that of other, or the log-probability of answer alone.
-        n: how many prompts: of a task 16, of a file all, unless it is given.
-        seed: of a task's prompts, and of resampling.
-        model: smollm2, toy:NAME, a local Hugging Face directory, or a hub name such as gpt2.
         layers: such as 0,1,2 or 3-8; all unless given.
         positions: numbers or names, such as end,S2,4. Where the grid has positions it has these;
             elsewhere each cell is of these together. All unless given.
         layer: that of --what neurons.
-        out: a folder for report.html, values.parquet, manifest.json and the finished parts of the
-            sweep: if it was stopped, the same command goes on from there.
         plan: print the passes that would run and what they cost, and stop.
     """
 
-    kind: ClassVar[str]
-    """What a folder of such a run says that it holds."""
-
-    task: str | None = None
-    pairs: Path | None = None
-    n: int | None = None
-    seed: int = 0
-    model: str = "smollm2"
     layers: str | None = None
     positions: str | None = None
     layer: int | None = None
-    out: Path | None = None
     plan: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is wrong whatever the model is."""
-        if (self.task is None) == (self.pairs is None):
-            raise ValueError("give either --task, such as --task ioi, or --pairs FILE.jsonl.")
-        if self.pairs is not None and not self.pairs.is_file():
-            raise ValueError(f"--pairs {self.pairs} is no file.")
-        if self.n is not None and self.n < 1:
-            raise ValueError(f"--n {self.n}: ask for at least one prompt.")
+        super().__post_init__()
         self.chosen_layers()
-        check_folder(self.out, self.kind)
         is_of_one_layer = getattr(self, "what", "") == "neurons"
         if is_of_one_layer and (self.layer is None or self.layers is not None):
             raise ValueError("--what neurons is of one layer: give --layer, such as --layer 5.")

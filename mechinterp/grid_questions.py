@@ -8,24 +8,20 @@
 ({'layer': [0, 1], 'head': [0]}, ['L1H0.z'])
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import xarray as xr
 
 from mechinterp import ablation, axes, patching
-from mechinterp.grid_options import Ablate, GridOptions, Patch
-from mechinterp.metrics import Metric
-from mechinterp.pairs import read_pairs
-from mechinterp.prompts import Pair, Prompts
+from mechinterp.grid_options import Ablate, Patch
+from mechinterp.prompt_questions import AskedPrompts, asked_positions
+from mechinterp.prompts import Prompts
 from mechinterp.runner import run
 from mechinterp.sites import Pos, Site
 from mechinterp.specs import Specs, zero
 from mechinterp.sweeps import plan
-from mechinterp.tasks import TASKS, Finding
 
 ACTS = {"heads": "z", "heads-by-position": "z", "neurons": "mlp_post", "positions": "resid_pre"}
 """The activation of a --what that is not called as it is."""
@@ -42,11 +38,7 @@ class Question:
 
     options: Patch | Ablate
     model: Any
-    name: str
-    pair: Pair
-    metric: Metric
-    prompts_note: str
-    findings: tuple[Finding, ...]
+    prompts: AskedPrompts
     act: str
     over: Mapping[str, Sequence[Any]]
     together: list[Pos] | None
@@ -59,8 +51,8 @@ class Question:
         for layer in layers or ():
             if layer >= n_layers:
                 raise ValueError(f"layer {layer} is out of range: layers 0 to {n_layers - 1}.")
-        name, pair, metric, note, findings = _prompts(model, options)
-        positions = _positions(options.positions, pair.clean)
+        prompts = AskedPrompts.of(model, options)
+        positions = asked_positions(options.positions, prompts.pair.clean)
         act = ACTS.get(options.what, options.what)
         over: dict[str, Sequence[Any]] = {"layer": axes.layers(model, layers)}
         if options.what == "layers":
@@ -71,9 +63,9 @@ class Question:
             over |= axes.heads(model, act, None)
         is_by_position = options.what in BY_POSITION
         if is_by_position:
-            over["pos"] = positions = axes.positions(pair.clean, positions)
+            over["pos"] = positions = axes.positions(prompts.pair.clean, positions)
         together = None if is_by_position else positions
-        return cls(options, model, name, pair, metric, note, findings, act, over, together)
+        return cls(options, model, prompts, act, over, together)
 
     @property
     def what(self) -> str:
@@ -114,55 +106,13 @@ class Question:
         def arm(**point: Any) -> Specs:
             return sum((zero(site) for site in self.sites(**point)), ())
 
-        print(plan(self.model, base, self.over, arm, self.metric))
+        print(plan(self.model, base, self.over, arm, self.prompts.metric))
 
     def scores(self) -> tuple[xr.DataArray, xr.DataArray]:
         """The metric of the clean and of the corrupt prompts."""
-        sides = (self.pair.clean, self.pair.corrupt)
-        runs = (run(self.model, side, logits_at=self.metric.at) for side in sides)
+        sides = (self.prompts.pair.clean, self.prompts.pair.corrupt)
+        runs = (run(self.model, side, logits_at=self.prompts.metric.at) for side in sides)
         clean, corrupt = (
-            xr.DataArray(self.metric(r).double().cpu().numpy(), dims="prompt") for r in runs
+            xr.DataArray(self.prompts.metric(r).double().cpu().numpy(), dims="prompt") for r in runs
         )
         return clean, corrupt
-
-
-def check_task(name: str | None) -> None:
-    """Nothing, if there is such a task: known before the model loads."""
-    if name is not None and name not in TASKS:
-        near = get_close_matches(name, TASKS, n=1)
-        hint = f' Did you mean "{near[0]}"?' if near else ""
-        raise ValueError(
-            f'--task "{name}": no task has this name.{hint} Tasks: {", ".join(TASKS)}.'
-        )
-
-
-def _prompts(
-    model: Any, options: GridOptions
-) -> tuple[str, Pair, Metric, str, tuple[Finding, ...]]:
-    """The name, the pair, the metric, a note on them, and what was published."""
-    if options.task is not None:
-        made = TASKS[options.task](model, options.n or 16, options.seed)
-        note = f"{made.name}: {len(made.pair.clean)} pairs, seed {options.seed}; corrupt: "
-        return made.name, made.pair, made.metric, f"{note}{made.corruption}.", made.findings
-    assert options.pairs is not None
-    pair, metric = read_pairs(model, options.pairs, options.n)
-    return options.pairs.name, pair, metric, f"{options.pairs.name}: {len(pair.clean)} pairs.", ()
-
-
-def _positions(text: str | None, prompts: Prompts) -> list[Pos] | None:
-    """The positions of an option: numbers, and names, which may have commas in them."""
-    if text is None:
-        return None
-    names = sorted({"end", *prompts.names}, key=len, reverse=True)
-    pattern = "|".join([rf"(?:{'|'.join(map(re.escape, names))})(?=,|$)", "[^,]+"])
-    chosen = [int(p) if p.isdigit() else p for p in re.findall(pattern, text)]
-    for pos in chosen:
-        if isinstance(pos, str) and pos not in names:
-            raise ValueError(
-                f"--positions {text}: no position is called {pos!r}. Named are "
-                f"{', '.join(sorted(names))}; or give a number, from 0."
-            )
-        prompts.given_positions(pos)
-    if not chosen:
-        raise ValueError("--positions: none is given. Write them with commas between: end,4.")
-    return list(dict.fromkeys(chosen))

@@ -50,13 +50,13 @@ def patched(model: Any, options: Patch) -> None:
     """
     asked = Question.of(model, options)
     if options.plan:
-        asked.print_plan(patching.sides(asked.pair, options.direction)[0])
+        asked.print_plan(patching.sides(asked.prompts.pair, options.direction)[0])
         if options.screen:
             print(
                 f"--screen {options.screen}: so many of these arms run, after an estimate of all."
             )
         return
-    clean, corrupt = asked.scores()
+    metric, (clean, corrupt) = asked.prompts.metric, asked.scores()
     _check_apart(clean, corrupt)
     _begin(options)
     screen = _screened(asked, options.direction) if options.screen else None
@@ -66,12 +66,12 @@ def patched(model: Any, options: Patch) -> None:
     effect, normalisation = _share(result)
     made = _Made(
         asked,
-        f"Activation patching of {asked.what}: {asked.name} on {models.name(model)}",
+        f"Activation patching of {asked.what}: {asked.prompts.name} on {models.name(model)}",
         effect.assign_attrs(sign=_SIGNS[options.direction]),
         [
-            asked.prompts_note,
+            asked.prompts.note,
             _RUNS[options.direction].format(act=asked.act, at=asked.together_note),
-            f"Metric: {asked.metric.name}, in {asked.metric.unit}; mean of the clean prompts "
+            f"Metric: {metric.name}, in {metric.unit}; mean of the clean prompts "
             f"{clean.mean():.4g}, of the corrupt ones {corrupt.mean():.4g}.",
             normalisation,
         ],
@@ -82,9 +82,7 @@ def patched(model: Any, options: Patch) -> None:
     if screen is not None:
         made.notes.append(f"{options.screen} cells were chosen by {screen.attrs['method']}.")
         made.columns["estimate"] = screen
-        made.tables[f"Estimated and exact change, in {asked.metric.unit}"] = _estimates(
-            screen, result
-        )
+        made.tables[f"Estimated and exact change, in {metric.unit}"] = _estimates(screen, result)
     made.show(options.out)
 
 
@@ -97,7 +95,7 @@ def ablated(model: Any, options: Ablate) -> None:
     """
     asked = Question.of(model, options)
     if options.plan:
-        asked.print_plan(asked.pair.clean)
+        asked.print_plan(asked.prompts.pair.clean)
         return
     _, corrupt = asked.scores()
     _begin(options)
@@ -109,13 +107,13 @@ def ablated(model: Any, options: Ablate) -> None:
     reference = "" if options.how == "zero" else " (the corrupt ones)"
     made = _Made(
         asked,
-        f"Ablation of {asked.what}: {asked.name} on {models.name(model)}",
+        f"Ablation of {asked.what}: {asked.prompts.name} on {models.name(model)}",
         scored.assign_attrs(sign="Negative: the ablation lowers the metric."),
         [
-            asked.prompts_note,
+            asked.prompts.note,
             f"The clean prompts run; in place of {act}{asked.together_note}: "
             f"{result.attrs['how']}{reference}.",
-            f"Metric: {asked.metric.name}, in {asked.metric.unit}.",
+            f"Metric: {asked.prompts.metric.name}, in {asked.prompts.metric.unit}.",
         ],
         {"value": result, "effect": effect},
     )
@@ -159,7 +157,7 @@ class _Made:
         return models.name(self.asked.model)
 
     def _compared(self) -> list[Compared]:
-        mine = [f for f in self.asked.findings if f.model == self._model]
+        mine = [f for f in self.asked.prompts.findings if f.model == self._model]
         n_cells = self.effect.size // self.effect.sizes.get("prompt", 1)
         strongest = min(_STRONGEST, -(-n_cells // 10))  # what chance would find: a tenth or less
         return compared(self.effect, self.asked.act, mine, strongest=strongest)
@@ -169,7 +167,7 @@ class _Made:
             "kind": self.asked.options.kind,
             "command": sys.argv,
             "complete": True,
-            "prompts": self.asked.name,
+            "prompts": self.asked.prompts.name,
             "seed": self.asked.options.seed,
             "fingerprint": models.fingerprint(self.asked.model),
             "dtype": str(self.asked.model.cfg.dtype),
@@ -198,7 +196,7 @@ def _readable(effect: xr.DataArray) -> xr.DataArray:
 
 
 def _patch(asked: Question, options: Patch, **sweep: Any) -> xr.DataArray:
-    given = (asked.model, asked.pair, asked.metric)
+    given = (asked.model, asked.prompts.pair, asked.prompts.metric)
     sweep |= {"direction": options.direction, "positions": asked.positions}
     if options.what == "neurons":
         return patching.neurons(*given, asked.layers[0], **sweep)
@@ -213,13 +211,13 @@ def _patch(asked: Question, options: Patch, **sweep: Any) -> xr.DataArray:
 
 
 def _ablate(asked: Question, options: Ablate, **sweep: Any) -> xr.DataArray:
-    reference = asked.pair.corrupt
+    reference = asked.prompts.pair.corrupt
     how: Replacement | str = "zero"
     if options.how == "mean":
         how = mean_of(reference, by_position=True)
     elif options.how == "resample":
         how = resample_from(reference, seed=options.seed)
-    given = (asked.model, asked.pair.clean, asked.metric, how)
+    given = (asked.model, asked.prompts.pair.clean, asked.prompts.metric, how)
     sweep["positions"] = asked.positions
     if options.what == "neurons":
         return ablation.ablate_neurons(*given, asked.layers[0], **sweep)
@@ -233,11 +231,11 @@ def _ablate(asked: Question, options: Ablate, **sweep: Any) -> xr.DataArray:
 
 def _screened(asked: Question, direction: str) -> xr.DataArray:
     """The estimate of each cell; of several positions together, the sum of theirs."""
-    base, other = patching.sides(asked.pair, direction)
+    base, other = patching.sides(asked.prompts.pair, direction)
     whole = [Site(asked.act, layer) for layer in asked.layers]
     source = run(asked.model, other, read(*whole)).acts
     over = {**asked.over, **({"pos": asked.together} if asked.together else {})}
-    given = (asked.model, base, source, over, asked.site, asked.metric)
+    given = (asked.model, base, source, over, asked.site, asked.prompts.metric)
     with progress_bar("screening") as tick:
         found = qk_fixed_patching(*given, progress=tick)
     return found.sum("pos", keep_attrs=True) if asked.together else found

@@ -238,7 +238,7 @@ def test_the_report_compares_with_what_was_published(mechinterp, tmp_path, monke
         )
         return replace(TASKS["induction"](model, n, seed), findings=claims)
 
-    monkeypatch.setattr("mechinterp.grid_questions.TASKS", {"planted": planted})
+    monkeypatch.setattr("mechinterp.prompt_questions.TASKS", {"planted": planted})
     command = ("patch", "--task", "planted", *TOY, "--n", "5", "--out")
     done = mechinterp(*command, tmp_path / "heads")
     assert done.returncode == 0, done.stderr
@@ -392,7 +392,7 @@ def test_a_position_may_have_a_comma_in_its_name(mechinterp, tmp_path, monkeypat
         )
         return replace(made, pair=type(made.pair)(*sides))
 
-    monkeypatch.setattr("mechinterp.grid_questions.TASKS", {"renamed": renamed})
+    monkeypatch.setattr("mechinterp.prompt_questions.TASKS", {"renamed": renamed})
     command = ("patch", "--task", "renamed", *TOY, "--n", "2", "--what", "resid_pre")
     mechinterp(*command, "--positions", "B+1,,_B,end,7", "--out", tmp_path / "run")
     assert set(rows(tmp_path / "run")["pos"]) == {"B+1", ",_B", "end", "7"}

@@ -61,9 +61,13 @@ ORDER = (
     "folders",
     "attribution_options",
     "attribution_runs",
+    "prompt_options",
+    "prompt_questions",
     "grid_options",
     "grid_questions",
     "grid_runs",
+    "circuit_options",
+    "circuit_runs",
     "cli",
     "__main__",
 )

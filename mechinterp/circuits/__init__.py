@@ -4,6 +4,8 @@ A `Graph` of writers and readers, `EdgeScores` on its edges, a `Circuit` of some
 """
 
 from mechinterp.circuits.acdc import acdc, acdc_scores
+from mechinterp.circuits.activations_ig import eap_ig_activations
+from mechinterp.circuits.backward_rules import gim, relp
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrasts import Contrast, contrast
 from mechinterp.circuits.curves import MIB_SIZES, curve, rank_auc
@@ -15,32 +17,51 @@ from mechinterp.circuits.files_neuronpedia import read_neuronpedia, write_neuron
 from mechinterp.circuits.gradient import eap, eap_ig
 from mechinterp.circuits.graph import Graph
 from mechinterp.circuits.known import known_circuit
+from mechinterp.circuits.neurons import eap_ig_neurons, eap_neurons
+from mechinterp.circuits.nodes import eap_ig_nodes, eap_nodes, exact_nodes
+from mechinterp.circuits.optimal import NotOptimalWarning, optimal
+from mechinterp.circuits.published import PUBLISHED, circuit_of_roles, published_circuit
+from mechinterp.circuits.refinement import refine
 from mechinterp.circuits.replay import exact
 from mechinterp.circuits.selection import above, best_first, top_n
 
 __all__ = [
     "MIB_SIZES",
+    "PUBLISHED",
     "Circuit",
     "Contrast",
     "EdgeScores",
     "Graph",
+    "NotOptimalWarning",
     "above",
     "acdc",
     "acdc_scores",
     "best_first",
+    "circuit_of_roles",
     "contrast",
     "curve",
     "eap",
     "eap_ig",
+    "eap_ig_activations",
+    "eap_ig_neurons",
+    "eap_ig_nodes",
+    "eap_neurons",
+    "eap_nodes",
     "evaluate",
     "exact",
+    "exact_nodes",
     "faithfulness",
+    "gim",
     "known_circuit",
+    "optimal",
+    "published_circuit",
     "rank_auc",
     "read_circuit",
     "read_mib",
     "read_neuronpedia",
     "read_scores",
+    "refine",
+    "relp",
     "top_n",
     "write_circuit",
     "write_dot",

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrasts import Contrast
 from mechinterp.circuits.evaluation import check_runs, run_without
+from mechinterp.circuits.gradient import eap
 from mechinterp.circuits.replay import MOST_POSITIONS
 from mechinterp.sweeps import Progress
 
@@ -42,9 +43,9 @@ def acdc(
 
     `tau`: what the mean of the metric may lose by one edge, in its unit (of a distance such as KL:
     gain). `edges`: begin with these alone; the others are removed at once. `at_once`: how many
-    removals are tried in one pass (default: as many as fit, and fewer where many are refused); 1 is
-    the algorithm as published. The result is the same: the states after one, two, three ...
-    removals are run together, and those up to the first refusal are taken.
+    removals are tried in one pass (default: as many as fit); 1 is the algorithm as published. The
+    result is the same: the states after one, two, three ... removals are run together, and those
+    up to the first refusal are taken. A pass ends where the gradient lets expect a refusal.
 
     Raises:
         ValueError: if `tau` is negative, or the edges are of another graph.
@@ -61,12 +62,16 @@ def acdc(
     is_full = start.n_edges == graph.n_edges  # then nothing is cut before the layer of an edge
     todo = [(int(w), int(r), int(c)) for r, w, c in np.argwhere(kept.transpose(1, 0, 2))[::-1]]
     most = at_once or max(1, MOST_POSITIONS // between.change[0, ..., 0].numel())
-    done, size = 0, most
+    likely = _likely_refused(between, tau)
+    done, size = 0, min(most, 4)
     while done < len(todo):
         some = todo[done : done + size]
+        refused = next((i for i, edge in enumerate(some) if likely[edge]), len(some))
+        some = some[: refused + 1]
         n = search.try_removing(some, search.layer_of(some[-1]) if is_full else 0)
         done += min(n + 1, len(some))
-        size = max(1, most if n == len(some) else min(most, 2 * n + 1))
+        # Shorter after a refusal that nobody expected.
+        size = min(most, 2 * size if n >= refused else n + 1)
         if progress is not None:
             progress(done, len(todo))
     return Circuit(graph, kept)
@@ -94,6 +99,16 @@ def acdc_scores(
     return EdgeScores.of(
         between.graph, values, method="ACDC", taus=sorted(taus), **between.as_read()
     )
+
+
+def _likely_refused(between: Contrast, tau: float) -> Mask:
+    """Edges whose first-order effect is as much as `tau`; none if the metric has no gradient."""
+    try:
+        expected = eap(between).mean
+    except ValueError:
+        return np.zeros(between.graph.edges.shape, dtype=bool)
+    with np.errstate(invalid="ignore"):
+        return expected >= tau
 
 
 @dataclass(eq=False)

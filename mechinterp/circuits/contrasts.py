@@ -122,7 +122,15 @@ class Contrast:
     def run_layer(self, layer: int, resid: Resid) -> Passed:
         """A layer of several arms, of what stands before it."""
         earlier = self.keys_values(layer, len(resid) // self.n_pairs)
-        return Layer(self.model, layer).run(resid, earlier, self.skipped(layer))
+        return self.layer(layer).run(resid, earlier, self.skipped(layer))
+
+    def layer(self, number: int) -> Layer:
+        """A layer in parts."""
+        return Layer(self.model, number)
+
+    def normalized(self, resid: Resid) -> Resid:
+        """The residual stream after the final norm."""
+        return models.normalized(self.model, resid)
 
     def onward(self, layer: int, resid: Resid) -> Float[np.ndarray, "arm pair"]:
         """The metric of several arms, of the residual stream before a layer."""
@@ -143,7 +151,7 @@ class Contrast:
         missing = self.resid[-1].shape[1] - resid.shape[1]
         rows = torch.arange(len(resid), device=resid.device)[:, None]
         read = resid[rows, (self.reading - missing).repeat(n_arms, 1)]
-        return Output(self.model, models.normalized(self.model, read)), self.metric.at, n_arms
+        return Output(self.model, self.normalized(read)), self.metric.at, n_arms
 
     def as_read(self) -> dict[str, object]:
         """How the scores of this contrast are to be read: attributes of a result."""

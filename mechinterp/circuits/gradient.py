@@ -18,7 +18,8 @@ It is the sum over positions, and the mean over pairs: divided by their number o
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,14 +27,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.axes import check_choice
-from mechinterp.blocks import Layer
 from mechinterp.circuits.circuit import EdgeScores
-from mechinterp.circuits.contrasts import Contrast
-from mechinterp.circuits.graph import KINDS
+from mechinterp.circuits.contrasts import Contrast, Resid
 from mechinterp.circuits.replay import MOST_POSITIONS
-from mechinterp.scoring import total_score
+from mechinterp.circuits.slopes import Scores, edge_scores, traced
 
-Scores = Float[np.ndarray, "writer reader label pair"]
+Scored = Callable[[Contrast, Resid, Float[Tensor, " point"]], Any]
+"""Scores by runs that start so, points as rows, each with its share, added up: an array.
+
+Its first entry is what the input scores, its last axis are the pairs.
+"""
 
 _OFFSETS = {"left": 1.0, "midpoint": 0.5, "right": 0.0}
 """How far a point is towards what replaces the embedding, in steps."""
@@ -56,7 +59,8 @@ def eap(between: Contrast) -> EdgeScores:
     Source: Syed et al. 2023, arXiv 2310.10348.
     """
     began = time.perf_counter()
-    return _made(between, "EAP", _on_way(between, [0.0]), 1, began)
+    scores, attrs = unchanged(between, scored_edges)
+    return EdgeScores.of(between.graph, scores, **attrs, seconds=time.perf_counter() - began)
 
 
 def eap_ig(between: Contrast, steps: int | None = 5, *, rule: str = "right") -> EdgeScores:
@@ -76,36 +80,76 @@ def eap_ig(between: Contrast, steps: int | None = 5, *, rule: str = "right") -> 
     Source: Hanna et al. 2024, section 3, arXiv 2403.17806.
     """
     began = time.perf_counter()
+    scores, attrs = integrated(between, scored_edges, steps, rule)
+    return EdgeScores.of(between.graph, scores, **attrs, seconds=time.perf_counter() - began)
+
+
+def scored_edges(between: Contrast, starts: Resid, shares: Float[Tensor, " point"]) -> Scores:
+    """Scores of all edges by runs that start so, points as rows, each with its share, added up."""
+    run = traced(between, starts)
+    return edge_scores(between, run.total, run.reads, shares)
+
+
+def unchanged(
+    between: Contrast, scored: Scored, method: str = "EAP"
+) -> tuple[Any, dict[str, object]]:
+    """Scores by the gradients of the unchanged run, and how they were made."""
+    scores = _on_way(between, scored, [0.0])
+    return scores, _as_made(between, method, scores, 1)
+
+
+def integrated(
+    between: Contrast, scored: Scored, steps: int | None, rule: str
+) -> tuple[Any, dict[str, object]]:
+    """Their mean over points between the runs, as `eap_ig`, and how they were made.
+
+    Raises:
+        ValueError: as `eap_ig`.
+    """
     _check_way(between, steps, rule)
     if steps is not None:
-        points = [(step + _OFFSETS[rule]) / steps for step in range(steps)]
-        return _made(between, f"EAP-IG, {rule} points", _on_way(between, points), steps, began)
-    steps, scores = 5, _on_way(between, [i / 5 for i in range(6)], [0.5, 1.0, 1.0, 1.0, 1.0, 0.5])
+        scores = _on_way(between, scored, points(steps, rule))
+        return scores, _as_made(between, f"EAP-IG, {rule} points", scores, steps)
+    steps, ends = 5, [0.5, 1.0, 1.0, 1.0, 1.0, 0.5]
+    scores = _on_way(between, scored, [i / 5 for i in range(6)], ends)
     while _residual_share(between, scores) > _SETTLED and steps < _MOST_STEPS:
-        between_them = _on_way(between, [(step + 0.5) / steps for step in range(steps)])
+        between_them = _on_way(between, scored, [(step + 0.5) / steps for step in range(steps)])
         steps, scores = 2 * steps, (scores + between_them) / 2
-    return _made(between, "EAP-IG, adaptive", scores, steps, began)
+    return scores, _as_made(between, "EAP-IG, adaptive", scores, steps)
 
 
-def _made(between: Contrast, method: str, scores: Scores, steps: int, began: float) -> EdgeScores:
+def _as_made(between: Contrast, method: str, scores: Any, steps: int) -> dict[str, object]:
     attrs: dict[str, object] = {"method": method, "steps": steps, **between.as_read()}
     if between.is_patched:
-        missed = scores[0].sum((0, 1)) - _difference(between)
+        missed = _of_input(scores) - _difference(between)
         attrs["residual"] = float(missed.mean())
         attrs["residual_share"] = _residual_share(between, scores)
-    seconds = time.perf_counter() - began
-    return EdgeScores.of(between.graph, scores, **attrs, seconds=seconds)
+    return attrs
 
 
 def _check_way(between: Contrast, steps: int | None, rule: str) -> None:
     if not between.is_patched:
         raise ValueError(
-            f"edges are replaced by {between.ablate}: from the run to that there is no way of "
-            f"embeddings. Use eap, or runs made without ablate=."
+            f"what is cut is replaced by {between.ablate}: from the run to that there is no way of "
+            f"embeddings. Use eap_ig_activations, or runs made without ablate=."
         )
+    check_points(steps, rule)
+
+
+def check_points(steps: int | None, rule: str) -> None:
+    """Nothing, if there are such points.
+
+    Raises:
+        ValueError: if there are none, or the rule is none of those known.
+    """
     check_choice("rule", rule, tuple(_OFFSETS))
     if steps is not None and steps < 1:
         raise ValueError(f"steps={steps}: at least one, or None for as many as it takes.")
+
+
+def points(steps: int, rule: str) -> list[float]:
+    """How far each point is from the unchanged run (0) towards what replaces it (1)."""
+    return [(step + _OFFSETS[rule]) / steps for step in range(steps)]
 
 
 def _difference(between: Contrast) -> Float[np.ndarray, " pair"]:
@@ -116,98 +160,32 @@ def _difference(between: Contrast) -> Float[np.ndarray, " pair"]:
     return found
 
 
-def _residual_share(between: Contrast, scores: Scores) -> float:
+def _residual_share(between: Contrast, scores: Any) -> float:
     """What the edges out of the embedding miss of the difference, as a share of its mean."""
     whole = _difference(between)
-    missed = scores[0].sum((0, 1)) - whole
+    missed = _of_input(scores) - whole
     return float(abs(missed.mean()) / max(abs(whole.mean()), 1e-12))
 
 
+def _of_input(scores: Any) -> Float[np.ndarray, " pair"]:
+    found: Float[np.ndarray, " pair"] = scores[0].reshape(-1, scores.shape[-1]).sum(0)
+    return found
+
+
 def _on_way(
-    between: Contrast, points: Sequence[float], weights: Sequence[float] | None = None
-) -> Scores:
+    between: Contrast,
+    scored: Scored,
+    points: Sequence[float],
+    weights: Sequence[float] | None = None,
+) -> Any:
     """The mean, or weighted mean, of the scores at points between the two runs."""
     weights = [1.0] * len(points) if weights is None else weights
-    found = np.zeros((*between.graph.edges.shape, between.n_pairs))
+    found: Any = 0
     size = max(1, MOST_POSITIONS // between.change[0, ..., 0].numel())
     for begin in range(0, len(points), size):
         some = slice(begin, begin + size)
         at = torch.tensor(points[some]).to(between.change)[:, None, None, None]
         share = torch.tensor(weights[some]).to(between.change) / sum(weights)
-        found += _scores_at(between, between.resid[0] + at * between.change[0], share)
+        starts = (between.resid[0] + at * between.change[0]).flatten(0, 1)
+        found = found + scored(between, starts.detach().requires_grad_(), share)
     return found
-
-
-def _scores_at(
-    between: Contrast,
-    starts: Float[Tensor, "point pair pos d_model"],
-    shares: Float[Tensor, " point"],
-) -> Scores:
-    """Scores by the gradients of runs that start so, each with its share, added up."""
-    graph, scores = between.graph, np.zeros((*between.graph.edges.shape, between.n_pairs))
-    resids, passed = [starts.flatten(0, 1).detach().requires_grad_()], []
-    with torch.enable_grad():
-        for number in range(graph.n_layers):
-            passed.append(between.run_layer(number, resids[-1]))
-            resids.append(passed[-1].resid)
-        output, _, n_points = between.output(resids[-1])
-        every = slice(0, between.n_pairs)
-        total = total_score(between.metric, output, n_points, every, between.n_pairs)
-        wanted = [x for p in passed for x in (p.q, p.k, p.v, p.mlp_in) if x is not None]
-        found = torch.autograd.grad(
-            total, [*wanted, resids[-1]], allow_unused=True, materialize_grads=True
-        )
-    slopes = iter(found)
-    for number in range(graph.n_layers):
-        layer, skip = Layer(between.model, number), between.skipped(number)
-        resid = resids[number].detach()
-        for kind in KINDS:
-            from_ = skip if kind == "q" else 0
-            n_readers = graph.n_heads if kind == "q" else graph.n_key_readers
-            slope = _through_head(
-                layer, kind, resid[:, from_:], next(slopes), n_readers, between.first + from_
-            )
-            _add(between, scores, number, kind, slope, shares)
-        if layer.has_mlp:
-            _add(between, scores, number, "mlp", next(slopes)[:, :, None], shares)
-    _add(between, scores, None, "logits", next(slopes)[:, :, None], shares)
-    return scores
-
-
-def _through_head(
-    layer: Layer,
-    kind: str,
-    resid: Float[Tensor, "row pos d_model"],
-    slope: Float[Tensor, "row pos head d_head"],
-    n_readers: int,
-    first: int,
-) -> Float[Tensor, "row pos reader d_model"]:
-    """The gradient at what each head reads, from that at its queries, keys or values."""
-    shared = resid[:, :, None].expand(-1, -1, n_readers, -1)
-    with torch.enable_grad():
-        inputs = shared.detach().requires_grad_()
-        made = layer.project(kind, inputs, first)
-    (found,) = torch.autograd.grad(made, inputs, slope)
-    return found
-
-
-def _add(
-    between: Contrast,
-    scores: Scores,
-    layer: int | None,
-    kind: str,
-    slope: Float[Tensor, "row pos input d_model"],
-    shares: Float[Tensor, " point"],
-) -> None:
-    """Add what the edges into the readers of a kind score, summed over positions, by label."""
-    graph = between.graph
-    readers = graph.readers_of(layer, kind)
-    n = graph.n_writers_before(graph.inputs[readers.start])
-    by_point = slope.reshape(len(shares), between.n_pairs, *slope.shape[1:])
-    mean = torch.einsum("n,nbprd->bprd", shares, by_point)
-    skip = between.change.shape[2] - mean.shape[1]
-    products = torch.einsum("wbpd,bprd->wrbp", between.change[:n, :, skip:], mean)
-    for label in range(graph.n_positions):
-        here = (between.place[:, skip:] == label).to(products)
-        total = (products * here).sum(-1).double().cpu().numpy()
-        scores[:n, readers, label] -= between.sign * total

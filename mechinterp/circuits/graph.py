@@ -19,6 +19,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,15 @@ class Graph:
             made += [Node(layer, head) for head in range(self.n_heads)]
             made += [Node(layer)] * self.has_mlps
         return tuple(made)
+
+    @cached_property
+    def together(self) -> tuple[slice, ...]:
+        """The places of those that write at once: the input; all heads of a layer; its MLP."""
+        counts = [1]
+        for _ in range(self.n_layers):
+            counts += [self.n_heads] + [1] * self.has_mlps
+        ends = list(accumulate(counts))
+        return tuple(slice(end - n, end) for n, end in zip(counts, ends, strict=True))
 
     @cached_property
     def inputs(self) -> tuple[Reader, ...]:

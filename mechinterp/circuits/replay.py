@@ -73,7 +73,7 @@ def exact(
     wanted = graph.edges if edges is None else edges.mask
     parts = None if out is None else Parts(out, _facts(between, wanted), None, MOST_POSITIONS)
     effects = np.full((*wanted.shape, between.n_pairs), np.nan)
-    speaks = _speaks(between)
+    speaks = says_else(between)
     effects[wanted & ~speaks[:, None]] = 0.0  # what is replaced by itself
     chunks = list(_chunks(between, wanted & speaks[:, None]))
     done, total = 0, sum(chunk.cost for chunk in chunks)
@@ -271,7 +271,7 @@ class _LayerReplay:
         return self._between.onward(self._chunk.layer + 1, resid)
 
 
-def _speaks(between: Contrast) -> Bool[np.ndarray, "writer pos"]:
+def says_else(between: Contrast) -> Bool[np.ndarray, "writer pos"]:
     """Whether a writer says anything else at a label, in any pair."""
     differs = (between.change != 0).any(-1)
     labels = range(between.graph.n_positions)

@@ -32,7 +32,7 @@ def top_n(scores: EdgeScores, n: int, *, absolute: bool = True) -> Circuit:
     Raises:
         ValueError: if there are not so many scores.
     """
-    keys = _ranked_by(scores, absolute, n)
+    keys = ranked_by(scores, absolute, n)
     mask = np.zeros(keys.size, dtype=bool)
     mask[np.argsort(-keys, axis=None, kind="stable")[:n]] = True
     return Circuit(scores.graph, mask.reshape(keys.shape), requested=n).pruned()
@@ -40,7 +40,7 @@ def top_n(scores: EdgeScores, n: int, *, absolute: bool = True) -> Circuit:
 
 def above(scores: EdgeScores, threshold: float, *, absolute: bool = True) -> Circuit:
     """The edges whose score is above a threshold, in the metric's unit, pruned."""
-    mask = _ranked_by(scores, absolute, 0) > threshold
+    mask = ranked_by(scores, absolute, 0) > threshold
     return Circuit(scores.graph, mask, requested=int(mask.sum())).pruned()
 
 
@@ -54,7 +54,7 @@ def best_first(scores: EdgeScores, n: int, *, absolute: bool = True) -> Circuit:
 
     Source: the greedy search of Hanna et al. 2024, arXiv 2403.17806.
     """
-    graph, keys = scores.graph, _ranked_by(scores, absolute, n)
+    graph, keys = scores.graph, ranked_by(scores, absolute, n)
     mask: Any = np.zeros(graph.edges.shape, dtype=bool)
     chosen: list[tuple[float, int, int, int]] = []
     seen = {(len(graph.inputs) - 1, pos) for pos in range(graph.n_positions)}
@@ -82,9 +82,7 @@ def _inputs_of(scores: EdgeScores, writer: int, pos: int) -> list[tuple[int, int
     return found
 
 
-def _ranked_by(
-    scores: EdgeScores, absolute: bool, n: int
-) -> Float[np.ndarray, "writer reader pos"]:
+def ranked_by(scores: EdgeScores, absolute: bool, n: int) -> Float[np.ndarray, "writer reader pos"]:
     """What is compared: the mean or its size; -inf where there is no score."""
     n_scores = int(np.isfinite(scores.mean).sum())
     if not 0 <= n <= n_scores:

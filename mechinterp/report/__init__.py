@@ -3,6 +3,8 @@
 A view shows what it is given and computes no attribution; it needs neither torch nor a model.
 """
 
+from mechinterp.report.circuit import circuit_page
+from mechinterp.report.circuit_terminal import print_circuit
 from mechinterp.report.faithfulness_terminal import print_faithfulness
 from mechinterp.report.grid import grid_page
 from mechinterp.report.grid_terminal import print_grid
@@ -13,8 +15,10 @@ from mechinterp.report.tokens import show
 
 __all__ = [
     "attribution_page",
+    "circuit_page",
     "grid_page",
     "print_attribution",
+    "print_circuit",
     "print_faithfulness",
     "print_grid",
     "print_interactions",

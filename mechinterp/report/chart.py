@@ -46,8 +46,8 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """A plane with its scales: data to pixels."""
+class Frame:
+    """A plane with its scales, data to pixels, and the room on its four sides."""
 
     width: float
     height: float
@@ -59,11 +59,13 @@ class _Frame:
     y_range: tuple[float, float]
 
     def x(self, value: float) -> float:
+        """Pixels from the left."""
         low, high = self.x_range
         room = self.width - self.left - self.right
         return round(self.left + room * (value - low) / (high - low), 1)
 
     def y(self, value: float) -> float:
+        """Pixels from the top."""
         low, high = self.y_range
         room = self.height - self.top - self.bottom
         return round(self.height - self.bottom - room * (value - low) / (high - low), 1)
@@ -71,7 +73,7 @@ class _Frame:
 
 def scatter(dots: Sequence[Dot], *, x: str, y: str) -> Markup:
     """Points in a plane with both axes through zero; `x` and `y` say what the axes are."""
-    frame = _Frame(
+    frame = Frame(
         360.0,
         310.0,
         50.0,
@@ -81,7 +83,7 @@ def scatter(dots: Sequence[Dot], *, x: str, y: str) -> Markup:
         _range([d.x for d in dots]),
         _range([d.y for d in dots]),
     )
-    parts = [*_axes(frame, x, y)]
+    parts = [*axes(frame, x, y)]
     taken: list[tuple[float, float, float]] = []
     for dot in dots:
         place = (frame.x(dot.x), frame.y(dot.y))
@@ -89,13 +91,13 @@ def scatter(dots: Sequence[Dot], *, x: str, y: str) -> Markup:
             Markup('<circle class="dot{}" cx="{}" cy="{}" r="4"><title>{}</title></circle>').format(
                 " named" if dot.is_named else "",
                 *place,
-                f"{dot.name}: {_text(dot.x)}, {_text(dot.y)}",
+                f"{dot.name}: {short(dot.x)}, {short(dot.y)}",
             )
         )
     for dot in dots:
         if dot.is_named and (label := _label(frame, dot, taken)):
             parts.append(label)
-    return _svg(frame, parts, f"{y} against {x}")
+    return svg(frame, parts, f"{y} against {x}")
 
 
 def curves(lines: Sequence[Curve], *, x: str, y: str) -> Markup:
@@ -103,7 +105,7 @@ def curves(lines: Sequence[Curve], *, x: str, y: str) -> Markup:
     lines = sorted((line for line in lines if line.points), key=lambda line: not line.is_chance)
     longest = max((len(line.name) for line in lines), default=0)
     room = min(230.0, max(142.0, 20 + _CHARACTER * longest))
-    frame = _Frame(
+    frame = Frame(
         278.0 + room,
         300.0,
         48.0,
@@ -113,8 +115,8 @@ def curves(lines: Sequence[Curve], *, x: str, y: str) -> Markup:
         (0.0, 1.0),
         _range([y for line in lines for y in line.ys]),
     )
-    parts = [*_axes(frame, x, y)]
-    colours = _colours(lines)
+    parts = [*axes(frame, x, y)]
+    colours = line_classes(lines)
     for line, colour in zip(lines, colours, strict=True):
         parts.append(
             Markup('<polyline class="curve {}" points="{}"><title>{}</title></polyline>').format(
@@ -124,14 +126,14 @@ def curves(lines: Sequence[Curve], *, x: str, y: str) -> Markup:
         parts += [
             Markup(
                 '<circle class="mark {}" cx="{}" cy="{}" r="3"><title>{}</title></circle>'
-            ).format(colour, frame.x(x), frame.y(y), f"{line.name}: {_text(y)} at {_text(x)}")
+            ).format(colour, frame.x(x), frame.y(y), f"{line.name}: {short(y)} at {short(x)}")
             for x, y in line.points
         ]
-    parts += _names_at_ends(frame, lines, colours)
-    return _svg(frame, parts, f"{y} against {x}: {', '.join(line.name for line in lines)}")
+    parts += names_at_ends(frame, lines, colours)
+    return svg(frame, parts, f"{y} against {x}: {', '.join(line.name for line in lines)}")
 
 
-def _colours(lines: Sequence[Curve]) -> list[str]:
+def line_classes(lines: Sequence[Curve]) -> list[str]:
     """A class for each curve: its colour, dashed where the colours start again; grey by chance."""
     names: list[str] = []
     for line in lines:
@@ -163,20 +165,25 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _axes(frame: _Frame, x: str, y: str) -> list[Markup]:
+def axes(
+    frame: Frame, x: str, y: str, x_ticks: Sequence[tuple[float, str]] | None = None
+) -> list[Markup]:
+    """Rules, ticks and names of both axes; `x_ticks`: places and texts, if not round numbers."""
     parts = []
     bottom, left = frame.height - frame.bottom, frame.left
     right = frame.width - frame.right
     line = Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>')
     text = Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>')
-    for tick in ticks(*frame.x_range):
+    if x_ticks is None:
+        x_ticks = [(tick, short(tick)) for tick in ticks(*frame.x_range)]
+    for tick, name in x_ticks:
         at = frame.x(tick)
-        parts.append(line.format("zero" if tick == 0 else "rule", at, frame.top, at, bottom))
-        parts.append(text.format(at, bottom + 16, "middle", _text(tick)))
+        parts.append(line.format("zero" if name == "0" else "rule", at, frame.top, at, bottom))
+        parts.append(text.format(at, bottom + 16, "middle", name))
     for tick in ticks(*frame.y_range):
         at = frame.y(tick)
         parts.append(line.format("zero" if tick == 0 else "rule", left, at, right, at))
-        parts.append(text.format(left - 6, at + 4, "end", _text(tick)))
+        parts.append(text.format(left - 6, at + 4, "end", short(tick)))
     middle, half = (left + right) / 2, (frame.top + bottom) / 2
     title = Markup('<text class="axis-name" x="{}" y="{}" text-anchor="middle"{}>{}</text>')
     turned = Markup(' transform="rotate(-90 12 {})"').format(half)
@@ -185,7 +192,7 @@ def _axes(frame: _Frame, x: str, y: str) -> list[Markup]:
     return parts
 
 
-def _label(frame: _Frame, dot: Dot, taken: list[tuple[float, float, float]]) -> Markup | None:
+def _label(frame: Frame, dot: Dot, taken: list[tuple[float, float, float]]) -> Markup | None:
     """The name of a dot on the side where there is room, unless it would cover another."""
     x, y = frame.x(dot.x), frame.y(dot.y)
     width = _CHARACTER * len(dot.name)
@@ -204,7 +211,7 @@ def _label(frame: _Frame, dot: Dot, taken: list[tuple[float, float, float]]) -> 
     return None
 
 
-def _names_at_ends(frame: _Frame, lines: Sequence[Curve], colours: Sequence[str]) -> list[Markup]:
+def names_at_ends(frame: Frame, lines: Sequence[Curve], colours: Sequence[str]) -> list[Markup]:
     """The name of each curve at its end, moved down or up so that none covers another."""
     ends = sorted((frame.y(line.points[-1][1]), i) for i, line in enumerate(lines))
     places: list[float] = []
@@ -239,11 +246,13 @@ def _fitted(name: str, width: float) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _text(value: float) -> str:
+def short(value: float) -> str:
+    """Three digits, a proper minus sign."""
     return f"{value:.3g}".replace("-", MINUS) if value else "0"
 
 
-def _svg(frame: _Frame, parts: Sequence[Markup], name: str) -> Markup:
+def svg(frame: Frame, parts: Sequence[Markup], name: str) -> Markup:
+    """The drawing, with what it is for those who do not see it."""
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
     ).format(int(frame.width), int(frame.height), name, Markup("").join(parts))

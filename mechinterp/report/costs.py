@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from mechinterp.report.numbers import count, n_bytes, seconds
+from mechinterp.report.numbers import MINUS, count, n_bytes, seconds
 from mechinterp.report.tokens import escape
 
 _QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
@@ -44,11 +44,16 @@ def costs(attrs: Mapping[str, Any]) -> tuple[Cost, ...]:
     words = [Cost(label, escape(str(attrs[key]))) for key, label in _WORDS if attrs.get(key)]
     known = {key for key, *_ in (*_QUANTITIES, *_WORDS)} | _SHOWN_ELSEWHERE
     others = [
-        Cost(escape(key.replace("_", " ").capitalize()), escape(str(value)))
+        Cost(escape(key.replace("_", " ").capitalize()), _printed(value))
         for key, value in attrs.items()
         if key not in known and isinstance(value, str | int | float) and value != ""
     ]
     return (*quantities, *words, *others)
+
+
+def _printed(value: object) -> str:
+    """A number that is no whole one with four digits."""
+    return f"{value:.4g}".replace("-", MINUS) if isinstance(value, float) else escape(str(value))
 
 
 def _saving(attrs: Mapping[str, Any]) -> str:

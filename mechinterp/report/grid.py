@@ -27,7 +27,8 @@ from mechinterp.report.cells import (
 from mechinterp.report.costs import costs
 from mechinterp.report.numbers import NumberFormat, percent
 from mechinterp.report.shell import bar_shape, page
-from mechinterp.report.tokens import escape, show
+from mechinterp.report.tables import captioned
+from mechinterp.report.tokens import escape
 
 _MOST_RANKED = 20
 _MOST_COLUMNS = 20  # beyond, a number no longer fits into its cell
@@ -60,7 +61,7 @@ def grid_page(
     return page(
         "grid.html",
         ["page.css", "grid.css"],
-        "grid.js",
+        ["grid.js"],
         rules=f":root {{ --columns: {len(columns.labels)}; }}",
         title=title,
         payload=_payload(grid),
@@ -82,7 +83,7 @@ def grid_page(
             (_BASELINES[name], NumberFormat.of(abs(value), extra=1)(value))
             for name, value in grid.baselines.items()
         ],
-        tables=[(escape(caption), _table(rows)) for caption, rows in (tables or {}).items()],
+        tables=captioned(tables),
         notes=[escape(note) for note in notes],
         costs=costs(grid.attrs),
     )
@@ -141,17 +142,3 @@ def _whisker(cell: Cell, reach: float) -> tuple[float, float] | None:
     if not cell.has_interval or reach <= 0:
         return None
     return round(50 + 50 * cell.low / reach, 2), round(50 * (cell.high - cell.low) / reach, 2)
-
-
-def _table(rows: Sequence[Mapping[str, object]]) -> list[list[str]]:
-    """The columns' names, then the rows; a number has four digits, a missing value is empty."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return [[escape(column) for column in columns]] + [
-        [_printed(row.get(column, "")) for column in columns] for row in rows
-    ]
-
-
-def _printed(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "−")
-    return show(str(value)) if value != "" else ""

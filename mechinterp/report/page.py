@@ -84,7 +84,7 @@ def attribution_page(
     return page(
         "page.html",
         ["page.css"],
-        "page.js",
+        ["page.js"],
         title=title,
         payload=_payload(levels),
         reading=first,

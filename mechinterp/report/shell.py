@@ -3,7 +3,7 @@
 A Content-Security-Policy lets the page's own style and script run and nothing else. The data go
 in as JSON that no token can end; labels are printed with nothing hidden in them.
 
-    html = page("page.html", ["page.css"], "page.js", title="A title", payload={"rows": []})
+    html = page("page.html", ["page.css"], ["page.js"], title="A title", payload={"rows": []})
 """
 
 import base64
@@ -27,19 +27,19 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def page(
     template: str,
     styles: Iterable[str],
-    script: str,
+    scripts: Iterable[str],
     *,
     title: str,
     payload: object,
     rules: str = "",
     **values: Any,
 ) -> str:
-    """The template with its style sheets and script inside, and a policy that names their hashes.
+    """The template with its style sheets and scripts inside, and a policy that names their hashes.
 
     `rules` are further CSS, made by the page and never out of a label.
     """
     style = "\n".join([*(_read(name) for name in styles), rules, scale_css(), ""])
-    code = _read(script)
+    code = "\n".join(_read(name) for name in scripts)
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(code)}'; "
         "base-uri 'none'; form-action 'none'"

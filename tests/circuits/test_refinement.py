@@ -1,0 +1,30 @@
+"""Screening and measuring: what is exact, what is estimated, what is left."""
+
+import numpy as np
+import pytest
+
+from mechinterp.circuits import acdc, contrast, eap, exact, refine, top_n
+
+
+@pytest.mark.parametrize("k", [40, 150])
+def test_the_best_are_exact_and_the_rest_as_given(model, pair, metric, k):
+    between = contrast(model, pair, metric)
+    estimated, whole = eap(between), exact(between).per_pair.values
+    scores, circuit = refine(between, estimated, k=k, tau=0.02)
+    best = top_n(estimated, k).mask
+    found = scores.per_pair.values
+    np.testing.assert_allclose(found[best], whole[best], atol=1e-5)
+    np.testing.assert_array_equal(found[~best], estimated.per_pair.values[~best])
+    assert scores.per_pair.attrs["exact_edges"] == best.sum()
+    assert not (circuit.mask & ~best).any()
+
+
+def test_all_edges_measured_and_none_too_small_is_acdc(absolute_model, pair, metric):
+    between = contrast(absolute_model, pair, metric)
+    _, circuit = refine(between, eap(between), k=between.graph.n_edges, tau=0.0)
+    assert circuit == acdc(between, 0.0, top_n(eap(between), between.graph.n_edges))
+
+
+def test_too_many_edges(absolute_model, pair, metric, refuses):
+    between = contrast(absolute_model, pair, metric)
+    refuses(lambda: refine(between, eap(between), k=9999, tau=0.1), "n=9999")
