@@ -25,6 +25,17 @@ def arm_scores(
     metric: Metric, output: Output, at: tuple[Pos, ...], n_arms: int
 ) -> Float[np.ndarray, "arm prompt"]:
     """The metric of each arm of a pass, given the rows of that arm alone."""
+    return score_tensor(metric, output, at, n_arms).double().cpu().numpy()
+
+
+def score_tensor(
+    metric: Metric, output: Output, at: tuple[Pos, ...], n_arms: int
+) -> Float[Tensor, "arm prompt"]:
+    """The same with its graph, for gradients.
+
+    Raises:
+        ValueError: if the metric has none.
+    """
     k = [at.index(pos) for pos in metric.at]
     n_rows, n_vocab = output.normalized.shape[0], output.model.cfg.d_vocab_out
     n_prompts = n_rows // n_arms
@@ -38,7 +49,8 @@ def arm_scores(
     scores = [
         _one_per_prompt(metric, logits[i * n_prompts : (i + 1) * n_prompts]) for i in range(n_arms)
     ]
-    return torch.stack(scores).double().cpu().numpy()
+    _check_gradient(metric, logits, scores[0])
+    return torch.stack(scores)
 
 
 def _one_per_prompt(metric: Metric, logits: Tensor) -> Float[Tensor, " prompt"]:
@@ -49,6 +61,14 @@ def _one_per_prompt(metric: Metric, logits: Tensor) -> Float[Tensor, " prompt"]:
             f"metric {metric.name} gave {shape}, not one number for each of {len(logits)} prompts."
         )
     return score
+
+
+def _check_gradient(metric: Metric, logits: Tensor, score: Tensor) -> None:
+    if logits.requires_grad and not score.requires_grad:
+        raise ValueError(
+            f"metric {metric.name} has no gradient: a choice among logits is a step. "
+            f"Use log_prob or logit_diff."
+        )
 
 
 def total_score(
@@ -69,10 +89,6 @@ def total_score(
         score = metric.score(torch.cat([before, block, after]))
         if not isinstance(score, Tensor) or score.shape != (n_prompts,):
             raise HookError(f"metric {metric.name} gave no number for each of {n_prompts} prompts.")
-        if block.requires_grad and not score.requires_grad:
-            raise ValueError(
-                f"metric {metric.name} has no gradient: a choice among logits is a step. "
-                f"Use log_prob or logit_diff."
-            )
+        _check_gradient(metric, block, score)
         total = total + score[rows].sum()
     return total

@@ -3,7 +3,6 @@
 A `Graph` of writers and readers, `EdgeScores` on its edges, a `Circuit` of some: three values.
 """
 
-from mechinterp.circuits.acdc import acdc, acdc_scores
 from mechinterp.circuits.activations_ig import eap_ig_activations
 from mechinterp.circuits.backward_rules import gim, relp
 from mechinterp.circuits.circuit import Circuit, EdgeScores
@@ -16,13 +15,16 @@ from mechinterp.circuits.files_mib import read_mib, write_mib
 from mechinterp.circuits.files_neuronpedia import read_neuronpedia, write_neuronpedia
 from mechinterp.circuits.gradient import eap, eap_ig
 from mechinterp.circuits.graph import Graph
+from mechinterp.circuits.integer_programme import NotOptimalWarning, optimal
+from mechinterp.circuits.knockouts import completeness, minimality, redundancy
 from mechinterp.circuits.known import known_circuit
+from mechinterp.circuits.masks import learned_mask
 from mechinterp.circuits.neurons import eap_ig_neurons, eap_neurons
 from mechinterp.circuits.nodes import eap_ig_nodes, eap_nodes, exact_nodes
-from mechinterp.circuits.optimal import NotOptimalWarning, optimal
 from mechinterp.circuits.published import PUBLISHED, circuit_of_roles, published_circuit
 from mechinterp.circuits.refinement import refine
 from mechinterp.circuits.replay import exact
+from mechinterp.circuits.search import acdc, acdc_scores
 from mechinterp.circuits.selection import above, best_first, top_n
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "acdc_scores",
     "best_first",
     "circuit_of_roles",
+    "completeness",
     "contrast",
     "curve",
     "eap",
@@ -53,6 +56,8 @@ __all__ = [
     "faithfulness",
     "gim",
     "known_circuit",
+    "learned_mask",
+    "minimality",
     "optimal",
     "published_circuit",
     "rank_auc",
@@ -60,6 +65,7 @@ __all__ = [
     "read_mib",
     "read_neuronpedia",
     "read_scores",
+    "redundancy",
     "refine",
     "relp",
     "top_n",

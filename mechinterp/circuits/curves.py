@@ -7,7 +7,7 @@
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
 >>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
 >>> scores = exact(between)
->>> found = curve(between, scores, sizes=(0.06, 0.5, 1))
+>>> found = curve(between, scores, sizes=(0.06, 0.5, 1.0))
 >>> found["requested"].values, found["edges"].values
 (array([ 3, 26, 52]), array([ 3, 10, 52]))
 >>> planted = Circuit.of(between.graph, ["input->a1.h0<k>", "input->a1.h0<v>", "a1.h0->logits"])

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mechinterp.circuits.acdc import acdc
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrasts import Contrast
 from mechinterp.circuits.replay import exact
+from mechinterp.circuits.search import acdc
 from mechinterp.circuits.selection import top_n
 from mechinterp.sweeps import Progress
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mechinterp.circuits import Circuit, EdgeScores, Graph, best_first, optimal
-from mechinterp.circuits.optimal import NotOptimalWarning
+from mechinterp.circuits.integer_programme import NotOptimalWarning
 
 SMALL = Graph(2, 1, 1, has_mlps=True, is_parallel=False)
 SHARED = Graph(2, 2, 1, has_mlps=False, is_parallel=False)
