@@ -28,7 +28,8 @@ class FindCircuit(PromptOptions):
         edges: how many edges the circuit has, of the other methods; unless given, a hundredth.
         select: best-first from the logits down; the top-n edges whatever they are connected to;
             the optimal connected choice.
-        signed: choose edges that support the behaviour alone, by their signed score; else by size.
+        signed: choose edges that support the behaviour alone, by their signed score, so that the
+            circuit may do more than the model; else by size, to do as the model does.
         positions: numbers or names, such as S2,end: edges at each of these, and at all others
             together.
         kv_heads: one key and one value input for each key-value head, where heads share them.

@@ -80,18 +80,20 @@ def _found(between: Contrast, options: FindCircuit, whole: float) -> tuple[EdgeS
     graph, tau = between.graph, options.tau
     if tau is None:
         tau = _TAU * abs(whole)
-    steps = options.steps or None
+    steps, absolute = options.steps or None, not options.signed
     parts = None if options.out is None else options.out / "edges"
     if options.method == "acdc":
         with progress_bar("removing edges") as tick:
-            circuit = acdc(between, tau, progress=tick)
+            circuit = acdc(between, tau, absolute=absolute, progress=tick)
         with progress_bar("their exact effects") as tick:
             return exact(between, circuit, out=parts, progress=tick), circuit
     if options.method == "refine":
         k = min(options.top, graph.n_edges)
         with progress_bar("refining") as tick:
             estimated = eap_ig(between, steps)
-            return refine(between, estimated, k=k, tau=tau, out=parts, progress=tick)
+            return refine(
+                between, estimated, k=k, tau=tau, absolute=absolute, out=parts, progress=tick
+            )
     if options.method == "exact":
         with progress_bar("cutting edges") as tick:
             scores = exact(between, out=parts, progress=tick)
@@ -100,7 +102,7 @@ def _found(between: Contrast, options: FindCircuit, whole: float) -> tuple[EdgeS
     n = options.edges or max(1, int(_SHARE * graph.n_edges))
     if n > graph.n_edges:
         raise ValueError(f"--edges {n}: the graph has {graph.n_edges}.")
-    return scores, _SELECT[options.select](scores, n, absolute=not options.signed)
+    return scores, _SELECT[options.select](scores, n, absolute=absolute)
 
 
 @dataclass(frozen=True, eq=False)

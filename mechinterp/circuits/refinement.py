@@ -29,13 +29,15 @@ def refine(
     *,
     k: int = 1000,
     tau: float,
+    absolute: bool = True,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[EdgeScores, Circuit]:
     """The scores, exact for the `k` edges of the largest, and the circuit that is left of these.
 
     Of the `k` edges those stay whose exact effect is at least `tau`, in the metric's unit, either
-    way; then ACDC with `tau` removes what the others make superfluous. `attrs["exact_edges"]` says
+    way; then `acdc` with `tau` removes what the others make superfluous, so that the metric stays
+    near the model's own, or, not `absolute`, as long as it does not fall. `attrs["exact_edges"]`:
     how many scores are exact; the rest are those given. `out`: as in `exact`.
 
     Raises:
@@ -51,4 +53,5 @@ def refine(
     }
     with np.errstate(invalid="ignore"):
         stay = Circuit(between.graph, is_exact & (np.abs(measured.mean) >= tau)).pruned()
-    return EdgeScores.of(between.graph, mixed, **attrs), acdc(between, tau, stay, progress=progress)
+    circuit = acdc(between, tau, stay, absolute=absolute, progress=progress)
+    return EdgeScores.of(between.graph, mixed, **attrs), circuit

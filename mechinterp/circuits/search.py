@@ -36,13 +36,16 @@ def acdc(
     tau: float,
     edges: Circuit | None = None,
     *,
+    absolute: bool = False,
     at_once: int | None = None,
     progress: Progress | None = None,
 ) -> Circuit:
     """The edges left when each whose removal costs less than `tau` is removed, one after the other.
 
     `tau`: what the mean of the metric may lose by one edge, in its unit (of a distance such as KL:
-    gain). `edges`: begin with these alone; the others are removed at once. `at_once`: how many
+    gain). Edges that work against the metric are so removed too, and the circuit does more than the
+    model; `absolute`: what `tau` bounds is the distance from the model's own metric, its mean over
+    pairs. `edges`: begin with these alone; the others are removed at once. `at_once`: how many
     removals are tried in one pass (default: as many as fit); 1 is the algorithm as published. The
     result is the same: the states after one, two, three ... removals are run together, and those
     up to the first refusal are taken. A pass ends where the gradient lets expect a refusal.
@@ -58,11 +61,11 @@ def acdc(
     start = edges or Circuit.full(graph)
     check_runs(between, [start])
     kept = np.array(start.mask)
-    search = _Search(between, kept, tau)
+    search = _Search(between, kept, tau, absolute)
     is_full = start.n_edges == graph.n_edges  # then nothing is cut before the layer of an edge
     todo = [(int(w), int(r), int(c)) for r, w, c in np.argwhere(kept.transpose(1, 0, 2))[::-1]]
     most = at_once or max(1, MOST_POSITIONS // between.change[0, ..., 0].numel())
-    likely = _likely_refused(between, tau)
+    likely = _likely_refused(between, tau, absolute)
     done, size = 0, min(most, 4)
     while done < len(todo):
         some = todo[done : done + size]
@@ -101,14 +104,14 @@ def acdc_scores(
     )
 
 
-def _likely_refused(between: Contrast, tau: float) -> Mask:
+def _likely_refused(between: Contrast, tau: float, absolute: bool) -> Mask:
     """Edges whose first-order effect is as much as `tau`; none if the metric has no gradient."""
     try:
         expected = eap(between).mean
     except ValueError:
         return np.zeros(between.graph.edges.shape, dtype=bool)
     with np.errstate(invalid="ignore"):
-        return expected >= tau
+        return (np.abs(expected) if absolute else expected) >= tau
 
 
 @dataclass(eq=False)
@@ -118,6 +121,7 @@ class _Search:
     between: Contrast
     kept: Mask
     tau: float
+    absolute: bool
     _now: float | None = None
 
     def layer_of(self, edge: tuple[int, int, int]) -> int:
@@ -144,9 +148,12 @@ class _Search:
     def _losses(
         self, kept: Bool[np.ndarray, "state writer reader pos"], layer: int
     ) -> Float[np.ndarray, " state"]:
-        """The mean of the metric with these edges alone, so signed that less is better."""
+        """What is lost with these edges alone: the metric's mean, so signed that less is better."""
         cut = torch.from_numpy(self.between.graph.edges & ~kept).to(self.between.change)
         with torch.no_grad():
             scores = self.between.scored(run_without(self.between, cut, layer))
-        found: Float[np.ndarray, " state"] = -self.between.sign * scores.mean(1)
+        lost = -self.between.sign * scores
+        if self.absolute:
+            lost = np.abs(scores - self.between.base_scores)
+        found: Float[np.ndarray, " state"] = lost.mean(1)
         return found

@@ -22,7 +22,10 @@ def test_the_best_are_exact_and_the_rest_as_given(model, pair, metric, k):
 def test_all_edges_measured_and_none_too_small_is_acdc(absolute_model, pair, metric):
     between = contrast(absolute_model, pair, metric)
     _, circuit = refine(between, eap(between), k=between.graph.n_edges, tau=0.0)
-    assert circuit == acdc(between, 0.0, top_n(eap(between), between.graph.n_edges))
+    every = top_n(eap(between), between.graph.n_edges)
+    assert circuit == acdc(between, 0.0, every, absolute=True)
+    _, signed = refine(between, eap(between), k=between.graph.n_edges, tau=0.0, absolute=False)
+    assert signed == acdc(between, 0.0, every)
 
 
 def test_too_many_edges(absolute_model, pair, metric, refuses):

@@ -11,13 +11,14 @@ from mechinterp import kl, run
 from mechinterp.circuits import Circuit, Graph, acdc, acdc_scores, contrast, evaluate
 
 
-def acdc_by_hand(between, tau):
+def acdc_by_hand(between, tau, absolute=False):
     """Algorithm 1, one evaluation an edge, in the order that is documented."""
     graph = between.graph
     mask = np.array(graph.edges)
 
     def mean():
-        return evaluate(between, [Circuit(graph, mask.copy())])[0].mean()
+        (scores,) = evaluate(between, [Circuit(graph, mask.copy())])
+        return (-abs(scores - between.base_scores) if absolute else scores).mean()
 
     now = mean()
     for reader in range(len(graph.inputs))[::-1]:
@@ -42,6 +43,14 @@ def test_it_is_the_sequential_algorithm(model, pair, metric, tau):
     assert acdc(between, tau, at_once=1) == wanted
     assert acdc(between, tau, at_once=5) == wanted
     assert 0 < wanted.n_edges < between.graph.n_edges
+
+
+@pytest.mark.parametrize("tau", [0.003, 0.01])
+def test_near_to_the_model(attention_only_model, pair, metric, tau):
+    between = contrast(attention_only_model, pair, metric)
+    found = acdc(between, tau, absolute=True)
+    assert found == acdc_by_hand(between, tau, absolute=True)
+    assert found != acdc(between, tau)
 
 
 def test_at_positions(grouped_model, pair, metric):
