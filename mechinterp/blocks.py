@@ -57,6 +57,17 @@ class Passed:
 KeysValues = tuple[Float[Tensor, "row src head d_head"], Float[Tensor, "row src head d_head"]]
 
 
+def joined(
+    before: tuple[Tensor, Tensor] | None,
+    k: Float[Tensor, "row pos head d_head"],
+    v: Float[Tensor, "row pos head d_head"],
+) -> KeysValues:
+    """Keys and values, after those of the positions before them, if there are any."""
+    if before is None:
+        return k, v
+    return torch.cat([before[0], k], 1), torch.cat([before[1], v], 1)
+
+
 class Layer:
     """One layer of a model. Keys and values have a head for each query head throughout."""
 
@@ -92,15 +103,18 @@ class Layer:
 
     def pattern(self, dots: Float[Tensor, "*row pos src"]) -> Float[Tensor, "*row pos src"]:
         """The attention of products of queries and keys; the queries are the last of `src`."""
-        attn, cap = self._block.attn, self._cfg.attn_scores_soft_cap
-        scores = dots / attn.attn_scale
-        if cap > 0:
-            scores = cap * torch.tanh(scores / cap)
+        attn, scores = self._block.attn, self.scores(dots)
         if self._cfg.attention_dir == "causal":
             n, n_src = scores.shape[-2:]
             shown = attn._make_causal_mask(n, n_src, n_src - n, scores.device)[0, 0]
             scores = scores.masked_fill(~shown, -torch.inf)
         made: Tensor = scores.softmax(-1)
+        return made
+
+    def scores(self, dots: Float[Tensor, "*row pos src"]) -> Float[Tensor, "*row pos src"]:
+        """The products as they go into the softmax, before the mask: scaled, and capped."""
+        cap, scores = self._cfg.attn_scores_soft_cap, dots / self._block.attn.attn_scale
+        made: Tensor = cap * torch.tanh(scores / cap) if cap > 0 else scores
         return made
 
     def attend(
@@ -127,12 +141,7 @@ class Layer:
         asking = resid[:, skip:]
         q = self.project("q", asking, first + skip)
         k, v = (self.project(kind, resid, first) for kind in "kv")
-        keys, values = (
-            (k, v)
-            if before is None
-            else (torch.cat([before[0], k], 1), torch.cat([before[1], v], 1))
-        )
-        z = self.attend(q, keys, values)
+        z = self.attend(q, *joined(before, k, v))
         written = self.attn_out(z)
         if not self.has_mlp:
             return Passed(q, k, v, z, None, None, asking + written)

@@ -46,7 +46,7 @@ from mechinterp.report import circuit_page, print_circuit
 from mechinterp.runner import run
 from mechinterp.sites import Site
 from mechinterp.specs import read
-from mechinterp.store import write_run
+from mechinterp.store import begin_run, write_run
 
 _SELECT = {"best-first": best_first, "top-n": top_n, "optimal": optimal}
 _SHARE = 0.01
@@ -68,7 +68,7 @@ def found_circuit(model: Any, options: FindCircuit) -> None:
     other = None if options.compare is None else _compared(options.compare, graph)
     between = contrast(model, prompts.pair, prompts.metric, graph, ablate=_ablate(options, prompts))
     empty = faithfulness(between, {})  # refuses prompts on which nothing happens, before the work
-    _begin(options)
+    begin_run(options.out, options.kind, sys.argv)
     whole = empty.attrs["full"] - empty.attrs["empty"]
     scores, circuit = _found(between, options, whole)
     made = _Made(between, options, prompts, scores, circuit, other)
@@ -231,10 +231,3 @@ def _ablate(options: FindCircuit, prompts: AskedPrompts) -> Replacement | str:
     if options.ablate == "mean":
         return mean_of(prompts.pair.corrupt, by_position=True)
     return OTHER_RUN if options.ablate == "corrupt" else options.ablate
-
-
-def _begin(options: FindCircuit) -> None:
-    """Mark the folder as that of this run, so that it can go on there."""
-    out = options.out
-    if out is not None and not (out / "manifest.json").exists():
-        write_run(out, {"kind": options.kind, "command": sys.argv, "complete": False}, {})

@@ -26,7 +26,7 @@ from mechinterp.screening import qk_fixed_patching, top_k
 from mechinterp.sites import Site
 from mechinterp.specs import read
 from mechinterp.stats import ratio_interval
-from mechinterp.store import write_run
+from mechinterp.store import begin_run, write_run
 
 _SIGNS = {
     "noise": "0: the patch changes nothing. −1: the score falls to that of the corrupt prompts.",
@@ -58,7 +58,7 @@ def patched(model: Any, options: Patch) -> None:
         return
     metric, (clean, corrupt) = asked.prompts.metric, asked.scores()
     _check_apart(clean, corrupt)
-    _begin(options)
+    begin_run(options.out, options.kind, sys.argv)
     screen = _screened(asked, options.direction) if options.screen else None
     only = top_k(screen, options.screen) if screen is not None and options.screen else None
     with progress_bar("patching") as tick:
@@ -98,7 +98,7 @@ def ablated(model: Any, options: Ablate) -> None:
         asked.print_plan(asked.prompts.pair.clean)
         return
     _, corrupt = asked.scores()
-    _begin(options)
+    begin_run(options.out, options.kind, sys.argv)
     with progress_bar("ablating") as tick:
         result = _ablate(asked, options, out=_parts(options.out), progress=tick)
     effect = ablation.effect(result)
@@ -175,13 +175,6 @@ class _Made:
             "notes": self.notes,
             **self.effect.attrs,
         }
-
-
-def _begin(options: Patch | Ablate) -> None:
-    """Mark the folder as that of this run, so that it can go on there."""
-    out = options.out
-    if out is not None and not (out / "manifest.json").exists():
-        write_run(out, {"kind": options.kind, "command": sys.argv, "complete": False}, {})
 
 
 def _parts(out: Path | None) -> Path | None:

@@ -19,7 +19,7 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,12 @@ def write_run(directory: str | Path, facts: Mapping[str, Any], files: Mapping[st
     text = json.dumps(manifest, indent=1, ensure_ascii=False)
     write_whole(folder / "manifest.json", text.encode())
     return folder
+
+
+def begin_run(directory: Path | None, kind: str, command: Sequence[str]) -> None:
+    """Mark a folder, if there is one, as that of a run which may go on there."""
+    if directory is not None and not (directory / "manifest.json").exists():
+        write_run(directory, {"kind": kind, "command": list(command), "complete": False}, {})
 
 
 def write_whole(file: Path, content: bytes) -> None:

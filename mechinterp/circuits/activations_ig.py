@@ -25,8 +25,8 @@ from mechinterp.circuits.circuit import EdgeScores
 from mechinterp.circuits.contrasts import Contrast
 from mechinterp.circuits.gradient import check_points, points
 from mechinterp.circuits.nodes import Onset, onset
-from mechinterp.circuits.replay import MOST_POSITIONS
 from mechinterp.circuits.slopes import Read, Scores, edge_scores, traced
+from mechinterp.planner import CPU_POSITIONS
 from mechinterp.sweeps import Progress
 
 
@@ -81,7 +81,7 @@ def _moved(between: Contrast, at: Onset, writers: slice, shares: list[float]) ->
     """The mean, over points, of the scores of the edges out of some writers, all moved so far."""
     total = between.change[writers].sum(0)[:, -at.resid.shape[1] :]
     found: Any = 0
-    size = max(1, MOST_POSITIONS // total[..., 0].numel())
+    size = max(1, CPU_POSITIONS // total[..., 0].numel())
     for begin in range(0, len(shares), size):
         share = torch.tensor(shares[begin : begin + size]).to(total)
         resid = at.resid + share[:, None, None, None] * total

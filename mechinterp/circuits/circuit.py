@@ -65,9 +65,7 @@ class Circuit:
         """
         chosen: Any = np.zeros(len(graph.nodes), dtype=bool)
         for name in nodes:
-            if name not in graph.writer_index:
-                raise ValueError(f'{name!r} is no writer of this graph, as "a3.h1" or "m3" are.')
-            chosen[graph.writer_index[name]] = True
+            chosen[graph.writer(name)] = True
         read: Any = (graph.feeds & chosen).any(1)
         read[-1] = True  # the logits
         return cls(graph, graph.edges & chosen[:, None, None] & read[:, None])

@@ -31,6 +31,7 @@ from mechinterp.circuits.graph import Graph
 from mechinterp.metrics import Metric
 from mechinterp.passes import Output
 from mechinterp.patching import sides
+from mechinterp.planner import CPU_POSITIONS
 from mechinterp.prompts import Pair, Prompts
 from mechinterp.replacements import Replacement, replacement
 from mechinterp.scoring import arm_scores
@@ -79,6 +80,11 @@ class Contrast:
         return len(self.prompts)
 
     @property
+    def most_arms(self) -> int:
+        """As many arms as a pass has at most: more no longer fit a processor's caches."""
+        return max(1, CPU_POSITIONS // self.change[0, ..., 0].numel())
+
+    @property
     def is_patched(self) -> bool:
         """True if edges are replaced by what the other run of the pair wrote."""
         return self.ablate == OTHER_RUN
@@ -92,6 +98,14 @@ class Contrast:
     def base_scores(self) -> Float[np.ndarray, " pair"]:
         """The metric of the run itself."""
         found: Float[np.ndarray, " pair"] = self.scored(self.resid[-1])[0]
+        return found
+
+    @cached_property
+    def embedding_effect(self) -> Float[np.ndarray, " pair"]:
+        """What the edges out of the embedding carry together, with the sign of a score."""
+        with torch.no_grad():
+            (other,) = self.onward(0, self.resid[0] + self.change[0])
+        found: Float[np.ndarray, " pair"] = self.sign * (self.base_scores - other)
         return found
 
     @property

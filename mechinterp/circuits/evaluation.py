@@ -24,7 +24,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.blocks import Layer
+from mechinterp.blocks import Layer, joined
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.contrasts import Contrast
 from mechinterp.sites import Site
@@ -98,7 +98,7 @@ class _Cut:
         between, n = self._between, self._n
         resid = between.resid[self._layer].repeat(n, 1, 1)
         for number in range(self._layer, between.graph.n_layers):
-            layer, skip = Layer(between.model, number), between.skipped(number)
+            layer, skip = between.layer(number), between.skipped(number)
             z = self._attended(layer, number, resid, skip)
             if skip:
                 resid, self._owed = resid[:, skip:], self._owed[:, :, :, skip:]
@@ -125,9 +125,7 @@ class _Cut:
         first, before = self._between.first, self._between.keys_values(number, self._n)
         q = layer.project("q", self._read(resid, number, "q")[:, skip:], first + skip)
         k, v = (layer.project(kind, self._read(resid, number, kind), first) for kind in "kv")
-        if before is not None:
-            k, v = torch.cat([before[0], k], 1), torch.cat([before[1], v], 1)
-        return layer.attend(q, k, v)
+        return layer.attend(q, *joined(before, k, v))
 
     def _read(
         self, resid: Float[Tensor, "row pos d_model"], layer: int | None, kind: str

@@ -29,7 +29,6 @@ from torch import Tensor
 from mechinterp.axes import check_choice
 from mechinterp.circuits.circuit import EdgeScores
 from mechinterp.circuits.contrasts import Contrast, Resid
-from mechinterp.circuits.replay import MOST_POSITIONS
 from mechinterp.circuits.slopes import Scores, edge_scores, traced
 
 Scored = Callable[[Contrast, Resid, Float[Tensor, " point"]], Any]
@@ -121,7 +120,7 @@ def integrated(
 def _as_made(between: Contrast, method: str, scores: Any, steps: int) -> dict[str, object]:
     attrs: dict[str, object] = {"method": method, "steps": steps, **between.as_read()}
     if between.is_patched:
-        missed = _of_input(scores) - _difference(between)
+        missed = _of_input(scores) - between.embedding_effect
         attrs["residual"] = float(missed.mean())
         attrs["residual_share"] = _residual_share(between, scores)
     return attrs
@@ -152,17 +151,9 @@ def points(steps: int, rule: str) -> list[float]:
     return [(step + _OFFSETS[rule]) / steps for step in range(steps)]
 
 
-def _difference(between: Contrast) -> Float[np.ndarray, " pair"]:
-    """What the edges out of the embedding carry together, with the sign of a score."""
-    with torch.no_grad():
-        (other,) = between.onward(0, between.resid[0] + between.change[0])
-    found: Float[np.ndarray, " pair"] = between.sign * (between.base_scores - other)
-    return found
-
-
 def _residual_share(between: Contrast, scores: Any) -> float:
     """What the edges out of the embedding miss of the difference, as a share of its mean."""
-    whole = _difference(between)
+    whole = between.embedding_effect
     missed = _of_input(scores) - whole
     return float(abs(missed.mean()) / max(abs(whole.mean()), 1e-12))
 
@@ -181,7 +172,7 @@ def _on_way(
     """The mean, or weighted mean, of the scores at points between the two runs."""
     weights = [1.0] * len(points) if weights is None else weights
     found: Any = 0
-    size = max(1, MOST_POSITIONS // between.change[0, ..., 0].numel())
+    size = between.most_arms
     for begin in range(0, len(points), size):
         some = slice(begin, begin + size)
         at = torch.tensor(points[some]).to(between.change)[:, None, None, None]

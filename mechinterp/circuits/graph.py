@@ -192,6 +192,16 @@ class Graph:
         """Name -> place among the readers."""
         return {name: place for place, name in enumerate(self.readers)}
 
+    def writer(self, name: str) -> int:
+        """The place of a writer among the writers.
+
+        Raises:
+            ValueError: if there is none of this name.
+        """
+        if name not in self.writer_index:
+            raise ValueError(f'{name!r} is no writer of this graph, as "a3.h1" or "m3" are.')
+        return self.writer_index[name]
+
     def edge(self, name: str) -> tuple[int, int, int]:
         """The writer, reader and position of an edge such as `a0.h1->a1.h0<k>` or `m0->m1@end`.
 

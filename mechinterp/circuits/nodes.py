@@ -33,7 +33,7 @@ from torch import Tensor
 from mechinterp.blocks import Layer
 from mechinterp.circuits.contrasts import Contrast, Resid
 from mechinterp.circuits.gradient import integrated, unchanged
-from mechinterp.circuits.replay import MOST_POSITIONS, says_else
+from mechinterp.circuits.replay import says_else
 from mechinterp.circuits.slopes import by_label, mean_slope, slopes_at, traced
 from mechinterp.sites import HookError
 from mechinterp.sweeps import Progress
@@ -56,7 +56,7 @@ def exact_nodes(between: Contrast, *, progress: Progress | None = None) -> xr.Da
     began, graph = time.perf_counter(), between.graph
     effects = np.zeros((len(graph.nodes), graph.n_positions, between.n_pairs))
     speaks = says_else(between)
-    most = max(1, MOST_POSITIONS // between.change[0, ..., 0].numel())
+    most = between.most_arms
     for group in graph.together:
         chosen = [(w, c) for w, c in np.argwhere(speaks).tolist() if group.start <= w < group.stop]
         with torch.no_grad():

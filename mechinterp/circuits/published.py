@@ -97,7 +97,7 @@ def circuit_of_roles(graph: Graph, roles: Roles, arrows: tuple[Arrow, ...]) -> C
     """
     mask: Any = np.zeros(graph.edges.shape, dtype=bool)
     for arrow in arrows:
-        writers = [_writer(graph, node) for node in _nodes(roles, arrow.writer)]
+        writers = [graph.writer(node) for node in _nodes(roles, arrow.writer)]
         readers = [row for node in _nodes(roles, arrow.reader) for row in _rows(graph, node, arrow)]
         mask[np.ix_(writers, readers, _labels(graph, arrow.at))] = True
     return Circuit(graph, mask & graph.edges)
@@ -108,18 +108,12 @@ def _nodes(roles: Roles, role: str) -> tuple[str, ...]:
     return (role,) if role in ("input", "logits") else roles.get(role, ())
 
 
-def _writer(graph: Graph, node: str) -> int:
-    if node not in graph.writer_index:
-        raise ValueError(f'{node!r} is no writer of this graph, as "a3.h1" or "m3" are.')
-    return graph.writer_index[node]
-
-
 def _rows(graph: Graph, node: str, arrow: Arrow) -> list[int]:
     """The places of the inputs of a node that an arrow leads to."""
     if node == "logits":
         return [graph.reader_index[node]]
     kinds = tuple(arrow.kinds) or ("mlp",)
-    fed = np.flatnonzero(graph.feeds[:, _writer(graph, node)]).tolist()
+    fed = np.flatnonzero(graph.feeds[:, graph.writer(node)]).tolist()
     return [row for row in fed if graph.inputs[row].kind in kinds]
 
 

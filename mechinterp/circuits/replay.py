@@ -25,18 +25,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechinterp.blocks import Layer
+from mechinterp.blocks import joined
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrasts import Contrast
 from mechinterp.circuits.graph import Reader
 from mechinterp.parts import Parts, sweep_facts
+from mechinterp.planner import CPU_POSITIONS
 from mechinterp.sites import HookError
 from mechinterp.sweeps import Progress
 
-MOST_POSITIONS = 768
-"""Positions of one pass: more no longer fit a processor's caches."""
-
-_AT_ONCE = 4 * MOST_POSITIONS
+_AT_ONCE = 4 * CPU_POSITIONS
 """Positions of one run of the heads of a layer, of which one writes at a time."""
 
 Edge = tuple[int, int, int]
@@ -71,7 +69,7 @@ def exact(
     if edges is not None and edges.graph != graph:
         raise ValueError(f"the edges are of {edges.graph}, the two runs of {graph}.")
     wanted = graph.edges if edges is None else edges.mask
-    parts = None if out is None else Parts(out, _facts(between, wanted), None, MOST_POSITIONS)
+    parts = None if out is None else Parts(out, _facts(between, wanted), None, CPU_POSITIONS)
     effects = np.full((*wanted.shape, between.n_pairs), np.nan)
     speaks = says_else(between)
     effects[wanted & ~speaks[:, None]] = 0.0  # what is replaced by itself
@@ -148,7 +146,7 @@ def _change_of(between: Contrast, sources: Sequence[tuple[int, int]]) -> Rows:
     change = between.change[[writer for writer, _ in sources]]
     if between.graph.n_positions == 1:
         return change
-    return change * torch.stack([between.place == pos for _, pos in sources])[..., None]
+    return change * torch.stack([between.changed_at(pos) for _, pos in sources])
 
 
 @dataclass(eq=False)
@@ -163,7 +161,7 @@ class _Batches:
 
     def add(self, edges: Sequence[Edge], rows: Rows) -> None:
         """One arm for each edge."""
-        most = max(1, MOST_POSITIONS // (rows.shape[1] * self.between.change.shape[2]))
+        most = self.between.most_arms
         for begin in range(0, len(edges), most):
             room = most - len(self._edges)
             for some in (slice(begin, begin + room), slice(begin + room, begin + most)):
@@ -185,16 +183,17 @@ class _LayerReplay:
 
     def __init__(self, between: Contrast, chunk: _Chunk, scores: dict[Edge, Any]) -> None:
         self._between, self._chunk, number = between, chunk, chunk.layer
-        self._layer, self._skip = Layer(between.model, number), between.skipped(number)
+        self._layer, self._skip = between.layer(number), between.skipped(number)
         self._resid, self._first = between.resid[number], between.first
         self._own = between.run_layer(number, self._resid)
-        before = between.keys_values(number, 1)
-        self._keys = self._own.k if before is None else torch.cat([before[0], self._own.k], 1)
-        self._values = self._own.v if before is None else torch.cat([before[1], self._own.v], 1)
+        self._keys, self._values = joined(between.before[number], self._own.k, self._own.v)
         self._dots = torch.einsum("bphe,bthe->bhpt", self._own.q, self._keys)
         self._after = _Batches(between, scores, self._onward)
-        serial = self._layer.has_mlp and not between.graph.is_parallel
-        self._mid = _Batches(between, scores, self._through_mlp) if serial else self._after
+        # Where heads write: what the MLP reads, or the stream after the layer.
+        self._mid, self._unchanged = self._after, self._own.resid
+        if self._own.mlp_in is not None and not between.graph.is_parallel:
+            self._mid = _Batches(between, scores, self._through_mlp)
+            self._unchanged = self._own.mlp_in
 
     def run(self) -> None:
         """All edges of the chunk."""
@@ -223,17 +222,14 @@ class _LayerReplay:
         n = 1 if reader.kind == "q" else graph.n_heads // graph.n_key_readers
         heads = slice((reader.head or 0) * n, ((reader.head or 0) + 1) * n)
         weights = self._layer.output_weights[heads].flatten(0, 1)
-        unchanged = self._resid[:, self._skip :] + self._layer.attn_out(self._own.z)
-        if self._mid is self._after:
-            unchanged = self._own.resid
-        self._mid.add(edges, unchanged + z[:, :, :, heads].flatten(3) @ weights)
+        self._mid.add(edges, self._unchanged + z[:, :, :, heads].flatten(3) @ weights)
 
     def _mlp_reads(self, edges: Sequence[Edge], change: Rows) -> None:
         """Rows in which what the MLP writes is changed."""
         mlp_in, mlp_out = self._own.mlp_in, self._own.mlp_out
         assert mlp_in is not None
         assert mlp_out is not None
-        most = max(1, MOST_POSITIONS // mlp_in[..., 0].numel())
+        most = max(1, CPU_POSITIONS // mlp_in[..., 0].numel())
         for begin in range(0, len(edges), most):
             some = slice(begin, begin + most)
             read = mlp_in + change[some, :, self._skip :]

@@ -67,10 +67,7 @@ class InteractionLayer(RuledLayer):
 
     def pattern(self, dots: Float[Tensor, "*row pos src"]) -> Float[Tensor, "*row pos src"]:
         """The attention of products of queries and keys."""
-        scores, cap = dots / self._block.attn.attn_scale, self._cfg.attn_scores_soft_cap
-        if cap > 0:
-            scores = cap * torch.tanh(scores / cap)
-        return _by_rule(_Tempered, scores, super().pattern(dots.detach()))
+        return _by_rule(_Tempered, self.scores(dots), super().pattern(dots.detach()))
 
 
 def _by_rule(rule: Any, *given: Any) -> Tensor:

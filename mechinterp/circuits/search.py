@@ -15,7 +15,7 @@ first), and of each its writers from the last to the first; labels of positions 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrasts import Contrast
 from mechinterp.circuits.evaluation import check_runs, run_without
 from mechinterp.circuits.gradient import eap
-from mechinterp.circuits.replay import MOST_POSITIONS
 from mechinterp.sweeps import Progress
 
 Mask = Bool[np.ndarray, "writer reader pos"]
@@ -64,7 +63,7 @@ def acdc(
     search = _Search(between, kept, tau, absolute)
     is_full = start.n_edges == graph.n_edges  # then nothing is cut before the layer of an edge
     todo = [(int(w), int(r), int(c)) for r, w, c in np.argwhere(kept.transpose(1, 0, 2))[::-1]]
-    most = at_once or max(1, MOST_POSITIONS // between.change[0, ..., 0].numel())
+    most = at_once or between.most_arms
     likely = _likely_refused(between, tau, absolute)
     done, size = 0, min(most, 4)
     while done < len(todo):
@@ -116,13 +115,16 @@ def _likely_refused(between: Contrast, tau: float, absolute: bool) -> Mask:
 
 @dataclass(eq=False)
 class _Search:
-    """What is left, and what the metric is with that; `kept` is changed."""
+    """What is left, and what is lost with that; `kept` is changed."""
 
     between: Contrast
     kept: Mask
     tau: float
     absolute: bool
-    _now: float | None = None
+    _lost: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lost = float(self._losses(self.kept[None], 0)[0])
 
     def layer_of(self, edge: tuple[int, int, int]) -> int:
         """The layer in which an edge's reader stands."""
@@ -131,18 +133,14 @@ class _Search:
 
     def try_removing(self, some: list[tuple[int, int, int]], layer: int) -> int:
         """Remove edges up to the first that costs too much: how many. None is before `layer`."""
-        states = np.repeat(self.kept[None], len(some) + 1, 0)
+        states = np.repeat(self.kept[None], len(some), 0)
         for number, edge in enumerate(some):
-            states[(slice(number + 1, None), *edge)] = False
-        begun = self._now is None
-        values = self._losses(states if begun else states[1:], layer)
-        before = float(values[0]) if self._now is None else self._now
-        for number, (edge, after) in enumerate(zip(some, values[begun:], strict=True)):
-            if after - before >= self.tau:
-                self._now = before
+            states[(slice(number, None), *edge)] = False
+        losses = self._losses(states, layer).tolist()
+        for number, (edge, lost) in enumerate(zip(some, losses, strict=True)):
+            if lost - self._lost >= self.tau:
                 return number
-            self.kept[edge], before = False, float(after)
-        self._now = before
+            self.kept[edge], self._lost = False, lost
         return len(some)
 
     def _losses(

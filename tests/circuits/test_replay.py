@@ -76,7 +76,7 @@ def test_chosen_edges_alone(model, pair, metric):
 def test_more_edges_than_one_pass_holds(absolute_model, pair, metric, monkeypatch):
     between = contrast(absolute_model, pair, metric)
     whole = exact(between).per_pair.values
-    monkeypatch.setattr("mechinterp.circuits.replay.MOST_POSITIONS", 70)
+    monkeypatch.setattr("mechinterp.circuits.contrasts.CPU_POSITIONS", 70)
     monkeypatch.setattr("mechinterp.circuits.replay._AT_ONCE", 90)
     close(exact(between).per_pair.values, whole)
 
