@@ -112,7 +112,13 @@ class _Digests:
             for slot in (slots,) if isinstance(slots, str) else slots:
                 if hasattr(value, slot) and not slot.startswith("__"):
                     named[slot] = getattr(value, slot)
-        named |= getattr(value, "__dict__", {})
+        made = {
+            name
+            for kind in type(value).__mro__
+            for name, member in vars(kind).items()
+            if isinstance(member, functools.cached_property)
+        }
+        named |= {k: v for k, v in getattr(value, "__dict__", {}).items() if k not in made}
         if items is None and not named and not hasattr(value, "__dict__"):
             return None
         return _hash(self.of(items), *(self.of(pair) for pair in sorted(named.items())))
@@ -124,7 +130,9 @@ class _Digests:
             if each.__module__.split(".")[0] in _INSTALLED:
                 continue
             for name, member in sorted(vars(each).items()):
-                inner = getattr(member, "__func__", getattr(member, "fget", member))
+                inner = member
+                for held in ("__func__", "fget", "func"):
+                    inner = getattr(inner, held, inner)
                 if isinstance(inner, types.FunctionType):
                     made += [name, self.of(inner)]
         return _hash(*made)

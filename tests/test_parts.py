@@ -1,6 +1,7 @@
 """A sweep on disk: it goes on after a stop, with the same bytes, and refuses to mix."""
 
 import copy
+import functools
 import json
 import os
 import random
@@ -301,6 +302,24 @@ def test_what_cannot_be_told_apart_is_an_error(absolute_model, tmp_path, refuses
         return edit(Site("z", layer, head, pos), lambda value, at: value * next(handle))
 
     refuses(lambda: swept(absolute_model, tmp_path, arm=arm), "generator", "close over")
+
+
+def test_what_an_object_has_looked_up_is_not_part_of_it():
+    before = digest(Looks(3))
+    looked = Looks(3)
+    assert (looked.twice, digest(looked)) == (6, before)
+    assert digest(Looks(4)) != before
+
+
+class Looks:
+    """Something with a derived value that is kept."""
+
+    def __init__(self, number):
+        self.number = number
+
+    @functools.cached_property
+    def twice(self):
+        return 2 * self.number
 
 
 def test_acts_and_objects_that_hold_themselves_have_digests(absolute_model):

@@ -7,6 +7,7 @@ from mechinterp.circuits.activations_ig import eap_ig_activations
 from mechinterp.circuits.backward_rules import gim, relp
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrasts import Contrast, contrast
+from mechinterp.circuits.corrected import atp_star_edges, qk_fixed_edges
 from mechinterp.circuits.curves import MIB_SIZES, curve, rank_auc
 from mechinterp.circuits.evaluation import evaluate, faithfulness
 from mechinterp.circuits.files import read_circuit, read_scores, write_circuit, write_scores
@@ -19,13 +20,14 @@ from mechinterp.circuits.integer_programme import NotOptimalWarning, optimal
 from mechinterp.circuits.knockouts import completeness, minimality, redundancy
 from mechinterp.circuits.known import known_circuit
 from mechinterp.circuits.masks import learned_mask
-from mechinterp.circuits.neurons import eap_ig_neurons, eap_neurons
+from mechinterp.circuits.neurons import eap_ig_neurons, eap_neurons, exact_neurons
 from mechinterp.circuits.nodes import eap_ig_nodes, eap_nodes, exact_nodes
 from mechinterp.circuits.published import PUBLISHED, circuit_of_roles, published_circuit
 from mechinterp.circuits.refinement import refine
 from mechinterp.circuits.replay import exact
 from mechinterp.circuits.search import acdc, acdc_scores
 from mechinterp.circuits.selection import above, best_first, top_n
+from mechinterp.circuits.swaps import improve
 
 __all__ = [
     "MIB_SIZES",
@@ -38,6 +40,7 @@ __all__ = [
     "above",
     "acdc",
     "acdc_scores",
+    "atp_star_edges",
     "best_first",
     "circuit_of_roles",
     "completeness",
@@ -52,14 +55,17 @@ __all__ = [
     "eap_nodes",
     "evaluate",
     "exact",
+    "exact_neurons",
     "exact_nodes",
     "faithfulness",
     "gim",
+    "improve",
     "known_circuit",
     "learned_mask",
     "minimality",
     "optimal",
     "published_circuit",
+    "qk_fixed_edges",
     "rank_auc",
     "read_circuit",
     "read_mib",

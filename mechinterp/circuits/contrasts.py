@@ -14,7 +14,7 @@ Instead of the other run, `ablate` may say "zero", or `mean_of(reference, by_pos
 replacement of `mechinterp.replacements`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -158,6 +158,19 @@ class Contrast:
         It may lack positions before the first that is read.
         """
         return arm_scores(self.metric, *self.output(resid))
+
+    def check_finite(self, scores: Float[np.ndarray, "arm pair"], replaced: Sequence[str]) -> None:
+        """Nothing, if the metric of every arm is finite; `replaced`: what each replaces.
+
+        Raises:
+            HookError: if one is not.
+        """
+        wrong = ~np.isfinite(scores).all(1)
+        if wrong.any():
+            raise HookError(
+                f"{self.metric.name} is not finite with {replaced[int(wrong.argmax())]} replaced. "
+                f"Look at the prompts, and at what it is replaced by ({self.ablate})."
+            )
 
     def output(self, resid: Resid) -> tuple[Output, tuple[Any, ...], int]:
         """The output at what the metric reads; where that is; how many arms there are."""

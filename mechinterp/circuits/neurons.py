@@ -18,7 +18,7 @@ writes, without its bias. Of a gated MLP a neuron is the product.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,10 @@ from torch import Tensor, nn
 from mechinterp.axes import layers as chosen_layers
 from mechinterp.circuits.contrasts import Contrast, Resid
 from mechinterp.circuits.gradient import Scored, integrated, unchanged
+from mechinterp.circuits.nodes import Onset
 from mechinterp.circuits.slopes import by_label, mean_slope, slopes_at, traced
 from mechinterp.sites import HookError
+from mechinterp.sweeps import Progress
 
 Changes = Mapping[int, Float[Tensor, "pair pos neuron"]]
 
@@ -52,7 +54,55 @@ def eap_neurons(between: Contrast, layers: Iterable[int] | None = None) -> xr.Da
     """
     began = time.perf_counter()
     changes = _changes(between, layers)
-    return _labelled(between, changes, *unchanged(between, _scored(changes)), began)
+    scores, attrs = unchanged(between, _scored(changes))
+    return _labelled(between, changes, scores[1:], attrs, began)
+
+
+def exact_neurons(
+    between: Contrast,
+    chosen: Mapping[int, Sequence[int]] | None = None,
+    *,
+    progress: Progress | None = None,
+) -> xr.DataArray:
+    """The exact effect of each neuron (after its activation) that alone is as in the other run.
+
+    Dims, sign and unit as `eap_neurons`. `chosen`: neurons by layer, such as the best by a
+    gradient, the others of these layers being NaN; all unless given, each of which is a row through
+    the rest of the model.
+
+    Raises:
+        ValueError: if there is no such neuron, or as `eap_neurons`.
+        HookError: as `eap_neurons`, or if an effect is not finite.
+    """
+    began, graph = time.perf_counter(), between.graph
+    changes = _changes(between, chosen)
+    n_neurons = between.model.cfg.d_mlp
+    effects = np.full((len(changes), n_neurons, graph.n_positions, between.n_pairs), np.nan)
+    cells = []
+    for at, number in enumerate(changes):
+        neurons = range(n_neurons) if chosen is None else chosen[number]
+        if not all(0 <= neuron < n_neurons for neuron in neurons):
+            raise ValueError(f"layer {number}: neurons are 0 to {n_neurons - 1}, not {neurons}.")
+        cells += [(at, number, label, list(neurons)) for label in range(graph.n_positions)]
+    done, total = 0, sum(len(neurons) for *_, neurons in cells)
+    for at, number, label, neurons in cells:
+        writes = between.model.blocks[number].mlp.W_out.detach()
+        change = (changes[number] * between.changed_at(label))[:, between.skipped(number) :]
+        after = Onset(between.resid[number + 1][:, between.skipped(number) :], None, number + 1)
+        for begin in range(0, len(neurons), between.most_arms):
+            if progress is not None:
+                progress(done, total)
+            some = neurons[begin : begin + between.most_arms]
+            written = torch.einsum("bpn,nd->nbpd", change[..., some], writes[some])
+            with torch.no_grad():
+                scores = after.score(between, written)
+            between.check_finite(scores, [f"neuron {each} of layer {number}" for each in some])
+            effects[at, some, label] = between.sign * (between.base_scores - scores)
+            done += len(some)
+    if progress is not None:
+        progress(total, total)
+    attrs: dict[str, object] = {"method": "exact", **between.as_read()}
+    return _labelled(between, changes, effects.reshape(-1, *effects.shape[2:]), attrs, began)
 
 
 def eap_ig_neurons(
@@ -74,7 +124,8 @@ def eap_ig_neurons(
     """
     began = time.perf_counter()
     changes = _changes(between, layers)
-    return _labelled(between, changes, *integrated(between, _scored(changes), steps, rule), began)
+    scores, attrs = integrated(between, _scored(changes), steps, rule)
+    return _labelled(between, changes, scores[1:], attrs, began)
 
 
 def _changes(between: Contrast, layers: Iterable[int] | None) -> Changes:
@@ -165,7 +216,7 @@ def _labelled(
     between: Contrast, changes: Changes, scores: Any, attrs: dict[str, object], began: float
 ) -> xr.DataArray:
     graph = between.graph
-    by_layer = scores[1:].reshape(len(changes), -1, *scores.shape[1:])
+    by_layer = scores.reshape(len(changes), -1, *scores.shape[1:])
     coords: dict[str, Any] = {"layer": list(changes), "neuron": range(by_layer.shape[1])}
     coords |= {"pos": list(graph.positions or ("all",)), "pair": range(between.n_pairs)}
     attrs = {**attrs, "seconds": time.perf_counter() - began}

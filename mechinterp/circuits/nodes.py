@@ -34,8 +34,7 @@ from mechinterp.blocks import Layer
 from mechinterp.circuits.contrasts import Contrast, Resid
 from mechinterp.circuits.gradient import integrated, unchanged
 from mechinterp.circuits.replay import says_else
-from mechinterp.circuits.slopes import by_label, mean_slope, slopes_at, traced
-from mechinterp.sites import HookError
+from mechinterp.circuits.slopes import by_label, mean_slope, slopes_written, traced
 from mechinterp.sweeps import Progress
 
 NodeScores = Float[np.ndarray, "writer label pair"]
@@ -65,15 +64,10 @@ def exact_nodes(between: Contrast, *, progress: Progress | None = None) -> xr.Da
                 writers, labels = map(list, zip(*chosen[begin : begin + most], strict=True))
                 here = torch.stack([between.changed_at(label) for label in labels])
                 scores = at.score(between, between.change[writers] * here)
+                between.check_finite(scores, [graph.writers[writer] for writer in writers])
                 effects[writers, labels] = between.sign * (between.base_scores - scores)
         if progress is not None:
             progress(group.stop, len(graph.nodes))
-    wrong = ~np.isfinite(effects).all((1, 2))
-    if wrong.any():
-        raise HookError(
-            f"{between.metric.name} is not finite with {graph.writers[int(wrong.argmax())]} "
-            f"replaced: look at the prompts, and at what it is replaced by ({between.ablate})."
-        )
     return _labelled(between, effects, {"method": "exact", **between.as_read()}, began)
 
 
@@ -143,15 +137,13 @@ def onset(between: Contrast, writers: slice) -> Onset:
 def node_scores(between: Contrast, starts: Resid, shares: Float[Tensor, " point"]) -> NodeScores:
     """Scores by runs that start so, points as rows, each with its share, added up."""
     graph, run = between.graph, traced(between, starts)
-    reads = [read.value for read in run.reads if read.kind == "mlp"]
-    found = slopes_at(run.total, [*run.resids, *reads])
-    after, into_mlp = found[: len(run.resids)], found[len(run.resids) :]
+    around, mid = slopes_written(between, run)
     scores = np.zeros((len(graph.nodes), graph.n_positions, between.n_pairs))
     for writers in graph.together:
         node = graph.nodes[writers.start]
-        slope = after[0 if node.layer is None else node.layer + 1]
-        if node.layer is not None and node.head is not None and reads and not graph.is_parallel:
-            slope = slope + into_mlp[node.layer]
+        slope = around[0 if node.layer is None else node.layer + 1]
+        if node.layer is not None and node.head is not None:
+            slope = mid[node.layer]
         mean = mean_slope(between, slope, shares)
         skip = between.change.shape[2] - mean.shape[1]
         products = torch.einsum("wbpd,bpd->wbp", between.change[writers, :, skip:], mean)

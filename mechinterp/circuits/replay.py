@@ -17,6 +17,7 @@ together, from the first position that changes, to the positions that the metric
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ from mechinterp.circuits.contrasts import Contrast
 from mechinterp.circuits.graph import Reader
 from mechinterp.parts import Parts, sweep_facts
 from mechinterp.planner import CPU_POSITIONS
-from mechinterp.sites import HookError
 from mechinterp.sweeps import Progress
 
 _AT_ONCE = 4 * CPU_POSITIONS
@@ -42,6 +42,13 @@ Edge = tuple[int, int, int]
 
 Rows = Float[Tensor, "arm pair pos d_model"]
 """Residual streams; an arm is one edge that is cut, in all pairs."""
+
+Ahead = Callable[[str, Tensor, Tensor], Any]
+"""In place of the rest of the model: what becomes of a reader's layer, by arm.
+
+Given where it has written, "mid" (what the MLP of its layer reads) or "after" the layer; the
+residual stream of the unchanged run there; and the rows.
+"""
 
 
 def exact(
@@ -66,14 +73,12 @@ def exact(
     """
     began = time.perf_counter()
     graph = between.graph
-    if edges is not None and edges.graph != graph:
-        raise ValueError(f"the edges are of {edges.graph}, the two runs of {graph}.")
-    wanted = graph.edges if edges is None else edges.mask
+    wanted = edges_of(between, edges)
     parts = None if out is None else Parts(out, _facts(between, wanted), None, CPU_POSITIONS)
     effects = np.full((*wanted.shape, between.n_pairs), np.nan)
     speaks = says_else(between)
     effects[wanted & ~speaks[:, None]] = 0.0  # what is replaced by itself
-    chunks = list(_chunks(between, wanted & speaks[:, None]))
+    chunks = list(chunked(between, wanted & speaks[:, None]))
     done, total = 0, sum(chunk.cost for chunk in chunks)
     for number, chunk in enumerate(chunks):
         if progress is not None:
@@ -82,8 +87,8 @@ def exact(
         at = [int(i) for i in np.ravel_multi_index(places, wanted.shape)]
         found = None if parts is None else parts.load(number, at)
         if found is None:
-            found = _patched(between, chunk)[None]
-            _check_finite(between, chunk, found[0])
+            found = patched(between, chunk)[None]
+            between.check_finite(found[0], [graph.edge_name(*edge) for edge in chunk.edges])
             if parts is not None:
                 parts.save(number, at, found)
         effects[places] = between.sign * (between.base_scores - found[0])
@@ -96,8 +101,19 @@ def exact(
     return EdgeScores.of(graph, effects, **attrs, seconds=time.perf_counter() - began)
 
 
+def edges_of(between: Contrast, edges: Circuit | None) -> Bool[np.ndarray, "writer reader pos"]:
+    """Which edges are asked for: all unless some are given.
+
+    Raises:
+        ValueError: if they are of another graph.
+    """
+    if edges is not None and edges.graph != between.graph:
+        raise ValueError(f"the edges are of {edges.graph}, the two runs of {between.graph}.")
+    return between.graph.edges if edges is None else edges.mask
+
+
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """Edges into the readers of one layer, from some sources: a writer at a label."""
 
     layer: int
@@ -114,7 +130,8 @@ class _Chunk:
         return len(self.edges)
 
 
-def _chunks(between: Contrast, wanted: Bool[np.ndarray, "writer reader pos"]) -> Iterator[_Chunk]:
+def chunked(between: Contrast, wanted: Bool[np.ndarray, "writer reader pos"]) -> Iterator[Chunk]:
+    """These edges, as many at a time as the readers of a layer are replayed for."""
     graph = between.graph
     size = max(1, _AT_ONCE // (between.n_pairs * between.change.shape[2]))
     layers = np.array([graph.n_layers if r.layer is None else r.layer for r in graph.inputs])
@@ -125,19 +142,21 @@ def _chunks(between: Contrast, wanted: Bool[np.ndarray, "writer reader pos"]) ->
             writers, labels = sources[begin : begin + size].T
             part = np.zeros_like(here)
             part[writers, :, labels] = here[writers, :, labels]
-            yield _Chunk(layer, [(w, r, c) for w, r, c in np.argwhere(part).tolist()])
+            yield Chunk(layer, [(w, r, c) for w, r, c in np.argwhere(part).tolist()])
 
 
-def _patched(between: Contrast, chunk: _Chunk) -> Float[np.ndarray, "edge pair"]:
-    """The metric with each edge of a chunk cut."""
-    scores: dict[Edge, Float[np.ndarray, " pair"]] = {}
+def patched(
+    between: Contrast, chunk: Chunk, ahead: Ahead | None = None
+) -> Float[np.ndarray, "edge *found pair"]:
+    """The metric with each edge of a chunk cut; or what `ahead` makes of it, but for the logits."""
+    scores: dict[Edge, Any] = {}
     with torch.no_grad():
         if chunk.layer == between.graph.n_layers:
             after = _Batches(between, scores, between.scored)
             after.add(chunk.edges, between.resid[-1] + _change_of(between, chunk.sources))
             after.end()
         else:
-            _LayerReplay(between, chunk, scores).run()
+            _LayerReplay(between, chunk, scores, ahead).run()
     return np.stack([scores[edge] for edge in chunk.edges])
 
 
@@ -181,19 +200,27 @@ class _Batches:
 class _LayerReplay:
     """One layer of the unchanged run, in which one reader at a time reads something else."""
 
-    def __init__(self, between: Contrast, chunk: _Chunk, scores: dict[Edge, Any]) -> None:
+    def __init__(
+        self,
+        between: Contrast,
+        chunk: Chunk,
+        scores: dict[Edge, Any],
+        ahead: Ahead | None,
+    ) -> None:
         self._between, self._chunk, number = between, chunk, chunk.layer
         self._layer, self._skip = between.layer(number), between.skipped(number)
         self._resid, self._first = between.resid[number], between.first
         self._own = between.run_layer(number, self._resid)
         self._keys, self._values = joined(between.before[number], self._own.k, self._own.v)
         self._dots = torch.einsum("bphe,bthe->bhpt", self._own.q, self._keys)
-        self._after = _Batches(between, scores, self._onward)
+        go_on = partial(ahead, "after", self._own.resid) if ahead else self._onward
+        self._after = _Batches(between, scores, go_on)
         # Where heads write: what the MLP reads, or the stream after the layer.
         self._mid, self._unchanged = self._after, self._own.resid
         if self._own.mlp_in is not None and not between.graph.is_parallel:
-            self._mid = _Batches(between, scores, self._through_mlp)
             self._unchanged = self._own.mlp_in
+            go_on = partial(ahead, "mid", self._unchanged) if ahead else self._through_mlp
+            self._mid = _Batches(between, scores, go_on)
 
     def run(self) -> None:
         """All edges of the chunk."""
@@ -279,13 +306,3 @@ def _facts(between: Contrast, wanted: Bool[np.ndarray, "writer reader pos"]) -> 
     """What has to be the same for a run to go on from another's parts."""
     specs = ["edges", between.graph, between.direction, between.change]
     return sweep_facts(between.model, between.prompts, specs, [between.metric], wanted)
-
-
-def _check_finite(between: Contrast, chunk: _Chunk, scores: Float[np.ndarray, "edge pair"]) -> None:
-    wrong = ~np.isfinite(scores).all(1)
-    if wrong.any():
-        edge = between.graph.edge_name(*chunk.edges[int(wrong.argmax())])
-        raise HookError(
-            f"{between.metric.name} is not finite with {edge} cut: what replaces it leads there. "
-            f"Look at the prompts, and at what the edge is replaced by ({between.ablate})."
-        )

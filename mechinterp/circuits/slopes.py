@@ -54,8 +54,10 @@ class Trace:
     total: Float[Tensor, ""]
 
 
-def traced(between: Contrast, resid: Resid, layer: int = 0) -> Trace:
+def traced(between: Contrast, resid: Resid, layer: int = 0, dropped: int | None = None) -> Trace:
     """The run from the residual stream before a layer on, which has to require a gradient.
+
+    `dropped`: a layer through whose attention and MLP no gradient flows.
 
     Raises:
         ValueError: if the metric has no gradient.
@@ -68,7 +70,9 @@ def traced(between: Contrast, resid: Resid, layer: int = 0) -> Trace:
                 reads.append(Read(number, kind, value, resids[-1][:, skip * (kind == "q") :]))
             if passed.mlp_in is not None:
                 reads.append(Read(number, "mlp", passed.mlp_in, passed.mlp_in))
-            resids.append(passed.resid)
+            around = resids[-1][:, skip:]
+            wrote = (passed.resid - around).detach() if number == dropped else None
+            resids.append(passed.resid if wrote is None else around + wrote)
         reads.append(Read(None, "logits", resids[-1], resids[-1]))
         output, _, n_points = between.output(resids[-1])
         every = slice(0, between.n_pairs)
@@ -79,6 +83,19 @@ def traced(between: Contrast, resid: Resid, layer: int = 0) -> Trace:
 def slopes_at(total: Float[Tensor, ""], values: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The gradient at each value; zero where the metric does not depend on it."""
     return torch.autograd.grad(total, values, allow_unused=True, materialize_grads=True)
+
+
+def slopes_written(between: Contrast, run: Trace) -> tuple[list[Tensor], list[Tensor]]:
+    """The gradient before each layer and after the last, and where the heads of each layer write.
+
+    Heads write what the MLP of their layer reads, or, if it reads beside them, after the layer.
+    """
+    reads = [read.value for read in run.reads if read.kind == "mlp"]
+    found = slopes_at(run.total, [*run.resids, *reads])
+    around, into_mlp = found[: len(run.resids)], found[len(run.resids) :]
+    if not reads or between.graph.is_parallel:
+        return list(around), list(around[1:])
+    return list(around), [a + b for a, b in zip(around[1:], into_mlp, strict=True)]
 
 
 def edge_scores(

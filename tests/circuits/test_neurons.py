@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
-from mechinterp import Site, read, run
+from mechinterp import Site, edit, read, run
 from mechinterp.circuits import (
     Graph,
     contrast,
@@ -12,6 +13,7 @@ from mechinterp.circuits import (
     eap_ig_nodes,
     eap_neurons,
     eap_nodes,
+    exact_neurons,
 )
 from mechinterp.gradients import gradients
 
@@ -54,11 +56,53 @@ def test_together_they_score_what_their_mlp_does(precise, pair, metric, position
     assert on_way.attrs["residual"] == pytest.approx(nodes.attrs["residual"], abs=1e-9)
 
 
+@pytest.mark.parametrize("model", MLPS, indirect=True)
+@pytest.mark.parametrize("direction", ["noise", "denoise"])
+def test_exact_effects_are_those_of_hooks(model, pair, metric, direction):
+    base, other, sign = pair.clean, pair.corrupt, 1
+    if direction == "denoise":
+        base, other, sign = other, base, -1
+    chosen = {2: [0, 5, 9], 0: [3]}
+    graph = Graph.of(model, positions=["S2", "end"])
+    whole = exact_neurons(contrast(model, pair, metric, direction=direction), chosen)
+    placed = exact_neurons(contrast(model, pair, metric, graph, direction=direction), chosen)
+    unchanged = metric(run(model, base, logits_at=metric.at)).numpy()
+    at_end = torch.arange(base.width) == base.width - 1
+    for layer, neurons in chosen.items():
+        site = Site("mlp_post", layer)
+        there = run(model, other, read(site), logits_at=()).acts[site]
+        for neuron in neurons:
+            for found, where in (
+                (whole.sel(layer=layer, neuron=neuron), slice(None)),
+                (placed.sel(layer=layer, neuron=neuron, pos="end"), at_end),
+            ):
+
+                def put(value, at, where=where, neuron=neuron, there=there):
+                    value[:, where, neuron] = there[:, where, neuron]
+                    return value
+
+                cut = metric(run(model, base, edit(site, put), logits_at=metric.at)).numpy()
+                np.testing.assert_allclose(found.values, sign * (unchanged - cut), atol=1e-5)
+    assert int(np.isfinite(whole.isel(pair=0)).sum()) == 4
+
+
+def test_all_neurons_unless_some_are_chosen(absolute_model, pair, metric):
+    between = contrast(absolute_model, pair, metric)
+    every = exact_neurons(between)
+    assert every.shape == (3, absolute_model.cfg.d_mlp, 2)
+    few = exact_neurons(between, {1: [4]})
+    np.testing.assert_allclose(
+        few.sel(layer=1, neuron=4).values, every.sel(layer=1, neuron=4).values, atol=1e-6
+    )
+
+
 def test_what_cannot_be_asked(grouped_model, attention_only_model, pair, metric, refuses):
     refuses(lambda: eap_neurons(contrast(attention_only_model, pair, metric)), "no MLPs", "heads")
     between = contrast(grouped_model, pair, metric)
     refuses(lambda: eap_neurons(between, [3]), "layer 3", "has 3")
     refuses(lambda: eap_ig_neurons(between, steps=0), "steps=0")
+    n = grouped_model.cfg.d_mlp
+    refuses(lambda: exact_neurons(between, {0: [n]}), f"neurons are 0 to {n - 1}", str(n))
     zeroed = contrast(grouped_model, pair, metric, ablate="zero")
     refuses(lambda: eap_neurons(zeroed), "replaced by zero", "eap_nodes")
 
