@@ -29,6 +29,7 @@ from mechinterp.circuits import (
     eap_ig,
     exact,
     faithfulness,
+    improve,
     optimal,
     read_circuit,
     refine,
@@ -102,7 +103,11 @@ def _found(between: Contrast, options: FindCircuit, whole: float) -> tuple[EdgeS
     n = options.edges or max(1, int(_SHARE * graph.n_edges))
     if n > graph.n_edges:
         raise ValueError(f"--edges {n}: the graph has {graph.n_edges}.")
-    return scores, _SELECT[options.select](scores, n, absolute=absolute)
+    if options.select != "improved":
+        return scores, _SELECT[options.select](scores, n, absolute=absolute)
+    begin = [select(scores, n, absolute=absolute) for select in (best_first, top_n)]
+    with progress_bar("swapping edges") as tick:
+        return scores, improve(between, *begin, absolute=absolute, progress=tick)
 
 
 @dataclass(frozen=True, eq=False)

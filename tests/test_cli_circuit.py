@@ -50,13 +50,14 @@ def test_a_folder_of_it(mechinterp, tmp_path):
     assert read_circuit(out / "circuit.json") == circuit
 
 
-def test_two_circuits_are_compared(mechinterp, tmp_path):
+@pytest.mark.parametrize("select", ["optimal", "improved"])
+def test_two_circuits_are_compared(mechinterp, tmp_path, select):
     first = tmp_path / "first"
     mechinterp("circuit", *TOY, "--edges", 6, "--out", first, "--no-curve")
     other = first / "circuit.json"
     out = tmp_path / "second"
     done = mechinterp(
-        *("circuit", *TOY, "--edges", 4, "--select", "optimal", "--signed"),
+        *("circuit", *TOY, "--edges", 4, "--select", select, "--signed"),
         *("--out", out, "--compare", other, "--no-curve"),
     )
     assert done.returncode == 0, done.stderr

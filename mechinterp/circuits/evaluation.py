@@ -31,7 +31,7 @@ from mechinterp.sites import Site
 from mechinterp.stats import ratio_interval
 from mechinterp.sweeps import Progress
 
-_BUDGET = 1 << 28
+_BUDGET = 1 << 26
 """Bytes of what the writers of the circuits of one pass change."""
 
 

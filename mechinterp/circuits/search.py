@@ -56,15 +56,27 @@ def acdc(
     """
     if tau < 0:
         raise ValueError(f"tau={tau}: what an edge may cost is 0 or more.")
-    graph = between.graph
-    start = edges or Circuit.full(graph)
+    start = edges or Circuit.full(between.graph)
     check_runs(between, [start])
-    kept = np.array(start.mask)
+    return _searched(between, tau, start, absolute, at_once, _expected(between), progress)
+
+
+def _searched(
+    between: Contrast,
+    tau: float,
+    start: Circuit,
+    absolute: bool,
+    at_once: int | None,
+    expected: Float[np.ndarray, "writer reader label"],
+    progress: Progress | None,
+) -> Circuit:
+    graph, kept = between.graph, np.array(start.mask)
     search = _Search(between, kept, tau, absolute)
     is_full = start.n_edges == graph.n_edges  # then nothing is cut before the layer of an edge
     todo = [(int(w), int(r), int(c)) for r, w, c in np.argwhere(kept.transpose(1, 0, 2))[::-1]]
     most = at_once or between.most_arms
-    likely = _likely_refused(between, tau, absolute)
+    with np.errstate(invalid="ignore"):
+        likely = (np.abs(expected) if absolute else expected) >= tau
     done, size = 0, min(most, 4)
     while done < len(todo):
         some = todo[done : done + size]
@@ -80,11 +92,16 @@ def acdc(
 
 
 def acdc_scores(
-    between: Contrast, taus: Sequence[float], *, progress: Progress | None = None
+    between: Contrast,
+    taus: Sequence[float],
+    *,
+    absolute: bool = False,
+    progress: Progress | None = None,
 ) -> EdgeScores:
     """A score of each edge: the largest `tau` at which it is kept, 0 where it is at none.
 
-    It ranks all edges, so that ACDC can be compared with methods that score them.
+    It ranks all edges, so that ACDC can be compared with methods that score them. `absolute`: as in
+    `acdc`.
 
     Raises:
         ValueError: as `acdc`, or if there is no tau.
@@ -93,24 +110,25 @@ def acdc_scores(
     """
     if not taus:
         raise ValueError("no taus were given. Give several, such as [0.001, 0.01, 0.1].")
+    start = Circuit.full(between.graph)
+    check_runs(between, [start])
+    expected = _expected(between)
     values = np.zeros((*between.graph.edges.shape, 1))
     for number, tau in enumerate(sorted(taus)):
         if progress is not None:
             progress(number, len(taus))
-        values[acdc(between, tau).mask] = tau
+        values[_searched(between, tau, start, absolute, None, expected, None).mask] = tau
     return EdgeScores.of(
         between.graph, values, method="ACDC", taus=sorted(taus), **between.as_read()
     )
 
 
-def _likely_refused(between: Contrast, tau: float, absolute: bool) -> Mask:
-    """Edges whose first-order effect is as much as `tau`; none if the metric has no gradient."""
+def _expected(between: Contrast) -> Float[np.ndarray, "writer reader label"]:
+    """The first-order effect of each edge; NaN throughout if the metric has no gradient."""
     try:
-        expected = eap(between).mean
+        return eap(between).mean
     except ValueError:
-        return np.zeros(between.graph.edges.shape, dtype=bool)
-    with np.errstate(invalid="ignore"):
-        return (np.abs(expected) if absolute else expected) >= tau
+        return np.full(between.graph.edges.shape, np.nan)
 
 
 @dataclass(eq=False)

@@ -11,11 +11,16 @@ equality or a wanted figure falls short. `--quick` runs small shapes, for the eq
 """
 
 import argparse
+import ctypes
+import gc
+import itertools
 import resource
 import statistics
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,21 +28,38 @@ import torch
 from random_models import gpt2_shape, tiny_models
 from transformer_lens import HookedTransformer
 
-from mechinterp import Pair, Prompts, Site, edit, load_model, logit_diff, run, tokenize
+from mechinterp import (
+    Pair,
+    Prompts,
+    Site,
+    edit,
+    load_model,
+    log_prob,
+    logit_diff,
+    run,
+    token_id,
+    tokenize,
+)
 from mechinterp.circuits import (
+    MIB_SIZES,
     Circuit,
     Contrast,
     Graph,
     acdc,
     acdc_scores,
+    best_first,
     contrast,
     curve,
     eap,
     eap_ig,
     evaluate,
     exact,
+    faithfulness,
+    improve,
     known_circuit,
+    optimal,
     rank_auc,
+    redundancy,
     top_n,
 )
 from mechinterp.metrics import Metric
@@ -113,9 +135,27 @@ def forward_seconds(model: Any, tokens: torch.Tensor) -> float:
         return cpu_seconds(lambda: model(tokens), 5)[0]
 
 
-def peak_gib() -> float:
-    """The most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def extra_gib(call: Callable[[], Any]) -> tuple[float, Any]:
+    """The most memory that a call held beyond what was held before it, and what it gave."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, or its use again would not be seen
+    before, most, done = _held_gib(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            most[0] = max(most[0], _held_gib())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    found = call()
+    done.set()
+    watcher.join()
+    return max(most[0] - before, 0.0), found
+
+
+def _held_gib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**30
 
 
 # The slow obvious way
@@ -220,17 +260,31 @@ def gradients(quick: bool) -> list[Figure]:
     ):
         seconds, _ = cpu_seconds(lambda work=work: whole(work), 1 if quick else 5)
         figures.append(Figure(f"{what}, with both runs, fe", seconds / fe, wants.get(name)))
-    figures.append(Figure("  of these, peak memory so far, GiB", peak_gib()))
+        figures.append(memory(model, tokens, lambda work=work: whole(work), quick))
     return figures
+
+
+def memory(model: Any, tokens: torch.Tensor, call: Callable[[], Any], quick: bool) -> Figure:
+    """What a call holds beyond the model and what a forward pass holds, in models."""
+    with torch.no_grad():
+        plain, _ = extra_gib(lambda: model(tokens))
+    size = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**30
+    extra, _ = extra_gib(call)
+    note = f"{extra:.2f} GiB; the model {size:.2f}, a forward pass {plain:.2f}"
+    most = None if quick else 0.5
+    return Figure(
+        "  memory beyond model and forward, in models", (extra - plain) / size, most, note=note
+    )
 
 
 def all_edges(quick: bool) -> list[Figure]:
     """Every edge of GPT-2 small's shape exactly, and a sample by hooks."""
     model, (pair, metric), tokens = gpt2_runs(quick)
-    fe, before = forward_seconds(model, tokens), peak_gib()
+    fe = forward_seconds(model, tokens)
     between = contrast(model, pair, metric)
     seconds, scores = cpu_seconds(lambda: exact(between))
-    after = peak_gib()
+    best = top_n(scores, 300)
+    held = memory(model, tokens, lambda: exact(contrast(model, pair, metric), best), quick)
     edges, on = sampled_edges(between.graph, 30 if quick else 60), with_every_hook(model)
     slow, far = 0.0, 0.0
     for edge in edges:
@@ -239,7 +293,6 @@ def all_edges(quick: bool) -> list[Figure]:
         far = max(far, float(np.abs(scores.per_pair.values[edge] - effect).max()))
     each = slow / len(edges)
     n = between.graph.n_edges
-    size = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**30
     return [
         Figure("off hooks, logits, of the sample", far, TOLERANCE),
         Figure("edges", n),
@@ -247,8 +300,7 @@ def all_edges(quick: bool) -> list[Figure]:
         Figure("  CPU seconds", seconds),
         Figure("  by hooks, from the sample, fe", n * each / fe),
         Figure("  times faster", n * each / seconds),
-        Figure("model, GiB", size),
-        Figure("peak memory before and after, GiB", after, note=f"before: {before:.2f}"),
+        held,
     ]
 
 
@@ -294,7 +346,8 @@ def ground_truth(quick: bool) -> list[Figure]:
     }
     figures = []
     for kind, planted in kinds.items():
-        found: dict[str, list[float]] = {"exact": [], "ACDC": [], "EAP-IG": [], "EAP": []}
+        methods = ("exact", "ACDC", "ACDC, absolute", "EAP-IG", "EAP")
+        found: dict[str, list[float]] = {method: [] for method in methods}
         for one in planted:
             between = runs_of(one)
             truth = known_circuit(between.graph, one.truth)
@@ -303,6 +356,7 @@ def ground_truth(quick: bool) -> list[Figure]:
             for name, made in (
                 ("exact", scores),
                 ("ACDC", acdc_scores(between, taus)),
+                ("ACDC, absolute", acdc_scores(between, taus, absolute=True)),
                 ("EAP-IG", eap_ig(between, 5)),
                 ("EAP", eap(between)),
             ):
@@ -373,12 +427,102 @@ def real_model(quick: bool) -> list[Figure]:
     return figures
 
 
+def selection(quick: bool) -> list[Figure]:
+    """Circuits of SmolLM2 at MIB's sizes, chosen in four ways; on other pairs too."""
+    model = load_model("smollm2", device="cpu")
+    tasks = [
+        indirect_objects(model, 2 if quick else 8, corruption="S2 to IO", seed=seed)
+        for seed in (0, 1)
+    ]
+    between, other = (contrast(model, task.pair, task.metric) for task in tasks)
+    scores = eap_ig(between, 5)
+    sizes = (0.001, 1.0) if quick else MIB_SIZES
+    figures = []
+    for absolute, name in ((True, "by size of score: CMD"), (False, "signed: CPR")):
+        ways: dict[str, list[Circuit]] = {"top-n": [], "greedy": [], "optimal": [], "improved": []}
+        seconds = []
+        for size in sizes:
+            n = int(size * between.graph.n_edges)
+            made = [way(scores, n, absolute=absolute) for way in (top_n, best_first, optimal)]
+            taken, better = cpu_seconds(
+                lambda made=made, absolute=absolute: improve(between, *made, absolute=absolute)
+            )
+            seconds.append(taken)
+            for each, circuit in zip(ways.values(), [*made, better], strict=True):
+                each.append(circuit)
+        shares = {way: shares_of(between, made) for way, made in ways.items()}
+        areas = {way: area(found, sizes, absolute) for way, found in shares.items()}
+        for way, made in ways.items():
+            elsewhere = area(shares_of(other, made), sizes, absolute)
+            note = f"on other pairs {elsewhere:.4g}; by size {np.round(shares[way], 3).tolist()}"
+            figures.append(Figure(f"{name}, {way}", areas[way], note=note))
+        for way, most in (("optimal", None), ("improved", 0)):
+            worse = sum(
+                badness(mine, absolute) > badness(greedy, absolute) + 1e-4
+                for mine, greedy in zip(shares[way], shares["greedy"], strict=True)
+            )
+            figures.append(Figure(f"  sizes where {way} is less faithful than greedy", worse, most))
+        figures += [
+            Figure("  improved, above EAP-IG's top-n", areas["improved"], areas["top-n"], absolute),
+            Figure("  improving, CPU seconds a size", statistics.median(seconds)),
+        ]
+    return figures
+
+
+def shares_of(between: Contrast, circuits: list[Circuit]) -> list[float]:
+    """The faithfulness of each."""
+    named = {str(at): circuit for at, circuit in enumerate(circuits)}
+    return [float(share) for share in faithfulness(between, named)["faithfulness"]]
+
+
+def badness(share: float, absolute: bool) -> float:
+    """How far it is from the model, or how little it does."""
+    return abs(1 - share) if absolute else -share
+
+
+def area(shares: list[float], sizes: Any, absolute: bool) -> float:
+    """CMD, or CPR."""
+    values = [abs(1 - share) for share in shares] if absolute else shares
+    return float(np.trapezoid(values, sizes))
+
+
+def gates(quick: bool) -> list[Figure]:
+    """Planted OR gates: what each branch does alone, and what two branches do beyond that."""
+    figures = []
+    for name, clean, corrupt in (
+        ("either", "bring the copper lantern", "bring the garden letter"),
+        ("redundant", "bring the sesame", "bring the letter"),
+        ("backup", "bring the sesame", "bring the letter"),
+    ):
+        planted = toy(name)
+        model = load_model(planted)
+        pair = Pair(tokenize(model, clean), tokenize(model, corrupt))
+        between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
+        truth = known_circuit(between.graph, planted.truth)
+        found = redundancy(between, truth)["interaction"].isel(pair=0)
+        alone = exact(between, truth)
+        groups = [
+            known_circuit(between.graph, replace(planted.truth, edges=group)).names
+            for group in planted.truth.redundant
+        ] or [("a0.h0->m0", "a0.h3->m0")]
+        pairs = [two for group in groups for two in itertools.combinations(group, 2)]
+        least = min(float(found.sel(edge=a, other=b)) for a, b in pairs)
+        most = max(min(alone[a], alone[b]) for a, b in pairs)
+        figures += [
+            Figure(f"{name}: redundant edges, largest effect alone, nats", most),
+            Figure(f"{name}: least interaction of two of them, nats", least, 1, False),
+        ]
+    return figures
+
+
 PARTS: dict[str, Callable[[bool], list[Figure]]] = {
     "hooks": hooks,
     "gradients": gradients,
     "searches": searches,
     "ground truth": ground_truth,
+    "gates": gates,
     "real model": real_model,
+    "selection": selection,
     "all edges": all_edges,
 }
 
