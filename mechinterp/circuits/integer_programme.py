@@ -23,7 +23,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, eye_array, hstack, vstack
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
-from mechinterp.circuits.selection import best_first, ranked_by
+from mechinterp.circuits.selection import best_first, of_largest, ranked_by, top_n
 
 _ALL = 5000
 """How many of the best edges are looked at in any case."""
@@ -59,11 +59,27 @@ def optimal(
         )
     if n == 0:
         return Circuit(graph, np.zeros(graph.edges.shape, dtype=bool), requested=0)
+    best = Circuit(graph, of_largest(keys, min(n, int((keys > 0).sum()))), requested=n)
+    if best.pruned().n_edges == best.n_edges:
+        return best  # all of it lies on ways as it is, and no choice has a larger sum
     among = np.argwhere(_candidates(scores, keys[..., 0], n, absolute))
-    chosen = _solved(scores, keys[among[:, 0], among[:, 1], 0], among, n, seconds)
-    mask: Any = np.zeros(graph.edges.shape, dtype=bool)
-    mask[among[chosen, 0], among[chosen, 1], 0] = True
-    return Circuit(graph, mask, requested=n).pruned()
+    chosen, gap = _solved(scores, keys[among[:, 0], among[:, 1], 0], among, n, seconds)
+    if chosen is None:
+        made = (select(scores, n, absolute=absolute) for select in (best_first, top_n))
+        found = max(made, key=lambda circuit: float(keys[circuit.mask].sum()))
+        gap = keys[best.mask].sum() / max(keys[found.mask].sum(), 1e-30) - 1
+    else:
+        mask: Any = np.zeros(graph.edges.shape, dtype=bool)
+        mask[among[chosen, 0], among[chosen, 1], 0] = True
+        found = Circuit(graph, mask, requested=n).pruned()
+    if gap > 0:
+        warnings.warn(
+            f"after {seconds:g} s the best circuit so far is taken; another may have a sum larger "
+            f"by up to {100 * gap:.2g}%. Give more seconds=.",
+            NotOptimalWarning,
+            stacklevel=2,
+        )
+    return found
 
 
 def _candidates(
@@ -91,8 +107,11 @@ def _solved(
     among: np.ndarray,
     n: int,
     seconds: float,
-) -> Bool[np.ndarray, " edge"]:
-    """Which edges are chosen. Unknowns: each edge, then each writer, in the circuit or not."""
+) -> tuple[Bool[np.ndarray, " edge"] | None, float]:
+    """Which edges are chosen, if any were found in time; how much larger the best sum may be.
+
+    Unknowns: each edge, then each writer, in the circuit or not.
+    """
     graph = scores.graph
     n_edges, n_nodes = len(among), len(graph.nodes)
     one_each = np.ones(n_edges), (np.arange(n_edges), among[:, 0])
@@ -118,13 +137,5 @@ def _solved(
         options={"time_limit": seconds, "mip_rel_gap": 1e-6},
     )
     if found.x is None:
-        raise ValueError(f"no circuit of {n} edges was found in {seconds} s: {found.message}")
-    if found.status != 0:
-        warnings.warn(
-            f"after {seconds:g} s the best circuit so far is taken; another may have a sum larger "
-            f"by up to {100 * found.mip_gap:.2g}%. Give more seconds=.",
-            NotOptimalWarning,
-            stacklevel=3,
-        )
-    chosen: Bool[np.ndarray, " edge"] = found.x[:n_edges] > 0.5
-    return chosen
+        return None, np.inf
+    return found.x[:n_edges] > 0.5, 0.0 if found.status == 0 else found.mip_gap

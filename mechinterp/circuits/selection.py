@@ -20,7 +20,7 @@ import heapq
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.graph import KINDS
@@ -32,10 +32,17 @@ def top_n(scores: EdgeScores, n: int, *, absolute: bool = True) -> Circuit:
     Raises:
         ValueError: if there are not so many scores.
     """
-    keys = ranked_by(scores, absolute, n)
+    mask = of_largest(ranked_by(scores, absolute, n), n)
+    return Circuit(scores.graph, mask, requested=n).pruned()
+
+
+def of_largest(
+    keys: Float[np.ndarray, "writer reader pos"], n: int
+) -> Bool[np.ndarray, "writer reader pos"]:
+    """Where the `n` largest keys stand; equal ones by the order of the graph."""
     mask = np.zeros(keys.size, dtype=bool)
     mask[np.argsort(-keys, axis=None, kind="stable")[:n]] = True
-    return Circuit(scores.graph, mask.reshape(keys.shape), requested=n).pruned()
+    return mask.reshape(keys.shape)
 
 
 def above(scores: EdgeScores, threshold: float, *, absolute: bool = True) -> Circuit:
