@@ -314,8 +314,9 @@ def test_two_presses_at_random_moments(
     before.check()
     # Two that come at once are one signal.
     assert 150 < handler.presses <= 300
+    # How many come to their end is up to what else the machine does.
     assert ends.count(KeyboardInterrupt) >= 50
-    assert ends.count(None) >= 5
+    assert ends.count(None) >= 1
 
 
 @pytest.mark.parametrize("way", WAYS)
