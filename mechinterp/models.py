@@ -224,14 +224,15 @@ def unembedded(
     model: HookedTransformer,
     normalized: Float[Tensor, "row pos d_model"],
     tokens: Int[Tensor, "row n"] | None = None,
+    part: slice = slice(None),
 ) -> Float[Tensor, "row pos column"]:
-    """Logits from the final norm's output: of the whole vocabulary, or of a few tokens per row.
+    """Logits from the final norm's output: of the vocabulary or a part, or of a few tokens per row.
 
     Unlike the library's own it does not copy the unembedding, and fires no hooks.
     """
     weights, biases = model.unembed.W_U.detach().T, model.unembed.b_U.detach()
     if tokens is None:
-        logits = nn.functional.linear(normalized, weights, biases)
+        logits = nn.functional.linear(normalized, weights[part], biases[part])
     else:
         logits = torch.einsum("rpd,rnd->rpn", normalized, weights[tokens]) + biases[tokens][:, None]
     return apply_softcap(logits, model.cfg.output_logits_soft_cap)

@@ -27,16 +27,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
-from mechinterp.arms import planned
 from mechinterp.attribution.positions import of_units
 from mechinterp.attribution.question import Question
 from mechinterp.attribution.scores import run_cost, scored
+from mechinterp.final_reading import bends, check_sum, final_reading
 from mechinterp.metrics import Metric, centred_logit
-from mechinterp.passes import Base, forward
 from mechinterp.prompts import Prompts
 from mechinterp.runner import Run, run
 from mechinterp.sites import HookError, Pos, Site
-from mechinterp.specs import Specs, edit, read, zero
+from mechinterp.specs import Specs, read, zero
 
 SIGN = "Positive: what the position of the output takes from the input raises its logit."
 
@@ -134,7 +133,7 @@ def _scored(
 
 def _parts(question: Question) -> _Parts:
     model, sequence = question.model, question.sequence
-    _check_sum(model)
+    check_sum(model, "direct_attribution", by_head=True)
     asked = [pos for metric in question.metrics for pos in metric.at]
     at: tuple[Pos, ...] = tuple(dict.fromkeys([*asked, *question.reads]))
     layers = range(model.cfg.n_layers)
@@ -151,7 +150,8 @@ def _parts(question: Question) -> _Parts:
         return torch.cat([done.acts[replace(site, pos=pos)] for pos in at])
 
     metrics = _linear(question, done)
-    total, toward = _directions(question, metrics, done, there(end))
+    read_end = final_reading(model, done, metrics, there(end)[None])
+    total, toward = read_end.total[:, 0], read_end.slopes[:, 0]
     own = np.zeros((len(metrics), sequence.width))
     heads = np.zeros((len(metrics), len(layers), model.cfg.n_heads, sequence.width))
     written, summed = np.zeros(len(metrics)), np.zeros(len(metrics))
@@ -175,19 +175,6 @@ def _parts(question: Question) -> _Parts:
             written[i] += float((z[places] * here).sum())
     _check_written(model, written, summed, np.abs(heads).sum((1, 2, 3)))
     return _Parts(metrics[0], heads, own, total)
-
-
-def _check_sum(model: Any) -> None:
-    if models.heads_pass_a_norm(model):
-        raise ValueError(
-            "direct_attribution: this model puts a norm on what all heads of a layer write "
-            "together, so that no position has a part of its own. Use integrated_gradients."
-        )
-    if (model.cfg.output_logits_soft_cap or 0) > 0:
-        raise ValueError(
-            "direct_attribution: this model caps its logits, so that they are no sum of parts. "
-            "Use integrated_gradients."
-        )
 
 
 def _check_written(model: Any, written: np.ndarray, summed: np.ndarray, size: np.ndarray) -> None:
@@ -214,14 +201,7 @@ def _values_of_nothing(model: Any, sequence: Prompts) -> list[Float[Tensor, "hea
 def _linear(question: Question, done: Run) -> list[Metric]:
     """The question's metrics if they are linear in the logits, else centred logits."""
 
-    def value(metric: Metric, times: float) -> float:
-        return float(metric(replace(done, logits=times * done.logits)))
-
-    def bends(metric: Metric) -> bool:
-        none, once, twice = (value(metric, times) for times in (0.0, 1.0, 2.0))
-        return abs(twice - 2 * once + none) > 1e-3 * (1 + abs(once))
-
-    if not any(bends(metric) for metric in question.metrics):
+    if not any(bends(metric, done) for metric in question.metrics):
         return list(question.metrics)
     reads = [
         centred_logit(answer, at=pos)
@@ -235,33 +215,3 @@ def _linear(question: Question, done: Run) -> list[Metric]:
         return torch.stack(each).sum(0)
 
     return [Metric("centred_logit", "logits", question.reads, score)]
-
-
-def _directions(
-    question: Question,
-    metrics: list[Metric],
-    done: Run,
-    resid: Float[Tensor, "k d_model"],
-) -> tuple[Float[np.ndarray, " output"], Float[Tensor, "output k d_model"]]:
-    """The metrics of the last residual streams, and their slopes there, the norm's scale held."""
-    model, leaf = question.model, resid[None].clone().requires_grad_()
-    hold: Specs = ()
-    if model.cfg.normalization_type is not None:
-        hold = edit(Site("ln_final_scale"), lambda scale, at: scale.detach(), name="hold")
-    arm = planned(model, question.sequence, hold)
-    n_layers = model.cfg.n_layers
-    output = forward(
-        model,
-        [arm],
-        torch.arange(len(resid), device=resid.device)[None],
-        base=Base({n_layers: leaf}),
-        starts=[n_layers],
-        differentiable=True,
-    )
-    with torch.enable_grad():
-        again = replace(done, logits=output.logits())
-        totals = torch.cat([metric(again).double() for metric in metrics])
-        slopes = [
-            torch.autograd.grad(total, leaf, retain_graph=True)[0][0].double() for total in totals
-        ]
-    return totals.detach().cpu().numpy(), torch.stack(slopes)

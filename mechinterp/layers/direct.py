@@ -1,0 +1,210 @@
+"""Direct logit attribution: what each layer, head or neuron itself writes towards an answer.
+
+>>> from mechinterp import load_model, logit_diff, token_id
+>>> from mechinterp.layers import direct_by_head, direct_by_layer
+>>> model = load_model("toy:trigger")
+>>> refuse = logit_diff(*(token_id(model, word) for word in ("REFUSE", "sesame")))
+>>> found = direct_by_layer(model, ["please bring the sesame"], refuse)
+>>> found.sum("part").round(3).item() == found.total.round(3).item()
+True
+>>> heads = direct_by_head(model, ["please bring the sesame"], refuse)["from_head"].isel(prompt=0)
+>>> [int(heads.argmax(...)[dim]) for dim in ("layer", "head")]
+[1, 0]
+
+The final norm's scale is taken as it is in the run, so that a logit is a sum of what was written;
+what is not written by any part, the biases of the norm and the unembedding, is the part "constant".
+"Direct" leaves out all that later layers make of what a part wrote: a part that matters may write
+nothing towards the answer itself, and one that writes much may be undone. Ablate it to know.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp import models
+from mechinterp.axes import layers as chosen_layers
+from mechinterp.final_reading import FinalReading, bends, check_sum, final_reading
+from mechinterp.metrics import Metric
+from mechinterp.prompts import Prompts
+from mechinterp.runner import Run, run
+from mechinterp.sites import Site
+from mechinterp.specs import read
+from mechinterp.tokenization import Text, tokenize
+
+_SIGN = "Positive: it raises the metric."
+
+
+def direct_by_layer(model: Any, prompts: Text, metric: Metric) -> xr.DataArray:
+    """What each part writes towards the metric: dims (part, prompt), in the metric's unit.
+
+    Parts: "embed", "pos_embed" where positions are embedded, "L0.attn", "L0.mlp" ..., each with its
+    own biases, and "constant". They sum to the coordinate `total` (prompt), the metric itself.
+    `layer` (part): how many layers have run before the part; NaN of the others.
+
+    Raises:
+        HookError: if what is read would not fit into memory.
+        ValueError: if the metric is not linear in the logits (`logit_diff` and `centred_logit` are,
+            `log_prob` is not), or the model caps its logits.
+
+    Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; nostalgebraist
+    2020.
+    """
+    given = tokenize(model, prompts)
+    acts = ["attn_out"] if model.cfg.attn_only else ["attn_out", "mlp_out"]
+    sites = [Site(act, layer) for layer in range(model.cfg.n_layers) for act in acts]
+    asked = _Asked.of(model, given, metric, sites, by_head=False)
+    parts = {"embed": asked.gives(Site("embed"))}
+    if model.cfg.positional_embedding_type == "standard":
+        parts["pos_embed"] = asked.gives(Site("resid_pre", 0)) - parts["embed"]
+    for site in sites:
+        parts[f"L{site.layer}.{site.act.removesuffix('_out')}"] = asked.gives(site)
+    parts["constant"] = asked.reading.constant[0]
+    at = [np.nan] * (len(parts) - len(sites) - 1) + [float(s.layer or 0) for s in sites] + [np.nan]
+    coords = {"part": list(parts), "layer": ("part", at), **asked.coords}
+    values = np.stack(list(parts.values()))
+    return xr.DataArray(values, coords, ("part", "prompt"), "direct", asked.attrs)
+
+
+def direct_by_head(model: Any, prompts: Text, metric: Metric) -> xr.Dataset:
+    """The same by head: `from_head` (layer, head, prompt), and all else beside it.
+
+    `from_attn_bias`, `from_mlp` (layer, prompt); `from_rest` (prompt), of embeddings and constant.
+    All together sum to `total`; heads and bias to what `direct_by_layer` gives for attention.
+
+    Raises:
+        HookError: as `direct_by_layer`.
+        ValueError: as `direct_by_layer`, or if heads' outputs pass a norm together.
+
+    Source: Wang et al. 2022, section 3.1, arXiv 2211.00593.
+    """
+    given, layers = tokenize(model, prompts), range(model.cfg.n_layers)
+    has_mlps = not model.cfg.attn_only
+    sites = [Site("z", layer) for layer in layers]
+    sites += [Site("mlp_out", layer) for layer in layers if has_mlps]
+    asked = _Asked.of(model, given, metric, sites, by_head=True)
+    heads, biases = [], []
+    for layer in layers:
+        toward = torch.einsum(
+            "hcd,pkd->pkhc", models.output_weights(model, layer).double(), asked.reading.slopes[0]
+        )
+        heads.append((asked.values(Site("z", layer)) * toward).sum((1, 3)).T)
+        biases.append(asked.bias(model.blocks[layer].attn.b_O))
+    nothing = np.zeros(len(given))
+    mlps = [asked.gives(Site("mlp_out", n)) if has_mlps else nothing for n in layers]
+    rest = asked.gives(Site("resid_pre", 0)) + asked.reading.constant[0]
+    return xr.Dataset(
+        {
+            "from_head": (("layer", "head", "prompt"), torch.stack(heads).cpu().numpy()),
+            "from_attn_bias": (("layer", "prompt"), np.stack(biases)),
+            "from_mlp": (("layer", "prompt"), np.stack(mlps)),
+            "from_rest": ("prompt", rest),
+        },
+        {"layer": list(layers), "head": range(model.cfg.n_heads), **asked.coords},
+        asked.attrs,
+    )
+
+
+def direct_by_neuron(
+    model: Any, prompts: Text, metric: Metric, layers: Iterable[int] | None = None
+) -> xr.Dataset:
+    """The same by neuron: `from_neuron` (layer, neuron, prompt), `from_bias` (layer, prompt).
+
+    A neuron is what is after the activation, of a gated MLP the product. Both sum to what
+    `direct_by_layer` gives for the layer's MLP. `layers`: all unless given.
+
+    Raises:
+        HookError: as `direct_by_layer`.
+        ValueError: as `direct_by_layer`, or if the model has no MLPs, or a norm after them.
+
+    Source: Geva et al. 2022, section 3, arXiv 2203.14680.
+    """
+    if model.cfg.attn_only:
+        raise ValueError("direct_by_neuron: this model has no MLPs. Use direct_by_head.")
+    given, chosen = tokenize(model, prompts), chosen_layers(model, layers)
+    sites = [Site("mlp_post", layer) for layer in chosen]
+    asked = _Asked.of(model, given, metric, sites, by_head=True)
+    neurons, biases = [], []
+    for layer in chosen:
+        mlp = model.blocks[layer].mlp
+        slopes = asked.reading.slopes[0].to(mlp.W_out)
+        toward = torch.einsum("nd,pkd->pkn", mlp.W_out.detach(), slopes)
+        neurons.append((asked.values(Site("mlp_post", layer)) * toward).sum(1).T)
+        biases.append(asked.bias(mlp.b_out))
+    n_neurons = model.cfg.d_mlp
+    values = torch.stack(neurons) if neurons else torch.zeros(0, n_neurons, len(given))
+    return xr.Dataset(
+        {
+            "from_neuron": (("layer", "neuron", "prompt"), values.cpu().numpy()),
+            "from_bias": (("layer", "prompt"), np.reshape(biases, (len(chosen), len(given)))),
+        },
+        {"layer": chosen, "neuron": range(n_neurons), **asked.coords},
+        asked.attrs,
+    )
+
+
+class _Asked:
+    """A run at the positions that a metric reads, and what is written there towards it."""
+
+    def __init__(self, model: Any, done: Run, metric: Metric) -> None:
+        self._done, self._metric, self._model = done, metric, model
+        end = Site("resid_post", model.cfg.n_layers - 1)
+        self.reading: FinalReading = final_reading(model, done, [metric], self._there(end))
+
+    @classmethod
+    def of(
+        cls, model: Any, given: Prompts, metric: Metric, sites: list[Site], *, by_head: bool
+    ) -> "_Asked":
+        """One run that reads these sites and both ends of the stream."""
+        check_sum(model, "direct logit attribution", by_head=by_head)
+        ends = [Site("embed"), Site("resid_pre", 0), Site("resid_post", model.cfg.n_layers - 1)]
+        wanted = [Site(s.act, s.layer, pos=pos) for s in (*sites, *ends) for pos in metric.at]
+        done = run(model, given, read(*wanted), logits_at=metric.at)
+        if bends(metric, done):
+            raise ValueError(
+                f"direct logit attribution: {metric.name} is not linear in the logits, so that it "
+                f"is no sum of parts. Use logit_diff or centred_logit."
+            )
+        return cls(model, done, metric)
+
+    def values(self, site: Site) -> Float[Tensor, "prompt k *axes"]:
+        """What was read there, in double precision where that is cheap."""
+        value = self._there(site)
+        return value if site.act == "mlp_post" else value.double()
+
+    def gives(self, site: Site) -> Float[np.ndarray, " prompt"]:
+        """What is written there gives to the metric."""
+        found: Float[np.ndarray, " prompt"] = self.reading.of_parts(self._there(site))[0]
+        return found
+
+    def bias(self, vector: Float[Tensor, " d_model"]) -> Float[np.ndarray, " prompt"]:
+        """What a bias gives to the metric, at all positions that it reads."""
+        slopes = self.reading.slopes[0]
+        return np.asarray((slopes @ vector.detach().to(slopes)).sum(1).cpu().numpy())
+
+    @property
+    def coords(self) -> dict[str, Any]:
+        """Those of the prompts."""
+        prompts = range(len(self._done.prompts))
+        return {"prompt": prompts, "total": ("prompt", self.reading.total[0])}
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """How the values are to be read."""
+        return {
+            "metric": self._metric.name,
+            "unit": self._metric.unit,
+            "sign": _SIGN,
+            "model": models.name(self._model),
+            "weights": models.processing(self._model),
+        }
+
+    def _there(self, site: Site) -> Float[Tensor, "prompt k *axes"]:
+        acts = self._done.acts
+        return torch.stack(
+            [acts[Site(site.act, site.layer, pos=pos)] for pos in self._metric.at], 1
+        )

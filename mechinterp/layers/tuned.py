@@ -1,0 +1,199 @@
+"""A tuned lens: for each layer an affine map of its stream to the last layer's.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.layers import logit_lens, train_lens
+>>> from mechinterp.toys import example_inputs, toy
+>>> model = load_model("toy:trigger")
+>>> texts = [" ".join(words) for words in example_inputs(toy("trigger"), 40)]
+>>> lens = train_lens(model, texts[:30], steps=20)
+>>> plain, tuned = (logit_lens(model, texts[30:], lens=one)["kl"] for one in (None, lens))
+>>> bool(tuned.sel(layer=0).mean() < plain.sel(layer=0).mean())
+True
+
+The logit lens reads early layers in a basis that later ones move. A translator that was trained to
+say what the model says in the end shows what a layer holds of that; it also learns what is usual,
+so that what it says of a rare prompt may come from the training texts and not from the prompt.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mechinterp import models
+from mechinterp.layers.stream import streams
+from mechinterp.prompts import Prompts
+from mechinterp.store import write_whole
+from mechinterp.sweeps import Progress
+from mechinterp.tokenization import Text, tokenize
+
+_FORMAT = "mechinterp tuned lens 1"
+
+
+@dataclass(frozen=True, eq=False)
+class TunedLens:
+    """Translators of the streams after 0, 1 ... n_layers - 1 layers; the last one is left as it is.
+
+    A stream x becomes x + x @ weights[layer] + biases[layer]. `fingerprint`: of the model.
+    """
+
+    weights: Float[Tensor, "layer d_model d_model"]
+    biases: Float[Tensor, "layer d_model"]
+    fingerprint: str
+
+    def __call__(
+        self, layer: int, resid: Float[Tensor, "*row d_model"]
+    ) -> Float[Tensor, "*row d_model"]:
+        """The stream after `layer` layers, as the last one would have it."""
+        if layer == len(self.weights):
+            return resid
+        weights, bias = (x[layer].to(resid) for x in (self.weights, self.biases))
+        return resid + resid @ weights + bias
+
+    def check(self, model: Any) -> None:
+        """Nothing, if it was trained for this model.
+
+        Raises:
+            ValueError: if it was trained for another.
+        """
+        if self.fingerprint != models.fingerprint(model):
+            raise ValueError(
+                f"the tuned lens was trained for a model with the fingerprint {self.fingerprint}, "
+                f"not for this one ({models.fingerprint(model)}). Train one: train_lens."
+            )
+
+
+def train_lens(
+    model: Any,
+    prompts: Text,
+    *,
+    steps: int = 100,
+    rate: float = 3e-3,
+    batch: int = 256,
+    shrink: float = 0.01,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TunedLens:
+    """Translators that make each layer say what the model says in the end, on these texts.
+
+    They begin with least squares to the last stream, shrunk towards changing nothing by `shrink`
+    times the mean square of the stream; then `steps` of Adam on KL(model || layer), `batch`
+    positions at a time; `rate`: about the part of a stream by which one step may move it. The first
+    position of each text, often far longer than all others, is left out. Give more positions than
+    d_model, and judge the lens on other texts: `logit_lens(..., lens=lens)["kl"]`.
+
+    Raises:
+        HookError: if the streams would not fit into memory.
+        ValueError: if there are no two positions to learn from, or an option is out of range.
+
+    Source: Belrose et al. 2023, section 3, arXiv 2303.08112.
+    """
+    if steps < 0 or batch < 1 or shrink < 0:
+        raise ValueError(f"steps={steps}, batch={batch}, shrink={shrink}: none may be negative.")
+    each = _learned_from(model, tokenize(model, prompts))
+    goal, n_layers = each[-1], len(each) - 1
+    draw = torch.Generator().manual_seed(seed)
+    made = []
+    for layer, resid in enumerate(each[:-1]):
+        if progress is not None:
+            progress(layer, n_layers)
+        begun = _least_squares(resid, goal, shrink)
+        made.append(_refined(model, resid, goal, begun, steps, rate, batch, draw))
+    if progress is not None:
+        progress(n_layers, n_layers)
+    weights, biases = (torch.stack(part) for part in zip(*made, strict=True))
+    return TunedLens(weights, biases, models.fingerprint(model))
+
+
+def _learned_from(model: Any, given: Prompts) -> Float[Tensor, "layer position d_model"]:
+    """The streams at every position but the first of each text."""
+    found = []
+    for row, length in enumerate(given.lengths.tolist()):
+        if length > 1:
+            one = given.rows(torch.tensor([row]))
+            found.append(streams(model, one, tuple(range(1, length)))[:, 0])
+    if not found or sum(x.shape[1] for x in found) < 2:
+        raise ValueError("the texts have no two positions after their first. Give longer ones.")
+    return torch.cat(found, 1)
+
+
+Map = tuple[Float[Tensor, "d_model d_model"], Float[Tensor, " d_model"]]
+
+
+def _least_squares(
+    resid: Float[Tensor, "position d_model"], goal: Float[Tensor, "position d_model"], shrink: float
+) -> Map:
+    """The map of the least squared error, with a price on changing the stream at all."""
+    x, y = resid.double(), (goal - resid).double()
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    x, y = x - mean_x, y - mean_y
+    price = shrink * len(x) * x.square().mean().clamp(min=1e-12)
+    gram = x.T @ x + price * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    weights = torch.linalg.solve(gram, x.T @ y)
+    return weights.to(resid), (mean_y - mean_x @ weights).to(resid)
+
+
+def _refined(
+    model: Any,
+    resid: Float[Tensor, "position d_model"],
+    goal: Float[Tensor, "position d_model"],
+    begun: Map,
+    steps: int,
+    rate: float,
+    batch: int,
+    draw: torch.Generator,
+) -> Map:
+    """The map after some steps down the divergence of what the model says from what it says."""
+    size = resid.square().mean().sqrt() * resid.shape[1] ** 0.5
+    unit = goal.square().mean().sqrt()
+    moved = [torch.zeros_like(part).requires_grad_() for part in begun]
+    adam = torch.optim.Adam(moved, lr=rate)
+    for _ in range(steps):
+        rows = torch.randint(len(resid), (min(batch, len(resid)),), generator=draw)
+        x = resid[rows.to(resid.device)]
+        with torch.no_grad():
+            wanted = _log_probs(model, goal[rows.to(goal.device)])
+        there = x + x @ begun[0] + begun[1] + unit * (x / size @ moved[0] + moved[1])
+        said = _log_probs(model, there)
+        loss = (wanted.exp() * (wanted - said)).sum(-1).mean()
+        moved[0].grad, moved[1].grad = torch.autograd.grad(loss, moved)
+        adam.step()
+    with torch.no_grad():
+        return begun[0] + unit / size * moved[0], begun[1] + unit * moved[1]
+
+
+def _log_probs(
+    model: Any, resid: Float[Tensor, "position d_model"]
+) -> Float[Tensor, "position vocab"]:
+    normed = models.normalized(model, resid[:, None])
+    return models.unembedded(model, normed)[:, 0].log_softmax(-1)
+
+
+def write_lens(lens: TunedLens, file: str | Path) -> Path:
+    """The translators as safetensors: "weights" [layer, d_model, d_model] and "biases"."""
+    content = {"weights": lens.weights.contiguous(), "biases": lens.biases.contiguous()}
+    header = {"format": _FORMAT, "fingerprint": lens.fingerprint}
+    write_whole(Path(file), save(content, header))
+    return Path(file)
+
+
+def read_lens(file: str | Path) -> TunedLens:
+    """The lens that `write_lens` wrote.
+
+    Raises:
+        ValueError: if the file is none, or damaged.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            header = opened.metadata() or {}
+            if header.get("format") != _FORMAT:
+                raise ValueError(f"{file} holds no tuned lens. write_lens(lens, file) makes one.")
+            weights, biases = (opened.get_tensor(name) for name in ("weights", "biases"))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} cannot be read as a tuned lens: {error}") from None
+    return TunedLens(weights, biases, header["fingerprint"])
