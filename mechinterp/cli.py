@@ -1,4 +1,4 @@
-"""The command line: `mechinterp attribute | patch | ablate | circuit | models | describe`.
+"""The command line: `mechinterp attribute | patch | ablate | circuit | layers | models ...`.
 
 Heavy imports wait for a command, so that --help is quick.
 
@@ -20,6 +20,7 @@ import mechinterp
 from mechinterp.attribution_options import Attribute
 from mechinterp.circuit_options import FindCircuit
 from mechinterp.grid_options import Ablate, Patch
+from mechinterp.layer_options import ReadLayers
 from mechinterp.prompt_options import PromptOptions
 
 
@@ -77,6 +78,18 @@ def circuit(options: Annotated[FindCircuit, tyro.conf.arg(name="")]) -> None:
         found_circuit(model, options)
 
 
+def layers(options: Annotated[ReadLayers, tyro.conf.arg(name="")]) -> None:
+    """What each layer would say already, who writes the answer, and what is lost without them.
+
+    The logit lens, a tuned lens if you give or train one, direct attribution by layer and head, and
+    beside it ablation. Prints the figures by layer; --out keeps them, with a report.
+    """
+    with _going_on(options) as model:
+        from mechinterp.layer_runs import read_layers
+
+        read_layers(model, options)
+
+
 def models() -> None:
     """The models that can be loaded by name without a network."""
     from mechinterp.loading import available_models
@@ -117,6 +130,7 @@ def main() -> None:
         "patch": patch,
         "ablate": ablate,
         "circuit": circuit,
+        "layers": layers,
         "models": models,
         "describe": describe,
     }

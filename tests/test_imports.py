@@ -70,6 +70,8 @@ ORDER = (
     "grid_runs",
     "circuit_options",
     "circuit_runs",
+    "layer_options",
+    "layer_runs",
     "cli",
     "__main__",
 )

@@ -9,6 +9,8 @@ from mechinterp.report.faithfulness_terminal import print_faithfulness
 from mechinterp.report.grid import grid_page
 from mechinterp.report.grid_terminal import print_grid
 from mechinterp.report.interactions_terminal import print_interactions
+from mechinterp.report.layers import layers_page
+from mechinterp.report.layers_terminal import print_layers
 from mechinterp.report.page import attribution_page
 from mechinterp.report.terminal import print_attribution
 from mechinterp.report.tokens import show
@@ -17,10 +19,12 @@ __all__ = [
     "attribution_page",
     "circuit_page",
     "grid_page",
+    "layers_page",
     "print_attribution",
     "print_circuit",
     "print_faithfulness",
     "print_grid",
     "print_interactions",
+    "print_layers",
     "show",
 ]

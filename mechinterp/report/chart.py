@@ -247,8 +247,9 @@ def _fitted(name: str, width: float) -> str:
 
 
 def short(value: float) -> str:
-    """Three digits, a proper minus sign."""
-    return f"{value:.3g}".replace("-", MINUS) if value else "0"
+    """Three digits, or the whole part of a large number; a proper minus sign."""
+    digits = ".0f" if 1e3 <= abs(value) < 1e6 else ".3g"
+    return f"{value:{digits}}".replace("-", MINUS) if value else "0"
 
 
 def svg(frame: Frame, parts: Sequence[Markup], name: str) -> Markup:

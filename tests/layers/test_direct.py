@@ -1,4 +1,4 @@
-"""Parts sum to the metric; and each is what it gives, tried by taking it out with the scale held."""
+"""Parts sum to the metric; each is what leaves with it when it is taken out, the scale held."""
 
 import numpy as np
 import pytest
