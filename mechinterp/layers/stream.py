@@ -55,12 +55,14 @@ def streams(
     model: Any, prompts: Prompts, at: tuple[Pos, ...]
 ) -> Float[Tensor, "layer prompt k d_model"]:
     """The residual stream at some positions: layer 0 the embedding, then after each layer."""
-    sites = [Site("resid_pre", 0), *(Site("resid_post", n) for n in range(model.cfg.n_layers))]
-    if at == ():
-        raise ValueError('at names no position. Give one: "end".')
-    wanted = [[Site(site.act, site.layer, pos=pos) for pos in at] for site in sites]
+    wanted = [[Site(s.act, s.layer, pos=pos) for pos in at] for s in stream_sites(model)]
     acts = run(model, prompts, read(*(s for row in wanted for s in row)), logits_at=()).acts
     return torch.stack([torch.stack([acts[site] for site in row], 1) for row in wanted])
+
+
+def stream_sites(model: Any) -> list[Site]:
+    """Where the stream after 0, 1, 2 ... layers is read."""
+    return [Site("resid_pre", 0), *(Site("resid_post", n) for n in range(model.cfg.n_layers))]
 
 
 def by_layer(model: Any, prompts: Prompts) -> dict[str, Any]:

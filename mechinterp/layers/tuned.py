@@ -26,8 +26,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mechinterp import models
-from mechinterp.layers.stream import streams
+from mechinterp.layers.stream import stream_sites
 from mechinterp.prompts import Prompts
+from mechinterp.runner import run
+from mechinterp.specs import read
 from mechinterp.store import write_whole
 from mechinterp.sweeps import Progress
 from mechinterp.tokenization import Text, tokenize
@@ -112,11 +114,12 @@ def train_lens(
 
 def _learned_from(model: Any, given: Prompts) -> Float[Tensor, "layer position d_model"]:
     """The streams at every position but the first of each text."""
-    found = []
+    found, sites = [], stream_sites(model)
     for row, length in enumerate(given.lengths.tolist()):
         if length > 1:
             one = given.rows(torch.tensor([row]))
-            found.append(streams(model, one, tuple(range(1, length)))[:, 0])
+            acts = run(model, one, read(*sites), logits_at=()).acts
+            found.append(torch.stack([acts[site][0, 1:length] for site in sites]))
     if not found or sum(x.shape[1] for x in found) < 2:
         raise ValueError("the texts have no two positions after their first. Give longer ones.")
     return torch.cat(found, 1)
