@@ -19,7 +19,8 @@ class ReadLayers(PromptOptions):
     Args:
         tuned: a tuned lens to show beside the logit lens: a file that --train or write_lens made.
         train: train a tuned lens first, on the lines of this text file, and keep it in the folder.
-        steps: of its training; 0 takes least squares alone.
+        steps: of its training on what the model says, a minute each on a CPU and a model of 135
+            million weights; 0 takes least squares alone.
         heads: how many heads, of the largest direct attribution, are ablated to see what they do.
         no_ablation: leave out the causal half: what the metric loses without each layer or head.
     """
@@ -28,7 +29,7 @@ class ReadLayers(PromptOptions):
 
     tuned: Path | None = None
     train: Path | None = None
-    steps: int = 20
+    steps: int = 0
     heads: int = 10
     no_ablation: bool = False
 
