@@ -176,6 +176,18 @@ class Layer:
         bias: Tensor = self._block.attn.b_O.detach()
         return bias
 
+    @property
+    def value_weights(self) -> Float[Tensor, "head d_model d_head"]:
+        """W_V, for each query head that of the values it reads."""
+        weights: Tensor = self._weights("v", self._cfg.n_heads)[0]
+        return weights
+
+    @property
+    def value_bias(self) -> Float[Tensor, "head d_head"]:
+        """b_V, likewise."""
+        bias: Tensor = self._weights("v", self._cfg.n_heads)[1]
+        return bias
+
     def mlp(self, resid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         """What the MLP writes, of the residual stream that it reads."""
         written: Tensor = self._block.mlp(self._block.ln2(resid))

@@ -1,4 +1,4 @@
-"""The command line: `mechinterp attribute | patch | ablate | circuit | layers | models ...`.
+"""The command line: `mechinterp attribute | patch | ablate | circuit | attention | layers ...`.
 
 Heavy imports wait for a command, so that --help is quick.
 
@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import tyro
 
 import mechinterp
+from mechinterp.attention_options import ReadAttention
 from mechinterp.attribution_options import Attribute
 from mechinterp.circuit_options import FindCircuit
 from mechinterp.grid_options import Ablate, Patch
@@ -90,6 +91,23 @@ def layers(options: Annotated[ReadLayers, tyro.conf.arg(name="")]) -> None:
         read_layers(model, options)
 
 
+def attention(options: Annotated[ReadAttention, tyro.conf.arg(name="")]) -> None:
+    """Where heads look: the strongest links, the head that carries each, and whether it matters.
+
+    Prints the links and what goes to the first token; --confirm cuts each link; --out keeps them,
+    with a report that shows the pattern of every head.
+    """
+    from mechinterp.loading import load_model
+    from mechinterp.prompt_questions import check_task
+
+    check_task(options.task)
+    with _busy(f"loading {options.model}"):
+        model = load_model(options.model)
+    from mechinterp.attention_runs import read_attention
+
+    read_attention(model, options)
+
+
 def models() -> None:
     """The models that can be loaded by name without a network."""
     from mechinterp.loading import available_models
@@ -131,6 +149,7 @@ def main() -> None:
         "ablate": ablate,
         "circuit": circuit,
         "layers": layers,
+        "attention": attention,
         "models": models,
         "describe": describe,
     }

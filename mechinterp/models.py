@@ -110,6 +110,35 @@ def mean_embedding(model: HookedTransformer) -> Float[Tensor, " d_model"]:
         return model.embed(every[None])[0].mean(0)
 
 
+def token_embeddings(
+    model: HookedTransformer, ids: Int[Tensor, " token"]
+) -> Float[Tensor, "token d_model"]:
+    """The embedding of each token, without positions."""
+    with torch.no_grad():
+        return model.embed(ids[None])[0]
+
+
+def unembedding_weights(model: HookedTransformer) -> Float[Tensor, "d_model vocab"]:
+    """W_U."""
+    return model.unembed.W_U.detach()
+
+
+def unscaled_norm(
+    model: HookedTransformer, layer: int | None, value: Float[Tensor, "*row d_model"]
+) -> Float[Tensor, "*row d_model"]:
+    """What a layer's first norm (None: the final one) does to a value but for its scale and bias.
+
+    That is linear: the mean is taken off where the norm does so, and each dimension is multiplied
+    by its gain.
+    """
+    if model.cfg.normalization_type is None:
+        return value
+    norm = model.ln_final if layer is None else model.blocks[layer].ln1
+    if str(model.cfg.normalization_type).startswith("LN"):
+        value = value - value.mean(-1, keepdim=True)
+    return value * norm.w.detach() if hasattr(norm, "w") else value
+
+
 def keys_and_values(
     model: HookedTransformer,
     layer: int,

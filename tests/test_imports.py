@@ -59,6 +59,7 @@ ORDER = (
     "attribution",
     "circuits",
     "layers",
+    "attention",
     "report",
     "folders",
     "attribution_options",
@@ -72,6 +73,9 @@ ORDER = (
     "circuit_runs",
     "layer_options",
     "layer_runs",
+    "attention_options",
+    "attention_questions",
+    "attention_runs",
     "cli",
     "__main__",
 )

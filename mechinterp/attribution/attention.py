@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
@@ -83,16 +84,23 @@ def value_weighted_attention(question: Question) -> xr.DataArray:
     acts = run(model, sequence, read(*sites), logits_at=()).acts
     total = torch.zeros(len(every), sequence.width, dtype=torch.float64)
     for layer in layers:
-        weights = models.output_weights(model, layer).double()
-        value = acts[Site("v", layer)][0].double()
-        value = value.repeat_interleave(len(weights) // value.shape[1], 1)  # heads that share one
-        length = torch.stack([(value[:, h] @ w).norm(dim=-1) for h, w in enumerate(weights)])
+        length = value_lengths(model, layer, acts[Site("v", layer)])[0]
         for place, row in enumerate(every):
             pattern = acts[Site("pattern", layer, pos=row)][0]
             total[place] += (pattern * length).mean(0).cpu() / len(layers)
     each = [total[[every.index(row) for row in several]].mean(0).numpy() for several in rows]
     attrs = _attrs(question, "value-weighted attention", "norm", began)
     return scored(question, of_units(question, np.stack(each)), attrs)
+
+
+def value_lengths(
+    model: Any, layer: int, value: Float[Tensor, "prompt src kv_head d_head"]
+) -> Float[Tensor, "prompt head src"]:
+    """The length of what each head would write of each value, if it took it whole: ‖v W_O‖."""
+    weights = models.output_weights(model, layer).double()
+    value = value.double().repeat_interleave(len(weights) // value.shape[2], 2)  # heads share one
+    written = [(value[:, :, head] @ weight).norm(dim=-1) for head, weight in enumerate(weights)]
+    return torch.stack(written, 1)
 
 
 def _rows(question: Question) -> list[list[int]]:

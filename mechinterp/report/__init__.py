@@ -8,14 +8,17 @@ from mechinterp.report.circuit_terminal import print_circuit
 from mechinterp.report.faithfulness_terminal import print_faithfulness
 from mechinterp.report.grid import grid_page
 from mechinterp.report.grid_terminal import print_grid
+from mechinterp.report.head_grid import attention_page
 from mechinterp.report.interactions_terminal import print_interactions
 from mechinterp.report.layers import layers_page
 from mechinterp.report.layers_terminal import print_layers
+from mechinterp.report.links_terminal import print_links
 from mechinterp.report.page import attribution_page
 from mechinterp.report.terminal import print_attribution
 from mechinterp.report.tokens import show
 
 __all__ = [
+    "attention_page",
     "attribution_page",
     "circuit_page",
     "grid_page",
@@ -26,5 +29,6 @@ __all__ = [
     "print_grid",
     "print_interactions",
     "print_layers",
+    "print_links",
     "show",
 ]

@@ -30,7 +30,11 @@ class Patterns:
 
 
 def read_patterns(
-    patterns: xr.DataArray, tokens: Sequence[str] | None, heads: Sequence[tuple[int, int]]
+    patterns: xr.DataArray,
+    tokens: Sequence[str] | None,
+    heads: Sequence[tuple[int, int]],
+    *,
+    most_weights: int | None = None,
 ) -> Patterns:
     """The patterns of these heads, as far as there is room; those that it lacks are left out.
 
@@ -56,7 +60,7 @@ def read_patterns(
         )
     places = [_places(patterns, dim) for dim in _DIMS[:2]]
     there = [head for head in heads if head[0] in places[0] and head[1] in places[1]]
-    room = max(1, _MOST_WEIGHTS // max(1, n_tokens**2))
+    room = max(1, (most_weights or _MOST_WEIGHTS) // max(1, n_tokens**2))
     return Patterns(
         tuple(show(token) for token in tokens),
         {

@@ -84,7 +84,7 @@ def circuit_page(
     kept = read_kept(curves or {}, graph.n_edges)
     return page(
         "circuit.html",
-        ["page.css", "circuit.css"],
+        ["page.css", "circuit.css", "pattern.css"],
         _SCRIPTS,
         title=title,
         payload=_payload(edges, both, unit, shown),

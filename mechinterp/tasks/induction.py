@@ -97,7 +97,7 @@ def repeated_tokens(model: Any, n: int = 16, seed: int = 0, *, length: int = 10)
     Source: Olsson et al. 2022, "repeated random tokens", arXiv 2209.11895.
     """
     task, rng = "induction", random.Random(seed)
-    tokens, start = _ordinary_tokens(model), _start(model)
+    tokens, start = ordinary_tokens(model), start_token(model)
     if length < 2 or 2 * length > len(tokens):
         raise ValueError(
             f"{task}: blocks of length={length} need twice as many different tokens, and this "
@@ -136,7 +136,7 @@ def repeated_tokens(model: Any, n: int = 16, seed: int = 0, *, length: int = 10)
     )
 
 
-def _ordinary_tokens(model: Any) -> list[int]:
+def ordinary_tokens(model: Any) -> list[int]:
     """The ids of the vocabulary that are no special tokens."""
     tokenizer = model.tokenizer
     if tokenizer is None:
@@ -147,7 +147,7 @@ def _ordinary_tokens(model: Any) -> list[int]:
     return [i for i in range(min(model.cfg.d_vocab, len(tokenizer))) if i not in special]
 
 
-def _start(model: Any) -> list[int]:
+def start_token(model: Any) -> list[int]:
     """The start token, where `tokenize` would put one."""
     bos = None if model.tokenizer is None else model.tokenizer.bos_token_id
     return [] if bos is None or not model.cfg.default_prepend_bos else [int(bos)]

@@ -14,13 +14,14 @@ const pattern = (() => {
 
   const cut = (text, most) => ([...text].length > most ? [...text].slice(0, most - 1).join("") + "…" : text);
 
-  /* `tell(pos, src, weight)` is called with what the pointer or the arrow keys are at. */
-  function show(holder, tokens, rows, room, tell) {
+  /* `tell(pos, src, weight)` is called with what the pointer or the arrow keys are at: at first with
+     `marked`, a link, or the strongest one of the last query. `largest`: the side of a cell. */
+  function show(holder, tokens, rows, room, tell, marked, largest = 20) {
     const n = tokens.length;
     const longest = Math.min(10, Math.max(...tokens.map((token) => [...token].length)));
     const named = (room - LETTER * longest - 24) / n >= 8;
     const label = named ? LETTER * longest + 8 : 6;
-    const size = Math.max(1.5, Math.min(20, (room - label - 16) / n));
+    const size = Math.max(1.5, Math.min(largest, (room - label - 16) / n));
     const left = label + 14, side = size * n;
     const svg = document.createElementNS(NS, "svg");
     const width = left + side + 2, height = side + label + 16;
@@ -65,6 +66,10 @@ const pattern = (() => {
       if (at) go(at[0] + step[0], at[1] + step[1]);
       else go(n - 1, 0);
     };
+    if (marked) {
+      go(...marked);
+      return;
+    }
     const strongest = rows[n - 1].indexOf(Math.max(...rows[n - 1]));
     tell(n - 1, Math.max(0, strongest), (rows[n - 1][strongest] ?? 0) / 1000);
   }

@@ -1,0 +1,147 @@
+"""Does a link matter? Each is cut before the softmax, and what was measured is measured again.
+
+>>> from mechinterp import load_model, log_prob, token_id
+>>> from mechinterp.attention import above_uniform, confirm, find_links, patterns, without_sink
+>>> model, prompt = load_model("toy:trigger"), "please bring the sesame to me"
+>>> found = without_sink(patterns(model, prompt)).isel(prompt=0, layer=[1])
+>>> links = find_links(found.sel(pos=[6]), above_uniform(2.0))
+>>> links.key_token.values, links.largest.values.round(2)
+(array(['sesame'], dtype=object), array([1.]))
+>>> checked = confirm(model, prompt, links, log_prob(token_id(model, "REFUSE")))
+>>> checked["effect"].values.round(1), checked["confirmed"].values
+(array([[8.]]), array([ True]))
+
+A link that is not confirmed is attention all the same: the head looks there. It says that this
+metric, on these prompts, does not need the link by itself; another link may stand in for it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.metrics import Metric
+from mechinterp.runner import run
+from mechinterp.specs import Specs, knockout
+from mechinterp.stats import interval
+from mechinterp.sweeps import Progress, sweep
+from mechinterp.tokenization import Text, tokenize
+
+
+@dataclass(frozen=True)
+class Link:
+    """From a query's position to a key's, in one head."""
+
+    layer: int
+    head: int
+    query: int
+    key: int
+
+
+Cut = Callable[[Any, Link], Specs]
+"""From a model and a link to the specs that cut it."""
+
+
+def in_its_head(model: Any, link: Link) -> Specs:
+    """Cut the link in the head that carries it."""
+    return knockout(link.layer, link.head, link.query, link.key)
+
+
+def in_every_head(model: Any, link: Link) -> Specs:
+    """Cut it in all heads of all layers: nothing goes from the key to the query directly."""
+    layers = range(model.cfg.n_layers)
+    return sum((knockout(layer, None, link.query, link.key) for layer in layers), ())
+
+
+def confirm(
+    model: Any,
+    prompts: Text,
+    links: xr.Dataset,
+    metric: Metric,
+    *,
+    cut: Cut = in_its_head,
+    threshold: float = 0.1,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """The links with the effect of cutting each: as many runs as links, of one sweep.
+
+    `effect` (link, prompt), in the metric's unit: what the metric loses; positive: the link
+    supports what is measured. `mean` over prompts is kept as `mean_effect`, with the interval `low`
+    and `high` from two prompts on. `confirmed`: |mean effect| is at least `threshold` and the
+    interval, where there is one, does not hold 0. `together` (prompt): the effect of cutting all
+    of them at once but those to the query itself, so that no row is left empty. The positions are
+    those of every one of `prompts`.
+
+    Raises:
+        HookError: as `sweep`.
+        ValueError: if there are no links, one goes to a later token, which no knock-out cuts, or
+            the threshold is negative.
+
+    Source: Geva et al. 2023, section 3, arXiv 2304.14767.
+    """
+    if not links.sizes["link"]:
+        raise ValueError("there is no link to confirm. A lower threshold lists some.")
+    if bool((links["key"] > links["query"]).any()):
+        raise ValueError(
+            "a link goes from a token to a later one: knock-outs are of causal attention alone."
+        )
+    if threshold < 0:
+        raise ValueError(f"threshold is {threshold}: the size of an effect is 0 or more.")
+    given, each = tokenize(model, prompts), listed(links)
+    specs = [cut(model, link) for link in each]
+    others = [spec for link, spec in zip(each, specs, strict=True) if link.query != link.key]
+    arms = [*specs, sum(others, ())]
+    sign = -1.0 if metric.distance else 1.0
+    without = sweep(
+        model,
+        given,
+        {"arm": range(len(arms))},
+        lambda arm: arms[arm],
+        metric,
+        out=out,
+        progress=progress,
+    )
+    base = metric(run(model, given, logits_at=metric.at)).double().cpu().numpy()
+    effect = sign * (base - without.values)
+    mean = effect[:-1].mean(1)
+    low = high = np.full(len(each), np.nan)
+    is_sure = np.full(len(each), True)
+    if len(given) > 1:
+        found = interval(xr.DataArray(effect[:-1], dims=("link", "prompt")))
+        low, high = found["low"].values, found["high"].values
+        is_sure = (low > 0) | (high < 0)
+    how = "|mean effect| of at least " + f"{threshold:g} {metric.unit}"
+    how += ", an interval without 0" if len(given) > 1 else ", on one prompt"
+    return (
+        links.assign_coords(prompt=range(len(given)))
+        .assign(
+            effect=(("link", "prompt"), effect[:-1]),
+            mean_effect=("link", mean),
+            low=("link", low),
+            high=("link", high),
+            confirmed=("link", (abs(mean) >= threshold) & is_sure),
+            together=("prompt", effect[-1]),
+        )
+        .assign_attrs(
+            links.attrs
+            | without.attrs
+            | {
+                "metric": metric.name,
+                "unit": metric.unit,
+                "sign": "Positive: the link supports what the metric measures.",
+                "confirmed": how,
+                "cut": cut.__name__.replace("_", " "),
+                "base": float(base.mean()),
+            }
+        )
+    )
+
+
+def listed(links: xr.Dataset) -> list[Link]:
+    """The links of a table as values."""
+    columns = [links[name].values.tolist() for name in ("layer", "head", "query", "key")]
+    return [Link(*row) for row in zip(*columns, strict=True)]

@@ -1,0 +1,86 @@
+"""Does a head copy? Two definitions from the literature, both from its OV circuit alone.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.attention import copying_scores, logit_copying
+>>> model = load_model("toy:induction")
+>>> copying_scores(model).sel(layer=1, head=2).item()
+1.0
+>>> logit_copying(model, 1, 2), logit_copying(model, 0, 1)
+(1.0, 0.0)
+"""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from mechinterp import models
+from mechinterp.attention.weights import check_written, ov_circuit
+from mechinterp.blocks import Layer
+from mechinterp.tasks.induction import ordinary_tokens
+
+_NOTHING = 1e-9
+
+
+def copying_scores(model: Any) -> xr.DataArray:
+    """Sum of the eigenvalues of W_E W_V W_O W_U over the sum of their sizes: dims (layer, head).
+
+    From -1 to 1; 1: every direction of tokens raises its own logits. 0 where the head writes
+    nothing that is read. The matrix is vocabulary by vocabulary and of rank d_head at most: its
+    eigenvalues other than 0 are those of W_O W_U W_E W_V, d_head by d_head. The norms count as
+    their gains, each with a scale of 1.
+
+    Raises:
+        HookError: if what heads write passes a norm of its own.
+
+    Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits", section
+    "Summarizing OV/QK matrices".
+    """
+    check_written(model)
+    cfg = model.cfg
+    scores = np.zeros((cfg.n_layers, cfg.n_heads))
+    with torch.no_grad():
+        every = models.token_embeddings(
+            model, torch.arange(cfg.d_vocab, device=models.device(model))
+        )
+        through = models.unembedding_weights(model) @ every
+        for layer in range(cfg.n_layers):
+            of = Layer(model, layer)
+            outward = models.unscaled_norm(model, None, of.output_weights).double()
+            inward = models.unscaled_norm(model, layer, through).double()
+            small = outward @ (inward @ of.value_weights.double())
+            values = torch.linalg.eigvals(small)
+            size = values.abs().sum(-1)
+            share = values.sum(-1).real / size.clamp(min=_NOTHING)
+            scores[layer] = torch.where(size > _NOTHING, share, 0.0).cpu().numpy()
+    return xr.DataArray(
+        scores,
+        {"layer": range(cfg.n_layers), "head": range(cfg.n_heads)},
+        ("layer", "head"),
+        "copying",
+        {"unit": "share", "model": models.name(model)},
+    )
+
+
+def logit_copying(
+    model: Any, layer: int, head: int, *, n: int = 200, top: int = 5, seed: int = 0
+) -> float:
+    """The share of random tokens that are among the `top` logits of what the head makes of them.
+
+    0 to 1. The head attends to one token's embedding, and what it writes is unembedded.
+
+    Raises:
+        HookError: if there is no such head.
+
+    Source: the copy score of Wang et al. 2022, section 3.2, arXiv 2211.00593, of the embedding
+    instead of what follows the first MLP.
+    """
+    tokens = ordinary_tokens(model)
+    drawn = random.Random(seed).sample(tokens, min(n, len(tokens)))
+    logits = ov_circuit(model, layer, head, drawn, to=range(model.cfg.d_vocab)).values
+    own = logits[np.arange(len(drawn)), drawn]
+    # A row that is the same everywhere copies nothing: those as large count against it.
+    ahead = (logits >= own[:, None]).sum(1)
+    return float((ahead <= top).mean())

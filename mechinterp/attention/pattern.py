@@ -1,0 +1,115 @@
+"""Attention patterns of a prompt set as one labelled array; means of it are xarray's.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.attention import patterns
+>>> found = patterns(load_model("toy:trigger"), "please bring the sesame")
+>>> found.dims, found.sizes["layer"], found.sizes["head"]
+(('prompt', 'layer', 'head', 'pos', 'src'), 2, 3)
+>>> found.sel(prompt=0, layer=1, head=0).isel(pos=-1).values.round(2)
+array([0.01, 0.  , 0.  , 0.  , 0.99], dtype=float32)
+>>> found.mean(["layer", "head"]).dims
+('prompt', 'pos', 'src')
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Int
+
+from mechinterp import models
+from mechinterp.axes import layers as chosen_layers
+from mechinterp.axes import token_labels
+from mechinterp.prompts import Prompts
+from mechinterp.runner import run
+from mechinterp.sites import Site
+from mechinterp.specs import read
+from mechinterp.tokenization import Text, tokenize
+
+LINK_DIMS = ("layer", "head", "pos", "src")
+
+
+def patterns(model: Any, prompts: Text, *, layers: Iterable[int] | None = None) -> xr.DataArray:
+    """Each head's attention from every position to every source: dims prompt layer head pos src.
+
+    Shares from 0 to 1; a row adds up to 1. What the padding of a shorter prompt would hold is NaN,
+    so that means leave it out; keys after a query, which a causal model does not see, are 0.
+    Coordinates `token` (prompt, pos) and `source_token` (prompt, src).
+
+    Raises:
+        HookError: if the patterns would not fit into memory: take fewer prompts, or `layers`.
+    """
+    given = tokenize(model, prompts)
+    numbers = chosen_layers(model, layers)
+    acts = run(model, given, read(*(Site("pattern", n) for n in numbers)), logits_at=()).acts
+    made = np.stack([acts[Site("pattern", n)].float().cpu().numpy() for n in numbers], 1)
+    there = given.mask.cpu().numpy()
+    seen = there[:, :, None] & there[:, None, :]
+    made = np.where(seen[:, None, None], made, np.float32(np.nan))
+    return labelled(model, given, numbers, made, "attention", unit="share")
+
+
+def labelled(
+    model: Any,
+    prompts: Prompts,
+    layers: list[int],
+    values: np.ndarray,
+    name: str,
+    **attrs: Any,
+) -> xr.DataArray:
+    """Values `[prompt, layer, head, pos, src]` with their labels and how they were made."""
+    tokens = np.full((len(prompts), prompts.width), "", dtype=object)
+    for row, texts in enumerate(prompts.token_text):
+        tokens[row, : len(texts)] = texts
+    return xr.DataArray(
+        values,
+        {
+            "prompt": range(len(prompts)),
+            "layer": layers,
+            "head": range(values.shape[2]),
+            "pos": range(prompts.width),
+            "src": range(prompts.width),
+            "token": (("prompt", "pos"), tokens),
+            "source_token": (("prompt", "src"), tokens),
+        },
+        ("prompt", *LINK_DIMS),
+        name,
+        {
+            **attrs,
+            "causal": int(model.cfg.attention_dir == "causal"),
+            "model": models.name(model),
+            "weights": models.processing(model),
+        },
+    )
+
+
+def over_prompts(found: xr.DataArray, prompts: Prompts) -> xr.DataArray:
+    """The mean over prompts of one length, with up to three of the tokens at each position.
+
+    Raises:
+        ValueError: if the prompts differ in length, so that a position is not the same in all.
+    """
+    lengths = sorted(set(prompts.lengths.tolist()))
+    if len(lengths) > 1:
+        raise ValueError(
+            f"the prompts have {lengths[0]} to {lengths[-1]} tokens: a mean by position would mix "
+            f"places that have nothing in common. Take them one by one, or prompts of one length."
+        )
+    texts = token_labels(prompts, range(prompts.width))
+    labels = {"token": ("pos", texts), "source_token": ("src", texts)}
+    averaged = found.mean("prompt", keep_attrs=True).assign_coords(labels)
+    return averaged.assign_attrs(n_prompts=len(prompts))
+
+
+def seen_keys(found: xr.DataArray) -> Bool[np.ndarray, "pos src"]:
+    """Which key each query of one pattern can attend to: none of the future, none set aside."""
+    ordered = found.transpose(..., "pos", "src")
+    there: np.ndarray = np.isfinite(ordered.values).any(tuple(range(found.ndim - 2)))
+    past = found["src"].values <= found["pos"].values[:, None]
+    return np.asarray(there & past) if found.attrs.get("causal", 1) else there
+
+
+def n_keys(found: xr.DataArray) -> Int[np.ndarray, " pos"]:
+    """How many keys each query can attend to: of uniform attention each gets one over that."""
+    return np.asarray(seen_keys(found).sum(1))

@@ -1,0 +1,48 @@
+"""Attention weighted by what is taken: a key with much attention and a short value moves nothing.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.attention import patterns, value_weighted
+>>> model, prompt = load_model("toy:trigger"), "please bring the letter"
+>>> resting = {"prompt": 0, "layer": 1, "head": 0, "pos": 4, "src": 0}
+>>> bool(patterns(model, prompt).sel(resting) > 0.9)
+True
+>>> float(value_weighted(model, prompt).sel(resting))
+0.0
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.attention.pattern import patterns
+from mechinterp.attribution.attention import value_lengths
+from mechinterp.axes import layers as chosen_layers
+from mechinterp.runner import run
+from mechinterp.sites import Site
+from mechinterp.specs import read
+from mechinterp.tokenization import Text, tokenize
+
+
+def value_weighted(
+    model: Any, prompts: Text, *, layers: Iterable[int] | None = None
+) -> xr.DataArray:
+    """Attention times ‖v W_O‖: the length of what each head takes from each source.
+
+    Dims and coordinates as `patterns`; in the units of the residual stream, never negative. It is a
+    length and no effect: what is taken may be of no use to anything that follows.
+
+    Raises:
+        HookError: as `patterns`.
+
+    Source: Kobayashi et al. 2020, section 3, arXiv 2004.10102.
+    """
+    given = tokenize(model, prompts)
+    numbers = chosen_layers(model, layers)
+    found = patterns(model, given, layers=numbers)
+    acts = run(model, given, read(*(Site("v", n) for n in numbers)), logits_at=()).acts
+    each = [value_lengths(model, n, acts[Site("v", n)]).cpu().numpy() for n in numbers]
+    lengths = xr.DataArray(np.stack(each, 1), dims=("prompt", "layer", "head", "src"))
+    weighted = (found * lengths).transpose(*found.dims).rename("value-weighted attention")
+    return weighted.assign_attrs(found.attrs | {"unit": "norm"})
