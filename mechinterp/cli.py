@@ -1,4 +1,4 @@
-"""The command line: `mechinterp attribute | patch | ablate | circuit | attention | layers ...`.
+"""The command line: `mechinterp attribute | patch | ablate | circuit | attention | layers | ...`.
 
 Heavy imports wait for a command, so that --help is quick.
 
@@ -22,6 +22,7 @@ from mechinterp.attribution_options import Attribute
 from mechinterp.circuit_options import FindCircuit
 from mechinterp.grid_options import Ablate, Patch
 from mechinterp.layer_options import ReadLayers
+from mechinterp.probe_options import RunProbe
 from mechinterp.prompt_options import PromptOptions
 
 
@@ -108,6 +109,22 @@ def attention(options: Annotated[ReadAttention, tyro.conf.arg(name="")]) -> None
     read_attention(model, options)
 
 
+def probe(options: Annotated[RunProbe, tyro.conf.arg(name="")]) -> None:
+    """What can be read off each layer: linear probes of labelled prompts, beside all controls.
+
+    With --causal also whether the model uses it. Prints a table by layer; --out keeps the numbers
+    and directions, with a report.
+    """
+    with _said_how_to_go_on(options.out):
+        from mechinterp.loading import load_model
+
+        with _busy(f"loading {options.model}"):
+            model = load_model(options.model)
+        from mechinterp.probe_runs import ran_probe
+
+        ran_probe(model, options)
+
+
 def models() -> None:
     """The models that can be loaded by name without a network."""
     from mechinterp.loading import available_models
@@ -150,6 +167,7 @@ def main() -> None:
         "circuit": circuit,
         "layers": layers,
         "attention": attention,
+        "probe": probe,
         "models": models,
         "describe": describe,
     }

@@ -60,6 +60,7 @@ ORDER = (
     "circuits",
     "layers",
     "attention",
+    "probing",
     "report",
     "folders",
     "attribution_options",
@@ -76,6 +77,8 @@ ORDER = (
     "attention_options",
     "attention_questions",
     "attention_runs",
+    "probe_options",
+    "probe_runs",
     "cli",
     "__main__",
 )

@@ -14,6 +14,8 @@ from mechinterp.report.layers import layers_page
 from mechinterp.report.layers_terminal import print_layers
 from mechinterp.report.links_terminal import print_links
 from mechinterp.report.page import attribution_page
+from mechinterp.report.probing import probing_page
+from mechinterp.report.probing_terminal import print_probes
 from mechinterp.report.terminal import print_attribution
 from mechinterp.report.tokens import show
 
@@ -30,5 +32,7 @@ __all__ = [
     "print_interactions",
     "print_layers",
     "print_links",
+    "print_probes",
+    "probing_page",
     "show",
 ]

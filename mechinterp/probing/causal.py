@@ -1,0 +1,255 @@
+"""Is a direction used? It is taken out, or steered along, beside random directions.
+
+>>> from mechinterp import load_model, logit_diff, token_id, tokenize
+>>> from mechinterp.probing import Labelled, class_direction, direction_effects, gather, used
+>>> model = load_model("toy:trigger")
+>>> things = "sesame", "letter", "map", "book", "bread"
+>>> given = Labelled.of([f"bring the {t}" for t in things], ["yes", "no", "no", "no", "no"])
+>>> prompts = tokenize(model, given.prompts)
+>>> along = class_direction(gather(model, prompts), given, layer=2)
+>>> refuse = logit_diff(token_id(model, "REFUSE"), token_id(model, "COMPLY"))
+>>> found = used(direction_effects(model, prompts, along, refuse, n_random=4))
+>>> float(found["mean"].sel(how="steer up", kind="random").round()), found["unit"].item()
+(16.0, 'logits')
+
+A probe finds what is present. Whether the model uses it, only the model can tell. What any
+direction of the same length does, this one need not be credited with; and directions along which
+activations vary do more than those that point nowhere, so that both kinds are drawn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mechinterp.metrics import Metric
+from mechinterp.probing.by_layer import layer_of
+from mechinterp.probing.gathered import residual_sites
+from mechinterp.probing.labelled import Labelled
+from mechinterp.probing.probes import Probe, mass_mean
+from mechinterp.prompts import Prompts
+from mechinterp.sites import Site
+from mechinterp.specs import At, Specs, add, edit
+from mechinterp.stats import interval
+from mechinterp.sweeps import sweep
+
+HOWS = ("ablate", "steer up", "steer down")
+KINDS = ("random", "spread")
+"""Random directions: of no preference, and as activations vary."""
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A unit vector of the residual stream, and how far the classes lie apart along it.
+
+    `gap`: the mean of the second class less that of the first along `vector`, positive.
+    `cloud`: the activations it was found in, each less the mean of its class.
+    """
+
+    vector: Float[np.ndarray, " feature"]
+    gap: float
+    site: str
+    layer: int
+    name: str
+    cloud: Float[np.ndarray, "prompt feature"]
+
+    def drawn(self, kind: str, n: int, seed: int = 0) -> Float[np.ndarray, "draw feature"]:
+        """Random unit vectors: "random", all equally likely; "spread", random sums of the cloud.
+
+        Where activations do not vary within a class, "spread" is as "random".
+
+        Raises:
+            ValueError: if the kind is another.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"kind={kind!r} is none of {', '.join(map(repr, KINDS))}.")
+        rng = np.random.default_rng([seed, KINDS.index(kind)])
+        varies = np.linalg.norm(self.cloud) > 1e-5 * abs(self.gap)
+        if kind == "spread" and varies:
+            drawn = rng.normal(size=(n, len(self.cloud))) @ self.cloud
+        else:
+            drawn = rng.normal(size=(n, len(self.vector)))
+        unit: Float[np.ndarray, "draw feature"] = drawn / np.linalg.norm(
+            drawn, axis=1, keepdims=True
+        )
+        return unit
+
+
+def class_direction(
+    acts: xr.DataArray,
+    labelled: Labelled,
+    layer: int,
+    *,
+    probe: Probe | None = None,
+    rows: Bool[np.ndarray, " prompt"] | None = None,
+) -> Direction:
+    """The direction of a probe at a layer, towards the second of two classes.
+
+    `probe`: by default `mass_mean()`: the difference of means moves activations from one class to
+    the other, where logistic weights point to what tells them apart best and may be small along
+    what the model uses. `rows`: the prompts that it is found in; measure on others.
+
+    Raises:
+        ValueError: if the layer was not gathered, there are not two classes, or they are the same
+            there.
+        ProbeError: if the probe does not converge.
+
+    Source: Marks and Tegmark 2023, section 6, arXiv 2310.06824.
+    """
+    layers = acts["layer"].values.tolist()
+    if layer not in layers:
+        raise ValueError(f"layer {layer} was not gathered: {layers}.")
+    chosen = np.ones(len(labelled), bool) if rows is None else rows
+    x, y = layer_of(acts, layers.index(layer))[chosen], labelled.y[chosen]
+    if len(labelled.classes) != 2 or len(np.unique(y)) != 2:
+        raise ValueError(
+            f"a direction leads from one class to another; among these prompts are "
+            f"{len(np.unique(y))} of {len(labelled.classes)} classes. Give prompts of two."
+        )
+    probe = probe or mass_mean()
+    along = probe.fit(x, y).direction
+    if not np.linalg.norm(along) > 0:
+        raise ValueError(
+            f"layer {layer}: the classes have the same mean, as where the same token stands at the "
+            f"position in all prompts. Take a later layer, or another position."
+        )
+    unit = along / np.linalg.norm(along)
+    means = np.stack([x[y == number].mean(0) for number in (0, 1)])
+    gap = float((means[1] - means[0]) @ unit)
+    site = str(acts["site"].values[layers.index(layer)])
+    return Direction(unit, gap, site, layer, probe.name, x - means[y])
+
+
+def ablate_direction(sites: Sequence[Site], vector: Float[np.ndarray, " feature"]) -> Specs:
+    """Take out what the value at each site has along a vector: x - (x . u) u, u its unit.
+
+    Source: Arditi et al. 2024, section 2.4, arXiv 2406.11717.
+    """
+    unit = torch.from_numpy(np.asarray(vector, np.float64) / np.linalg.norm(vector))
+
+    def without(value: Tensor, at: At) -> Tensor:
+        along = unit.to(value)
+        return value - (value @ along)[..., None] * along
+
+    return tuple(spec for site in sites for spec in edit(site, without, name="ablate direction"))
+
+
+def steer_direction(
+    sites: Sequence[Site], vector: Float[np.ndarray, " feature"], scale: float = 1.0
+) -> Specs:
+    """Add `scale` times a vector to the value at each site.
+
+    Source: Turner et al. 2023, arXiv 2308.10248; Rimsky et al. 2023, arXiv 2312.06681.
+    """
+    along = torch.from_numpy(np.asarray(vector, np.float32))
+
+    def plus(site: Site) -> Specs:
+        return add(site, along, scale)
+
+    return tuple(spec for site in sites for spec in plus(site))
+
+
+def direction_effects(
+    model: Any,
+    prompts: Prompts,
+    direction: Direction,
+    metric: Metric,
+    *,
+    ablate_at: Sequence[Site] | None = None,
+    steer_at: Sequence[Site] | None = None,
+    n_random: int = 10,
+    seed: int = 0,
+    **options: Any,
+) -> xr.DataArray:
+    """How the metric changes, in its unit, by each intervention: dims (how, direction, prompt).
+
+    `how`: "ablate", the direction is taken out at `ablate_at` (all layers, all positions);
+    "steer up" and "steer down", the gap between the classes is added along it, or subtracted, at
+    `steer_at` (its own layer, all positions). `direction`: "probe", then `n_random` random ones of
+    each `kind`, of the same length. `unchanged` by prompt is the metric without any. Options of
+    `sweep`, such as `progress`.
+
+    Raises:
+        ValueError: if the direction does not fit the residual stream.
+        HookError: as `sweep`.
+    """
+    if len(direction.vector) != model.cfg.d_model:
+        raise ValueError(
+            f"a direction of {len(direction.vector)} features found at {direction.site}; the "
+            f"residual stream has {model.cfg.d_model}. Gather residual_sites(model)."
+        )
+    ablate_at = residual_sites(model) if ablate_at is None else ablate_at
+    steer_at = residual_sites(model, [direction.layer]) if steer_at is None else steer_at
+    vectors = [direction.vector]
+    for kind in KINDS:
+        vectors += list(direction.drawn(kind, n_random, seed))
+    names = ["probe"] + [f"{kind} {n}" for kind in KINDS for n in range(n_random)]
+
+    def arm(how: str, number: int) -> Specs:
+        if how == "ablate":
+            return ablate_direction(ablate_at, vectors[number])
+        sign = 1.0 if how == "steer up" else -1.0
+        return steer_direction(steer_at, vectors[number], sign * direction.gap)
+
+    over = {"how": HOWS, "number": range(len(vectors))}
+    changed = sweep(model, prompts, over, arm, metric, **options)
+    unchanged = sweep(model, prompts, {"number": [0]}, lambda number: (), metric)
+    effect = (changed - unchanged.isel(number=0, drop=True)).rename(number="direction")
+    attrs = changed.attrs | {
+        "unit": metric.unit,
+        "metric": metric.name,
+        "probe": direction.name,
+        "layer": direction.layer,
+        "gap": direction.gap,
+        "n_random": n_random,
+    }
+    return effect.assign_coords(
+        direction=names,
+        kind=("direction", [name.partition(" ")[0] for name in names]),
+        unchanged=("prompt", unchanged.values[0]),
+    ).assign_attrs(attrs)
+
+
+def used(effects: xr.DataArray, *, level: float = 0.95, seed: int = 0) -> xr.Dataset:
+    """The probe's direction beside random ones: dims (how, kind), means over prompts.
+
+    `mean`, `low`, `high`: the change by the direction, with its interval over prompts. `least`,
+    `most`: of the mean changes by random ones. `p`: how often a random one changes as much, in
+    either sense, counting the direction itself: at least 1 / (n_random + 1). `z`: how many of their
+    standard deviations it is from their mean.
+
+    Raises:
+        ValueError: if there are fewer than two prompts, or no random directions.
+    """
+    own = effects.sel(direction="probe", drop=True)
+    found = interval(own, level=level, seed=seed)
+    cells: dict[str, list[list[float]]] = {name: [] for name in ("least", "most", "p", "z")}
+    for how in effects["how"].values:
+        row: dict[str, list[float]] = {name: [] for name in cells}
+        probe = float(found["mean"].sel(how=how))
+        for kind in KINDS:
+            drawn = effects.sel(how=how).isel(direction=effects["kind"].values == kind)
+            if not drawn.sizes["direction"]:
+                raise ValueError("there are no random directions to compare with: n_random=10.")
+            means = drawn.mean("prompt").values
+            as_much = int((abs(means) >= abs(probe)).sum())
+            spread = float(means.std(ddof=1)) if len(means) > 1 else np.nan
+            row["least"].append(float(means.min()))
+            row["most"].append(float(means.max()))
+            row["p"].append((1 + as_much) / (1 + len(means)))
+            row["z"].append((probe - float(means.mean())) / spread if spread else np.nan)
+        for name, values in row.items():
+            cells[name].append(values)
+    shape = {"how": effects["how"].values, "kind": list(KINDS)}
+    both = xr.Dataset({name: (("how", "kind"), value) for name, value in cells.items()}, shape)
+    for name in ("mean", "low", "high"):
+        both[name] = found[name].expand_dims(kind=list(KINDS)).transpose("how", "kind")
+    unchanged = effects["unchanged"].mean()
+    return both.assign_coords(unchanged=float(unchanged), unit=effects.attrs["unit"]).assign_attrs(
+        effects.attrs
+    )

@@ -1,0 +1,245 @@
+"""Activations of many prompts at one position, layer by layer, in memory or on disk.
+
+>>> from mechinterp import load_model, tokenize
+>>> from mechinterp.probing import gather
+>>> model = load_model("toy:trigger")
+>>> acts = gather(model, tokenize(model, ["bring the sesame", "bring me the letter"]))
+>>> acts.dims, acts["layer"].values.tolist(), acts["site"].values.tolist()
+(('layer', 'prompt', 'feature'), [0, 1, 2], ['L0.resid_pre', 'L1.resid_pre', 'L1.resid_post'])
+
+Layers of the residual stream are numbered by the blocks that wrote into it: 0 is the embedding, l
+what block l - 1 leaves, the last what the logits are made of. Any other activation has the number
+of its block.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp import models
+from mechinterp.hook_points import axis_size, read_bytes
+from mechinterp.prompts import Prompts
+from mechinterp.runner import run
+from mechinterp.sites import Pos, Site
+from mechinterp.specs import read
+from mechinterp.store import write_whole
+
+MEAN = "mean"
+"""In place of a position: the mean over the user's text, without start token and template."""
+TEXT_END = "text_end"
+"""The last token of the user's text; "end" is that of the template behind it."""
+
+_BATCH_POSITIONS = 768
+_BATCH_BYTES = 1 << 26
+
+
+def residual_sites(model: Any, layers: Iterable[int] | None = None) -> list[Site]:
+    """The residual stream at these layers, 0 (the embedding) to n_layers, or at all.
+
+    Raises:
+        ValueError: if there is no such layer.
+    """
+    n_layers = model.cfg.n_layers
+    sites = []
+    for layer in range(n_layers + 1) if layers is None else layers:
+        if not 0 <= layer <= n_layers:
+            raise ValueError(
+                f"layer {layer}: the residual stream has layers 0 (the embedding) to {n_layers} "
+                f"(what the last block leaves)."
+            )
+        last = layer == n_layers
+        sites.append(Site("resid_post", layer - 1) if last else Site("resid_pre", layer))
+    return sites
+
+
+def gather(
+    model: Any,
+    prompts: Prompts,
+    sites: Sequence[Site] | None = None,
+    *,
+    position: Pos = "end",
+    out: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> xr.DataArray:
+    """The activation of each prompt at a position, dims (layer, prompt, feature), in float32.
+
+    `sites`: without positions, one a layer, all as wide; by default `residual_sites`. Heads are put
+    side by side, head 0 first. `position`: "end", "text_end", a name, a number, or "mean". Prompts
+    run in batches, of which alone the activations are held. `out`: a folder in which they are kept
+    instead of in memory, so that there may be more than fit there; a run that was stopped goes on
+    after the last batch, and the numbers are the same.
+
+    Raises:
+        ValueError: if sites or the position do not fit, or `out` holds something else.
+        HookError: if the model lacks a site.
+    """
+    sites = residual_sites(model) if sites is None else list(sites)
+    prompts = _with_text_end(prompts) if position == TEXT_END else prompts
+    layers, width = _checked(model, prompts, sites, position)
+    shape = (len(sites), len(prompts), width)
+    batches = list(_batches(model, prompts, sites))
+    done = 0
+    if out is None:
+        values: Any = np.empty(shape, np.float32)
+    else:
+        folder = _Folder(Path(out), shape, _facts(model, prompts, sites, position))
+        values, done = folder.opened()
+    for number, rows in enumerate(batches):
+        if number >= done:
+            values[:, rows] = _read(model, _trimmed(prompts, rows), sites, position)
+            if out is not None:
+                folder.note(values, number + 1)
+        if progress is not None:
+            progress(int(rows[-1]) + 1, len(prompts))
+    if out is not None:
+        values = np.load(folder.file, mmap_mode="r")
+    return xr.DataArray(
+        values,
+        dims=("layer", "prompt", "feature"),
+        coords={"layer": layers, "site": ("layer", [str(site) for site in sites])},
+        attrs={"position": str(position), "model": models.name(model)}
+        | {"size": models.size(model), "weights": models.processing(model)},
+    )
+
+
+def _read(
+    model: Any, prompts: Prompts, sites: Sequence[Site], position: Pos
+) -> Float[np.ndarray, "layer prompt feature"]:
+    whole = position == MEAN
+    asked = [site if whole else replace(site, pos=position) for site in sites]
+    acts = run(model, prompts, read(*asked), logits_at=()).acts
+    found = []
+    for site in asked:
+        value = acts[site].flatten(2 if whole else 1)
+        found.append((_mean(value, prompts) if whole else value).float().cpu())
+    return torch.stack(found).numpy()
+
+
+def _mean(
+    value: Float[Tensor, "prompt pos feature"], prompts: Prompts
+) -> Float[Tensor, "prompt feature"]:
+    there = torch.zeros(prompts.mask.shape, dtype=torch.double)
+    for row, roles in enumerate(prompts.roles):
+        there[row, _text(roles)] = 1
+    there = there.to(value.device)
+    return torch.einsum("rpf,rp->rf", value.double(), there) / there.sum(1, keepdim=True)
+
+
+def _text(roles: Sequence[str]) -> list[int]:
+    return [pos for pos, role in enumerate(roles) if role == "text"]
+
+
+def _with_text_end(prompts: Prompts) -> Prompts:
+    if TEXT_END in prompts.names:
+        return prompts
+    for row, roles in enumerate(prompts.roles):
+        if not _text(roles):
+            raise ValueError(f'prompt {row} has no text of the user: use position "end".')
+    return prompts.named(**{TEXT_END: [_text(roles)[-1] for roles in prompts.roles]})
+
+
+def _checked(
+    model: Any, prompts: Prompts, sites: Sequence[Site], position: Pos
+) -> tuple[list[int], int]:
+    """The number of each layer, and how many features each has."""
+    layers, widths = [], set()
+    for site in sites:
+        axes = site.axes or ()
+        if site.pos is not None or axes[:2] != ("prompt", "pos"):
+            raise ValueError(
+                f"{site}: give sites without a position that have one, such as "
+                f'Site("resid_post", 3); the position is said once, position="end".'
+            )
+        layers.append((site.layer or 0) + (site.act == "resid_post"))
+        sizes = [axis_size(model, site.act, a) for a in (site.narrowed_axes or ())[2:]]
+        widths.add(int(np.prod(sizes)))
+    if len(set(layers)) < len(layers) or not sites:
+        raise ValueError(
+            f"sites {', '.join(map(str, sites))}: give at least one, and of each layer one. Of "
+            f"several heads gather each by itself, or z whole."
+        )
+    if len(widths) > 1:
+        raise ValueError(f"the sites have {sorted(widths)} features: gather those of one size.")
+    if position == MEAN:
+        for row, roles in enumerate(prompts.roles):
+            if not _text(roles):
+                raise ValueError(f'prompt {row} has no text of the user: use position "end".')
+    else:
+        prompts.given_positions(position)
+    return layers, widths.pop()
+
+
+def _batches(model: Any, prompts: Prompts, sites: Sequence[Site]) -> Iterator[np.ndarray]:
+    """Rows in their order, so many as one pass is quick with and its reads are small."""
+    each = max(1, read_bytes(model, prompts.rows(torch.tensor([0])), sites))
+    size = max(1, min(_BATCH_POSITIONS // prompts.width, _BATCH_BYTES // each))
+    for begin in range(0, len(prompts), size):
+        yield np.arange(begin, min(begin + size, len(prompts)))
+
+
+def _trimmed(prompts: Prompts, rows: np.ndarray) -> Prompts:
+    chosen = prompts.rows(torch.from_numpy(rows))
+    return replace(chosen, tokens=chosen.tokens[:, : int(chosen.lengths.max())])
+
+
+def _facts(model: Any, prompts: Prompts, sites: Sequence[Site], position: Pos) -> dict[str, object]:
+    where = [] if position == MEAN else prompts.given_positions(position).tolist()
+    given = [prompts.tokens.tolist(), prompts.lengths.tolist(), list(map(list, prompts.roles))]
+    return {
+        "model": models.fingerprint(model),
+        "prompts": hashlib.sha256(json.dumps([given, where]).encode()).hexdigest(),
+        "sites": [str(site) for site in sites],
+        "position": str(position),
+        "dtype": str(model.cfg.dtype),
+    }
+
+
+class _Folder:
+    """activations.npy, and beside it how many batches are in there."""
+
+    def __init__(self, folder: Path, shape: tuple[int, int, int], facts: dict[str, object]) -> None:
+        self.file, self._notes = folder / "activations.npy", folder / "activations.json"
+        self._shape, self._facts = shape, facts
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def opened(self) -> tuple[Any, int]:
+        """The array, to be written to, and the number of finished batches."""
+        if not self._notes.exists():
+            if self.file.exists():
+                raise ValueError(
+                    f"{self.file} is there and not of this run: choose another folder."
+                )
+            return self._new(), 0
+        found = json.loads(self._notes.read_text())
+        for name, value in self._facts.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"{self.file.parent} holds activations of another run: its {name} differs. "
+                    f"Choose another folder, or remove that one."
+                )
+        values = np.load(self.file, mmap_mode="r+") if self.file.exists() else None
+        if values is None or values.shape != self._shape:
+            return self._new(), 0
+        return values, int(found["batches"])
+
+    def _new(self) -> Any:
+        self._note(0)
+        return np.lib.format.open_memmap(self.file, "w+", np.float32, self._shape)
+
+    def note(self, values: Any, n_batches: int) -> None:
+        """What is written is on disk before it is counted."""
+        values.flush()
+        self._note(n_batches)
+
+    def _note(self, n_batches: int) -> None:
+        text = json.dumps(self._facts | {"batches": n_batches}, indent=1)
+        write_whole(self._notes, text.encode())

@@ -1,0 +1,140 @@
+"""All of it for one model: activations, probes by layer, every control, the description length.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.probing import Labelled, probe_model
+>>> things = "letter", "map", "book", "bread", "note"
+>>> texts = [f"{verb} {word} {t}" for verb in ("bring", "open", "read") for t in things
+...          for word in ("the", "sesame")]
+>>> study = probe_model(load_model("toy:trigger"), Labelled.of(texts, ["no", "yes"] * 15))
+>>> study.probed["of"].values.tolist()
+['task', 'shuffled', 'control', 'majority', 'bag of tokens', 'random weights']
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.probing.by_layer import out_of_fold, probe_layers
+from mechinterp.probing.controls import (
+    bag_of_tokens,
+    control_labels,
+    random_weights,
+    word_types,
+)
+from mechinterp.probing.folds import grouped_folds
+from mechinterp.probing.gathered import gather, residual_sites
+from mechinterp.probing.labelled import Labelled
+from mechinterp.probing.online_code import description_length
+from mechinterp.probing.probes import Probe, logistic
+from mechinterp.prompts import Prompts
+from mechinterp.sites import Pos, Site
+from mechinterp.tokenization import tokenize
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeStudy:
+    """What was probed and found: `probed` as `probe_layers` gives it, `description` in bits.
+
+    `description` has dims (of, layer), of "task" and, where there is a control task, "control".
+    `notes`: what has to be said beside the numbers.
+    """
+
+    labelled: Labelled
+    prompts: Prompts
+    acts: xr.DataArray
+    probed: xr.Dataset
+    description: xr.Dataset
+    notes: tuple[str, ...]
+
+
+def probe_model(
+    model: Any,
+    labelled: Labelled,
+    *,
+    sites: Sequence[Site] | None = None,
+    position: Pos = "end",
+    probe: Probe | None = None,
+    types: Sequence[Hashable] | None = None,
+    n_folds: int = 5,
+    n_shuffles: int = 3,
+    level: float = 0.95,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> ProbeStudy:
+    """Probes of every layer beside all controls, those of a model with random weights too.
+
+    `sites`, `position`, `out`: as `gather`; `types`: of the control task, else `word_types`; the
+    rest as `probe_layers`. The description length is that of logistic probes.
+
+    Raises:
+        ValueError: if the prompts, sites or the position do not fit, or as `grouped_folds`.
+        ProbeError: if a probe does not converge, naming the layer.
+    """
+    prompts = tokenize(model, list(labelled.prompts))
+    y, groups = labelled.y, labelled.group_numbers
+    folds = grouped_folds(y, groups, n_folds=n_folds, seed=seed, classes=labelled.classes)
+    sites = residual_sites(model) if sites is None else list(sites)
+    probe = probe or logistic()
+    acts = gather(
+        model, prompts, sites, position=position, out=_inside(out, "model"), progress=progress
+    )
+    untrained = gather(
+        random_weights(model, seed),
+        prompts,
+        sites,
+        position=position,
+        out=_inside(out, "random weights"),
+        progress=progress,
+    )
+    notes = []
+    if types is None:
+        found = word_types(prompts, groups, position)
+        if found is None:
+            notes.append(
+                "No control task: no place in the prompts has words that recur among groups, so "
+                "that nothing could be learnt by heart."
+            )
+        else:
+            types = found[0]
+            notes.append(f"Control task: a random label for each {found[1]}.")
+    baselines = {
+        "bag of tokens": bag_of_tokens(prompts, y, folds),
+        "random weights": out_of_fold(untrained, [y], folds, probe)[0],
+    }
+    probed = probe_layers(
+        acts,
+        labelled,
+        probe=probe,
+        n_folds=n_folds,
+        n_shuffles=n_shuffles,
+        types=types,
+        baselines=baselines,
+        level=level,
+        seed=seed,
+    )
+    described = {"task": description_length(acts, labelled, seed=seed)}
+    if types is not None:
+        labels = control_labels(types, y, seed, folds=folds)
+        described["control"] = description_length(acts, labelled, labels, seed=seed)
+    description = xr.concat(
+        list(described.values()),
+        dim=xr.Variable("of", list(described)),
+        combine_attrs="drop_conflicts",
+    )
+    return ProbeStudy(labelled, prompts, acts, probed, description, tuple(notes))
+
+
+def held_out(probed: xr.Dataset, n_folds: int = 2) -> np.ndarray:
+    """True for prompts of the first folds: those to measure a direction on that others gave."""
+    return np.asarray(probed["fold"].values < n_folds)
+
+
+def _inside(out: str | Path | None, name: str) -> Path | None:
+    return None if out is None else Path(out) / name.replace(" ", "-")
