@@ -204,10 +204,10 @@ def ablate_directions(
     def sites(direction: int) -> list[Site]:
         return axes.at_positions(site, positions)
 
-    def along(replaced: Edit, direction: int) -> Edit:
-        return _along(units[direction].clone(), replaced)
+    def one(replaced: Edit, direction: int) -> Edit:
+        return along(units[direction].clone(), replaced)
 
-    found = ablated(model, tokenize(model, prompts), metric, how, over, sites, options, along)
+    found = ablated(model, tokenize(model, prompts), metric, how, over, sites, options, one)
     return found.assign_attrs(site=str(site))
 
 
@@ -257,8 +257,10 @@ def ablated(
     )
 
 
-def _along(unit: Float[Tensor, " d"], replaced: Edit) -> Edit:
-    def along(old: Tensor, at: At) -> Tensor:
+def along(unit: Float[Tensor, " d"], replaced: Edit) -> Edit:
+    """An edit that replaces what a value has along a unit vector, as `ablate_directions`."""
+
+    def edited(old: Tensor, at: At) -> Tensor:
         if old.shape[-1] != len(unit):
             raise HookError(
                 f"ablate_directions: {at.site} has {old.shape[-1]} numbers along its last axis, "
@@ -267,7 +269,7 @@ def _along(unit: Float[Tensor, " d"], replaced: Edit) -> Edit:
         u = unit.to(old)
         return old + ((replaced(old.clone(), at) - old) @ u)[..., None] * u
 
-    return along
+    return edited
 
 
 def base_score(result: xr.DataArray) -> xr.DataArray:

@@ -8,9 +8,12 @@ Traceback (most recent call last):
 ValueError: prompts.jsonl, line 2: a line is an object.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 def filled_lines(path: Path) -> list[tuple[int, str]]:
@@ -33,3 +36,26 @@ def located(where: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def json_object(line: str, keys: Sequence[str], example: str) -> dict[str, Any]:
+    """The object of a line, which has none but these keys.
+
+    Raises:
+        ValueError: if it is not JSON, as `example` is, no object, or has another key.
+    """
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"this is not JSON: {error.msg}, column {error.colno}. Write one object a line, such "
+            f"as {example}."
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{found!r} is not an object with the keys {', '.join(keys)}.")
+    for key in found:
+        if key not in keys:
+            near = get_close_matches(key, keys, n=1)
+            hint = f' Did you mean "{near[0]}"?' if near else ""
+            raise ValueError(f'key "{key}" is none of {", ".join(keys)}.{hint}')
+    return found

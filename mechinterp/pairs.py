@@ -18,16 +18,14 @@ of the answer; a position is a number, or the text of a token that the clean pro
 ([3], 'log_prob')
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mechinterp.jsonl import filled_lines, located
+from mechinterp.jsonl import filled_lines, json_object, located
 from mechinterp.metrics import Metric, log_prob, logit_diff
 from mechinterp.prompts import Pair, Prompts
 from mechinterp.tokenization import token_id, tokenize
@@ -93,20 +91,7 @@ def _row(model: Any, number: int, line: str) -> _Row:
 
 
 def _parsed(line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"this is not JSON: {error.msg}, column {error.colno}. Write one object a line, such "
-            f'as {{"clean": "...", "corrupt": "...", "answer": "..."}}.'
-        ) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{found!r} is not an object with the keys {', '.join(NEEDED)}.")
-    for key in found:
-        if key not in KEYS:
-            near = get_close_matches(key, KEYS, n=1)
-            hint = f' Did you mean "{near[0]}"?' if near else ""
-            raise ValueError(f'key "{key}" is none of {", ".join(KEYS)}.{hint}')
+    found = json_object(line, KEYS, '{"clean": "...", "corrupt": "...", "answer": "..."}')
     for key in NEEDED:
         if key not in found:
             raise ValueError(f'key "{key}" is missing. A pair has {", ".join(NEEDED)}.')

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
-from torch import Tensor
 
+from mechinterp.ablation import along
 from mechinterp.metrics import Metric
 from mechinterp.probing.by_layer import layer_of
 from mechinterp.probing.gathered import residual_sites
@@ -34,7 +34,7 @@ from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.probes import Probe, mass_mean
 from mechinterp.prompts import Prompts
 from mechinterp.sites import Site
-from mechinterp.specs import At, Specs, add, edit
+from mechinterp.specs import Specs, add, edit
 from mechinterp.stats import interval
 from mechinterp.sweeps import sweep
 
@@ -112,13 +112,13 @@ def class_direction(
             f"{len(np.unique(y))} of {len(labelled.classes)} classes. Give prompts of two."
         )
     probe = probe or mass_mean()
-    along = probe.fit(x, y).direction
-    if not np.linalg.norm(along) > 0:
+    leads = probe.fit(x, y).direction
+    if not np.linalg.norm(leads) > 0:
         raise ValueError(
             f"layer {layer}: the classes have the same mean, as where the same token stands at the "
             f"position in all prompts. Take a later layer, or another position."
         )
-    unit = along / np.linalg.norm(along)
+    unit = leads / np.linalg.norm(leads)
     means = np.stack([x[y == number].mean(0) for number in (0, 1)])
     gap = float((means[1] - means[0]) @ unit)
     site = str(acts["site"].values[layers.index(layer)])
@@ -131,11 +131,7 @@ def ablate_direction(sites: Sequence[Site], vector: Float[np.ndarray, " feature"
     Source: Arditi et al. 2024, section 2.4, arXiv 2406.11717.
     """
     unit = torch.from_numpy(np.asarray(vector, np.float64) / np.linalg.norm(vector))
-
-    def without(value: Tensor, at: At) -> Tensor:
-        along = unit.to(value)
-        return value - (value @ along)[..., None] * along
-
+    without = along(unit, lambda old, at: torch.zeros_like(old))
     return tuple(spec for site in sites for spec in edit(site, without, name="ablate direction"))
 
 
@@ -146,10 +142,10 @@ def steer_direction(
 
     Source: Turner et al. 2023, arXiv 2308.10248; Rimsky et al. 2023, arXiv 2312.06681.
     """
-    along = torch.from_numpy(np.asarray(vector, np.float32))
+    added = torch.from_numpy(np.asarray(vector, np.float32))
 
     def plus(site: Site) -> Specs:
-        return add(site, along, scale)
+        return add(site, added, scale)
 
     return tuple(spec for site in sites for spec in plus(site))
 

@@ -13,14 +13,13 @@ matched pair, all sentences about one fact. Without groups each different text i
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from mechinterp.jsonl import filled_lines, located
+from mechinterp.jsonl import filled_lines, json_object, located
 
 KEYS = ("prompt", "text", "label", "group")
 
@@ -118,20 +117,7 @@ def read_labelled(file: str | Path, n: int | None = None) -> Labelled:
 
 
 def _parsed(line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"this is not JSON: {error.msg}, column {error.colno}. Write one object a line, such "
-            f'as {{"text": "...", "label": "..."}}.'
-        ) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{found!r} is not an object with the keys {', '.join(KEYS)}.")
-    for key in found:
-        if key not in KEYS:
-            near = get_close_matches(key, KEYS, n=1)
-            hint = f' Did you mean "{near[0]}"?' if near else ""
-            raise ValueError(f'key "{key}" is none of {", ".join(KEYS)}.{hint}')
+    found = json_object(line, KEYS, '{"text": "...", "label": "..."}')
     if ("prompt" in found) == ("text" in found):
         raise ValueError('give either "prompt" or "text".')
     if not isinstance(found.get("label"), str | int | bool):

@@ -19,12 +19,13 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from figures import Figure
 from random_models import gpt2_shape, tiny_models
 from transformer_lens import HookedTransformer
 
@@ -68,29 +69,6 @@ from mechinterp.toys import example_inputs, random_circuit, toy
 
 TOLERANCE = 1e-5
 PROGRAMS = ("reverse", "x-proportion", "sort", "histogram", "dyck")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A line of the table: what was measured, and what was wanted of it."""
-
-    name: str
-    found: float
-    wanted: float | None = None
-    at_most: bool = True
-    note: str = ""
-
-    @property
-    def falls_short(self) -> bool:
-        if self.wanted is None:
-            return False
-        return not (self.found <= self.wanted if self.at_most else self.found >= self.wanted)
-
-    def __str__(self) -> str:
-        sign = "≤" if self.at_most else "≥"
-        asked = "" if self.wanted is None else f"{sign} {self.wanted:g}"
-        mark = "FALLS SHORT" if self.falls_short else ""
-        return f"{self.name:64} {self.found:>12.5g} {asked:>10} {mark} {self.note}".rstrip()
 
 
 def main() -> None:

@@ -14,11 +14,11 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import xarray as xr
+from figures import Figure
 from random_models import tiny_models
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -39,28 +39,6 @@ from mechinterp.probing import (
 
 SECONDS = 10.0
 """What probes, control, shuffled labels and intervals may take."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A line of the table: what was measured, and what was wanted of it."""
-
-    name: str
-    found: float
-    wanted: float | None = None
-    at_most: bool = True
-
-    @property
-    def falls_short(self) -> bool:
-        if self.wanted is None:
-            return False
-        return not (self.found <= self.wanted if self.at_most else self.found >= self.wanted)
-
-    def __str__(self) -> str:
-        sign = "≤" if self.at_most else "≥"
-        asked = "" if self.wanted is None else f"{sign} {self.wanted:g}"
-        mark = "FALLS SHORT" if self.falls_short else ""
-        return f"{self.name:64} {self.found:>12.5g} {asked:>10} {mark}".rstrip()
 
 
 def main() -> None:
