@@ -73,6 +73,7 @@ ORDER = (
     "circuit_options",
     "circuit_runs",
     "layer_options",
+    "layer_findings",
     "layer_runs",
     "attention_options",
     "attention_questions",
