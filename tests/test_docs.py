@@ -1,6 +1,8 @@
 """Every Python block of the README and the docs runs, each file's in order, in one namespace."""
 
+import importlib
 import re
+from inspect import isfunction
 from pathlib import Path
 
 import pytest
@@ -28,8 +30,16 @@ def test_every_public_name_has_an_example():
     )
     for file in Path(mechinterp.__file__).parent.rglob("*.py"):
         shown += "".join(re.findall(r"^ *>>> (.*)", file.read_text(), re.MULTILINE))
-    missing = [name for name in mechinterp.__all__ if not re.search(rf"\b{name}\b", shown)]
+    missing = [name for name in public_names() if not re.search(rf"\b{name}\b", shown)]
     assert missing == []
+
+
+def public_names():
+    """Those of the package, and the functions of its subpackages."""
+    yield from mechinterp.__all__
+    for part in ("attention", "circuits", "layers", "probing"):
+        module = importlib.import_module(f"mechinterp.{part}")
+        yield from (name for name in module.__all__ if isfunction(getattr(module, name)))
 
 
 def test_links_lead_somewhere():

@@ -3,7 +3,7 @@
 Patterns, the sink, links by several rules, head scores, QK and OV circuits.
 """
 
-from mechinterp.attention.confirmed import Link, confirm, in_every_head, in_its_head, listed
+from mechinterp.attention.confirmed import Link, confirm, in_every_head, in_its_head
 from mechinterp.attention.copying import copying_scores, logit_copying
 from mechinterp.attention.flow import max_flow, rollout
 from mechinterp.attention.links import (
@@ -33,7 +33,6 @@ __all__ = [
     "in_every_head",
     "in_its_head",
     "links_by_head",
-    "listed",
     "logit_copying",
     "max_flow",
     "mean_above",

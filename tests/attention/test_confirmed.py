@@ -12,13 +12,13 @@ from mechinterp.attention import (
     in_every_head,
     in_its_head,
     links_by_head,
-    listed,
     mean_above,
     over_prompts,
     patterns,
     random_links,
     top_k,
 )
+from mechinterp.attention.confirmed import listed
 from mechinterp.toys import toy
 
 
