@@ -3,7 +3,6 @@
 read_attention(model, ReadAttention(("bring the sesame",), model="toy:trigger"))
 """
 
-import io
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from safetensors.numpy import save
 
@@ -38,10 +36,11 @@ from mechinterp.attention import (
 from mechinterp.attention.links import Rule
 from mechinterp.attention_options import ReadAttention
 from mechinterp.attention_questions import AskedText, asked_texts
+from mechinterp.made_by import made_by
 from mechinterp.progress import progress_bar
 from mechinterp.report import attention_page, print_links
 from mechinterp.stats import interval
-from mechinterp.store import begin_run, write_run
+from mechinterp.store import begin_run, frame_parquet, write_run
 
 _N_BEST = 5
 _SEEDS = 3
@@ -153,8 +152,8 @@ class _Made:
         )
         files = {
             "report.html": page.encode(),
-            "links.parquet": _parquet(self._link_table(names)),
-            "heads.parquet": _parquet(xr.Dataset(self._by_head).to_dataframe().reset_index()),
+            "links.parquet": frame_parquet(self._link_table(names)),
+            "heads.parquet": frame_parquet(xr.Dataset(self._by_head).to_dataframe().reset_index()),
             "patterns.safetensors": save(
                 {
                     f"prompt {number}": np.ascontiguousarray(case.patterns.values)
@@ -251,14 +250,9 @@ class _Made:
     @property
     def _facts(self) -> dict[str, Any]:
         return {
-            "kind": self.options.kind,
-            "command": sys.argv,
-            "complete": True,
+            **made_by(self.model, self.options.kind),
             "prompts": [case.asked.name for case in self.cases],
             "seed": self.options.seed,
-            "fingerprint": models.fingerprint(self.model),
-            "dtype": str(self.model.cfg.dtype),
-            "threads": torch.get_num_threads(),
             "notes": self._notes,
             "sink_share": [float(case.share.mean()) for case in self.cases],
             "links": [case.links.sizes["link"] for case in self.cases],
@@ -280,9 +274,3 @@ def _unique(names: list[str]) -> list[str]:
 
 def _printed(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _parquet(frame: Any) -> bytes:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()

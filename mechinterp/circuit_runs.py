@@ -40,6 +40,7 @@ from mechinterp.circuits import (
     write_scores,
 )
 from mechinterp.circuits.contrasts import OTHER_RUN
+from mechinterp.made_by import made_by
 from mechinterp.progress import progress_bar
 from mechinterp.prompt_questions import AskedPrompts, asked_positions
 from mechinterp.replacements import Replacement, mean_of
@@ -209,14 +210,9 @@ class _Made:
     def _facts(self, found: xr.Dataset) -> Mapping[str, Any]:
         model = self.between.model
         return {
-            "kind": self.options.kind,
-            "command": sys.argv,
-            "complete": True,
+            **made_by(model, self.options.kind),
             "prompts": self.prompts.name,
             "seed": self.options.seed,
-            "fingerprint": models.fingerprint(model),
-            "dtype": str(model.cfg.dtype),
-            "threads": torch.get_num_threads(),
             "notes": self._notes,
             "edges": self.circuit.n_edges,
             "requested": self.circuit.requested,

@@ -3,20 +3,19 @@
 patched(model, Patch(task="ioi", what="resid_pre", positions="S2,end"))
 """
 
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import xarray as xr
 
 from mechinterp import ablation, models, patching
 from mechinterp.findings import Compared, compared
 from mechinterp.grid_options import Ablate, Patch
 from mechinterp.grid_questions import Question
+from mechinterp.made_by import made_by
 from mechinterp.progress import progress_bar
 from mechinterp.replacements import Replacement, mean_of, resample_from
 from mechinterp.report import grid_page, print_grid
@@ -26,7 +25,7 @@ from mechinterp.screening import qk_fixed_patching, top_k
 from mechinterp.sites import Site
 from mechinterp.specs import read
 from mechinterp.stats import ratio_interval
-from mechinterp.store import begin_run, write_run
+from mechinterp.store import begin_run, frame_parquet, write_run
 
 _SIGNS = {
     "noise": "0: the patch changes nothing. −1: the score falls to that of the corrupt prompts.",
@@ -164,14 +163,9 @@ class _Made:
 
     def _facts(self) -> dict[str, Any]:
         return {
-            "kind": self.asked.options.kind,
-            "command": sys.argv,
-            "complete": True,
+            **made_by(self.asked.model, self.asked.options.kind),
             "prompts": self.asked.prompts.name,
             "seed": self.asked.options.seed,
-            "fingerprint": models.fingerprint(self.asked.model),
-            "dtype": str(self.asked.model.cfg.dtype),
-            "threads": torch.get_num_threads(),
             "notes": self.notes,
             **self.effect.attrs,
         }
@@ -284,6 +278,4 @@ def _parquet(columns: Mapping[str, xr.DataArray]) -> bytes:
     rows = frame.dropna(how="all", subset=list(columns)).reset_index()
     if "pos" in rows:  # numbers and names do not go into one column
         rows["pos"] = rows["pos"].astype(str)
-    buffer = io.BytesIO()
-    rows.to_parquet(buffer, index=False)
-    return buffer.getvalue()
+    return frame_parquet(rows)

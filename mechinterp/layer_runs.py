@@ -3,25 +3,24 @@
 read_layers(model, ReadLayers(task="ioi"))
 """
 
-import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 import xarray as xr
 
 from mechinterp import models
 from mechinterp.layer_findings import Found, bounds
 from mechinterp.layer_options import ReadLayers
 from mechinterp.layers import read_lens, train_lens, write_lens
+from mechinterp.made_by import made_by
 from mechinterp.progress import progress_bar
 from mechinterp.prompt_questions import AskedPrompts
 from mechinterp.report import print_layers
 from mechinterp.report.layer_chart import LayerLine
 from mechinterp.report.layers import Chart, layers_page
-from mechinterp.store import begin_run, write_run
+from mechinterp.store import begin_run, frame_parquet, write_run
 
 READING = (
     "Layer 0 is the embedding; of a lens, a norm and a cosine, layer l is the stream after l "
@@ -156,21 +155,13 @@ def _parquet(found: Found) -> bytes:
         for part in found.ablated["part"].values.tolist():
             taken = found.ablated.sel(part=part, drop=True).drop_attrs()
             columns[f"without {part}"] = taken.assign_coords(layer=taken.layer + 1)
-    frame = xr.Dataset(columns).to_dataframe().reset_index()
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()
+    return frame_parquet(xr.Dataset(columns).to_dataframe().reset_index())
 
 
 def _facts(found: Found) -> dict[str, Any]:
     return {
-        "kind": "layers",
-        "command": sys.argv,
-        "complete": True,
+        **made_by(found.model, "layers"),
         "prompts": found.asked.name,
-        "fingerprint": models.fingerprint(found.model),
-        "dtype": str(found.model.cfg.dtype),
-        "threads": torch.get_num_threads(),
         "notes": found.notes,
         "found": found.sentences(),
         "layer": "layers that have run: 0 is the embedding; of writes and without, the last",

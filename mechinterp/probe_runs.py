@@ -3,7 +3,6 @@
 ran_probe(model, RunProbe(file=Path("labelled.jsonl")))
 """
 
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import xarray as xr
 from safetensors.numpy import save
 
 from mechinterp import models
+from mechinterp.made_by import made_by
 from mechinterp.metrics import Metric, logit_diff
 from mechinterp.probe_options import RunProbe, chosen_layers
 from mechinterp.probing import (
@@ -36,7 +36,7 @@ from mechinterp.progress import progress_bar
 from mechinterp.refusals import refusal_log_odds
 from mechinterp.report import print_probes, probing_page
 from mechinterp.sites import ACTS, Pos, Site
-from mechinterp.store import begin_run, write_run
+from mechinterp.store import begin_run, frame_parquet, write_run
 from mechinterp.tokenization import token_id
 
 
@@ -142,13 +142,8 @@ class _Made:
     def _facts(self) -> dict[str, Any]:
         best = {name: self.best.attrs[name] for name in ("best", "as_good")}
         return {
-            "kind": self.options.kind,
-            "command": sys.argv,
-            "complete": True,
+            **made_by(self.model, self.options.kind),
             "seed": self.options.seed,
-            "fingerprint": models.fingerprint(self.model),
-            "dtype": str(self.model.cfg.dtype),
-            "threads": torch.get_num_threads(),
             "notes": self._notes,
             **self.study.probed.attrs,
             **best,
@@ -221,15 +216,9 @@ def _causal(
 def _parquet(probed: xr.Dataset) -> bytes:
     """A row for each of, measure and layer."""
     frame = probed[["mean", "low", "high"]].to_dataframe()
-    return _bytes(frame.reset_index())
+    return frame_parquet(frame.reset_index())
 
 
 def _predictions(probed: xr.Dataset) -> bytes:
     """A row for each of, layer and prompt: whether it was right about the prompt."""
-    return _bytes(probed[["right"]].to_dataframe().reset_index())
-
-
-def _bytes(frame: Any) -> bytes:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()
+    return frame_parquet(probed[["right"]].to_dataframe().reset_index())

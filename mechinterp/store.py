@@ -137,6 +137,13 @@ def scores_parquet(scores: xr.DataArray) -> bytes:
     return buffer.getvalue()
 
 
+def frame_parquet(frame: Any) -> bytes:
+    """A data frame as a parquet file, without its index."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
 def package_version(package: str) -> str:
     """The installed version of a package, in words if there is none."""
     try:

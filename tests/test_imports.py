@@ -63,6 +63,7 @@ ORDER = (
     "probing",
     "report",
     "folders",
+    "made_by",
     "attribution_options",
     "attribution_runs",
     "prompt_options",

@@ -10,7 +10,7 @@
 ['task', 'shuffled', 'control', 'majority', 'bag of tokens', 'random weights']
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,8 @@ from mechinterp.probing.online_code import description_length
 from mechinterp.probing.probes import Probe, logistic
 from mechinterp.prompts import Prompts
 from mechinterp.sites import Pos, Site
+from mechinterp.sweeps import Progress
 from mechinterp.tokenization import tokenize
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
