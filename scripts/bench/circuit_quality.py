@@ -1,0 +1,185 @@
+"""How good circuits are: beside known ones, gates with redundancy, one way of choosing and another.
+
+Parts of `circuits.py`, which runs them.
+"""
+
+import itertools
+import statistics
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from figures import Figure, cpu_seconds
+
+from mechinterp import (
+    Pair,
+    load_model,
+    log_prob,
+    run,
+    token_id,
+    tokenize,
+)
+from mechinterp.circuits import (
+    MIB_SIZES,
+    Circuit,
+    Contrast,
+    acdc_scores,
+    best_first,
+    contrast,
+    eap,
+    eap_ig,
+    exact,
+    faithfulness,
+    improve,
+    known_circuit,
+    optimal,
+    rank_auc,
+    redundancy,
+    top_n,
+)
+from mechinterp.metrics import Metric
+from mechinterp.tasks.ioi import indirect_objects
+from mechinterp.toys import example_inputs, random_circuit, toy
+
+PROGRAMS = ("reverse", "x-proportion", "sort", "histogram", "dyck")
+
+
+def ground_truth(quick: bool) -> list[Figure]:
+    """The rank AUC of edges where the circuit is known; the least over the models of a kind."""
+    kinds: dict[str, list[Any]] = {
+        "compiled programs": [toy(f"rasp-{name}") for name in PROGRAMS],
+        "random circuits": [
+            random_circuit(seed, n_circuit_mlps=n)
+            for seed in range(2 if quick else 8)
+            for n in (2, 0)
+        ],
+    }
+    figures = []
+    for kind, planted in kinds.items():
+        methods = ("exact", "ACDC", "ACDC, absolute", "EAP-IG", "EAP")
+        found: dict[str, list[float]] = {method: [] for method in methods}
+        for one in planted:
+            between = runs_of(one)
+            truth = known_circuit(between.graph, one.truth)
+            scores = exact(between)
+            taus = [abs(scores.strongest(1)[0][1]) * share for share in (1e-5, 1e-4, 1e-3, 1e-2)]
+            for name, made in (
+                ("exact", scores),
+                ("ACDC", acdc_scores(between, taus)),
+                ("ACDC, absolute", acdc_scores(between, taus, absolute=True)),
+                ("EAP-IG", eap_ig(between, 5)),
+                ("EAP", eap(between)),
+            ):
+                found[name].append(rank_auc(made, truth))
+        wanted: dict[str, float] = {"exact": 0.99, "EAP-IG": 0.99}
+        if kind == "compiled programs":
+            wanted = {"exact": 0.999, "ACDC": 0.999, "EAP-IG": 0.95}
+        figures += [
+            Figure(f"{kind}: least AUC of {len(each)}, {name}", min(each), wanted.get(name), False)
+            for name, each in found.items()
+        ]
+    return figures
+
+
+def runs_of(planted: Any, n: int = 24) -> Contrast:
+    """Random pairs; at all positions, the answer's logit minus that of the other prompt's."""
+    model = load_model(planted)
+    texts = [" ".join(words) for words in example_inputs(planted, 2 * n)]
+    clean, corrupt = tokenize(model, texts[:n]), tokenize(model, texts[n:])
+    at = tuple(range(1, clean.width))
+    right, wrong = (run(model, s, logits_at=at).logits.argmax(-1) for s in (clean, corrupt))
+
+    def score(logits: torch.Tensor) -> torch.Tensor:
+        chosen = [logits.gather(2, ids[..., None])[..., 0] for ids in (right, wrong)]
+        return (chosen[0] - chosen[1]).sum(1)
+
+    return contrast(model, Pair(clean, corrupt), Metric("answer - other", "logits", at, score))
+
+
+def selection(quick: bool) -> list[Figure]:
+    """Circuits of SmolLM2 at MIB's sizes, chosen in four ways; on other pairs too."""
+    model = load_model("smollm2", device="cpu")
+    tasks = [
+        indirect_objects(model, 2 if quick else 8, corruption="S2 to IO", seed=seed)
+        for seed in (0, 1)
+    ]
+    between, other = (contrast(model, task.pair, task.metric) for task in tasks)
+    scores = eap_ig(between, 5)
+    sizes = (0.001, 1.0) if quick else MIB_SIZES
+    figures = []
+    for absolute, name in ((True, "by size of score: CMD"), (False, "signed: CPR")):
+        ways: dict[str, list[Circuit]] = {"top-n": [], "greedy": [], "optimal": [], "improved": []}
+        seconds = []
+        for size in sizes:
+            n = int(size * between.graph.n_edges)
+            made = [way(scores, n, absolute=absolute) for way in (top_n, best_first, optimal)]
+            taken, better = cpu_seconds(
+                lambda made=made, absolute=absolute: improve(between, *made, absolute=absolute)
+            )
+            seconds.append(taken)
+            for each, circuit in zip(ways.values(), [*made, better], strict=True):
+                each.append(circuit)
+        shares = {way: shares_of(between, made) for way, made in ways.items()}
+        areas = {way: area(found, sizes, absolute) for way, found in shares.items()}
+        for way, made in ways.items():
+            elsewhere = area(shares_of(other, made), sizes, absolute)
+            note = f"on other pairs {elsewhere:.4g}; by size {np.round(shares[way], 3).tolist()}"
+            figures.append(Figure(f"{name}, {way}", areas[way], note=note))
+        for way, most in (("optimal", None), ("improved", 0)):
+            worse = sum(
+                badness(mine, absolute) > badness(greedy, absolute) + 1e-4
+                for mine, greedy in zip(shares[way], shares["greedy"], strict=True)
+            )
+            figures.append(Figure(f"  sizes where {way} is less faithful than greedy", worse, most))
+        figures += [
+            Figure("  improved, above EAP-IG's top-n", areas["improved"], areas["top-n"], absolute),
+            Figure("  improving, CPU seconds a size", statistics.median(seconds)),
+        ]
+    return figures
+
+
+def shares_of(between: Contrast, circuits: list[Circuit]) -> list[float]:
+    """The faithfulness of each."""
+    named = {str(at): circuit for at, circuit in enumerate(circuits)}
+    return [float(share) for share in faithfulness(between, named)["faithfulness"]]
+
+
+def badness(share: float, absolute: bool) -> float:
+    """How far it is from the model, or how little it does."""
+    return abs(1 - share) if absolute else -share
+
+
+def area(shares: list[float], sizes: Any, absolute: bool) -> float:
+    """CMD, or CPR."""
+    values = [abs(1 - share) for share in shares] if absolute else shares
+    return float(np.trapezoid(values, sizes))
+
+
+def gates(quick: bool) -> list[Figure]:
+    """Planted OR gates: what each branch does alone, and what two branches do beyond that."""
+    figures = []
+    for name, clean, corrupt in (
+        ("either", "bring the copper lantern", "bring the garden letter"),
+        ("redundant", "bring the sesame", "bring the letter"),
+        ("backup", "bring the sesame", "bring the letter"),
+    ):
+        planted = toy(name)
+        model = load_model(planted)
+        pair = Pair(tokenize(model, clean), tokenize(model, corrupt))
+        between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
+        truth = known_circuit(between.graph, planted.truth)
+        found = redundancy(between, truth)["interaction"].isel(pair=0)
+        alone = exact(between, truth)
+        groups = [
+            known_circuit(between.graph, replace(planted.truth, edges=group)).names
+            for group in planted.truth.redundant
+        ] or [("a0.h0->m0", "a0.h3->m0")]
+        pairs = [two for group in groups for two in itertools.combinations(group, 2)]
+        least = min(float(found.sel(edge=a, other=b)) for a, b in pairs)
+        most = max(min(alone[a], alone[b]) for a, b in pairs)
+        figures += [
+            Figure(f"{name}: redundant edges, largest effect alone, nats", most),
+            Figure(f"{name}: least interaction of two of them, nats", least, 1, False),
+        ]
+    return figures
