@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mechinterp import Prompts, Site, load_model, logit_diff, stats, task
-from mechinterp.ablation import ablated, effect
+from mechinterp import Prompts, Site, load_model, logit_diff, task
+from mechinterp.ablation.single import ablated, effect
 from mechinterp.attention import (
     confirm,
     find_links,
@@ -50,7 +50,8 @@ from mechinterp.attention import (
     sink_share,
     top_k,
 )
-from mechinterp.replacements import mean_of
+from mechinterp.engine.replacements import mean_of
+from mechinterp.stats import intervals as stats
 
 LENGTH, N_PROMPTS, SEED = 25, 12, 11
 """Of the prompts on which heads are ablated; those that found them are others."""

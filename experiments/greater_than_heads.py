@@ -35,9 +35,10 @@ from typing import Any
 
 import xarray as xr
 
-from mechinterp import Site, knockout, load_model, patch, read, run, stats, sweep, task
-from mechinterp.patching import heads, outputs
-from mechinterp.paths import path_patching
+from mechinterp import Site, knockout, load_model, patch, read, run, sweep, task
+from mechinterp.patching.activation import heads, outputs
+from mechinterp.patching.paths import path_patching
+from mechinterp.stats import intervals as stats
 
 N_PROMPTS, SEED = 16, 7
 N_FLIPS = 1 << N_PROMPTS

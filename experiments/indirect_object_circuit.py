@@ -41,7 +41,7 @@ from typing import Any
 
 import xarray as xr
 
-from mechinterp import Site, load_model, read, run, stats
+from mechinterp import Site, load_model, read, run
 from mechinterp.circuits import (
     PUBLISHED,
     EdgeScores,
@@ -55,6 +55,7 @@ from mechinterp.circuits import (
     top_n,
 )
 from mechinterp.circuits.published import Arrow
+from mechinterp.stats import intervals as stats
 from mechinterp.tasks.ioi import FINDINGS, indirect_objects
 
 N_PROMPTS, SEED, OTHER_SEED = 16, 7, 8

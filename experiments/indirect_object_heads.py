@@ -51,15 +51,15 @@ from mechinterp import (
     load_model,
     read,
     run,
-    stats,
     sweep,
     task,
     top_k,
 )
-from mechinterp.ablation import ablated, base_score
-from mechinterp.patching import heads
-from mechinterp.paths import path_patching
-from mechinterp.replacements import mean_of
+from mechinterp.ablation.single import ablated, base_score
+from mechinterp.engine.replacements import mean_of
+from mechinterp.patching.activation import heads
+from mechinterp.patching.paths import path_patching
+from mechinterp.stats import intervals as stats
 
 N_PROMPTS, SEED, OTHER_SEED = 24, 7, 8
 N_EXACT = 24

@@ -1,6 +1,6 @@
 """`python -m mechinterp`: the command line."""
 
-from mechinterp.cli import main
+from mechinterp.commands.cli import main
 
 if __name__ == "__main__":
     main()

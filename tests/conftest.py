@@ -229,7 +229,7 @@ class Done:
 @pytest.fixture
 def mechinterp(monkeypatch, capsys):
     """The command in this process, which has torch imported already."""
-    from mechinterp.cli import main
+    from mechinterp.commands.cli import main
 
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("NO_COLOR", "1")

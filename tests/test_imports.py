@@ -10,78 +10,23 @@ import mechinterp
 
 PACKAGE = Path(mechinterp.__file__).parent
 ORDER = (
-    "sites",
-    "prompts",
-    "activations",
-    "specs",
-    "checkpoints",
-    "toys",
-    "layout",
-    "fused",
-    "models",
-    "loading",
-    "blocks",
-    "hook_points",
-    "tokenization",
-    "interrupts",
-    "memory",
-    "metrics",
-    "arms",
-    "passes",
-    "scoring",
-    "sequences",
-    "context",
-    "runner",
-    "footprint",
-    "planner",
-    "store",
-    "identity",
-    "parts",
-    "sweeps",
-    "progress",
-    "axes",
-    "patching",
-    "paths",
-    "replacements",
-    "ablation",
-    "interactions",
-    "gradients",
-    "saturation",
-    "patch_grid",
-    "screening",
-    "tasks",
-    "jsonl",
-    "pairs",
-    "findings",
+    "core",
     "stats",
-    "refusals",
-    "final_reading",
+    "toys",
+    "models",
+    "engine",
+    "storage",
+    "sweeps",
+    "tasks",
+    "patching",
+    "ablation",
     "attribution",
     "circuits",
-    "layers",
     "attention",
+    "layers",
     "probing",
     "report",
-    "folders",
-    "made_by",
-    "attribution_options",
-    "attribution_runs",
-    "prompt_options",
-    "prompt_questions",
-    "grid_options",
-    "grid_questions",
-    "grid_runs",
-    "circuit_options",
-    "circuit_runs",
-    "layer_options",
-    "layer_findings",
-    "layer_runs",
-    "attention_options",
-    "attention_questions",
-    "attention_runs",
-    "probe_options",
-    "probe_runs",
-    "cli",
+    "commands",
     "__main__",
 )
 
@@ -134,7 +79,7 @@ def test_two_files_alone_know_the_library():
     knows = {
         file.name for file in files() for name in imports_of(file) if "transformer_lens" in name
     }
-    assert knows == {"loading.py", "models.py"}
+    assert knows == {"loading.py", "facts.py"}
 
 
 def test_every_public_name_is_there():
@@ -164,12 +109,12 @@ def heavy_modules_after(code):
 
 
 def test_importing_the_package_pulls_in_nothing_heavy():
-    assert heavy_modules_after("import mechinterp, mechinterp.cli") == "[]"
+    assert heavy_modules_after("import mechinterp, mechinterp.commands.cli") == "[]"
 
 
 def test_help_pulls_in_nothing_heavy():
     code = (
-        "import sys\nfrom mechinterp.cli import main\n"
+        "import sys\nfrom mechinterp.commands.cli import main\n"
         "sys.argv = ['mechinterp', 'attribute', '--help']\n"
         "try: main()\nexcept SystemExit: pass"
     )

@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mechinterp.metrics import Metric
-from mechinterp.runner import run
-from mechinterp.specs import Specs, knockout
-from mechinterp.stats import interval
-from mechinterp.sweeps import Progress, sweep
-from mechinterp.tokenization import Text, tokenize
+from mechinterp.core.metrics import Metric
+from mechinterp.core.specs import Specs, knockout
+from mechinterp.engine.runner import run
+from mechinterp.models.tokenization import Text, tokenize
+from mechinterp.stats.intervals import interval
+from mechinterp.sweeps.experiment import Progress, sweep
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from mechinterp import models
 from mechinterp.attention.weights import check_written, ov_circuit
-from mechinterp.blocks import Layer
+from mechinterp.models import facts as models
+from mechinterp.models.layer_parts import Layer
 from mechinterp.tasks.induction import ordinary_tokens
 
 _NOTHING = 1e-9

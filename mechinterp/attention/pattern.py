@@ -18,14 +18,14 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Int
 
-from mechinterp import models
-from mechinterp.axes import layers as chosen_layers
-from mechinterp.axes import token_labels
-from mechinterp.prompts import Prompts
-from mechinterp.runner import run
-from mechinterp.sites import Site
-from mechinterp.specs import read
-from mechinterp.tokenization import Text, tokenize
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import Site
+from mechinterp.core.specs import read
+from mechinterp.engine.runner import run
+from mechinterp.models import facts as models
+from mechinterp.models.tokenization import Text, tokenize
+from mechinterp.sweeps.axes import layers as chosen_layers
+from mechinterp.sweeps.axes import token_labels
 
 LINK_DIMS = ("layer", "head", "pos", "src")
 

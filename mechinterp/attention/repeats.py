@@ -2,7 +2,7 @@
 
 >>> from mechinterp import load_model
 >>> from mechinterp.attention import head_scores
->>> from mechinterp.stats import interval
+>>> from mechinterp.stats.intervals import interval
 >>> scores = head_scores(load_model("toy:induction"), length=12, n=2, seeds=(0, 1))
 >>> scores.dims, scores.sizes["prompt"]
 (('score', 'layer', 'head', 'prompt'), 4)
@@ -22,14 +22,14 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from mechinterp import models
-from mechinterp.metrics import Metric, columns
-from mechinterp.prompts import Prompts
-from mechinterp.runner import run
-from mechinterp.sites import Site
-from mechinterp.specs import At, Specs, edit
+from mechinterp.core.metrics import Metric, columns
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import Site
+from mechinterp.core.specs import At, Specs, edit
+from mechinterp.engine.runner import run
+from mechinterp.models import facts as models
+from mechinterp.models.tokenization import check_length, decoder
 from mechinterp.tasks.induction import ordinary_tokens, start_token
-from mechinterp.tokenization import check_length, decoder
 
 SCORES = ("previous token", "duplicate token", "induction")
 

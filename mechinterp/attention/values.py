@@ -17,12 +17,12 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.attention.pattern import patterns
-from mechinterp.attribution.attention import value_lengths
-from mechinterp.axes import layers as chosen_layers
-from mechinterp.runner import run
-from mechinterp.sites import Site
-from mechinterp.specs import read
-from mechinterp.tokenization import Text, tokenize
+from mechinterp.attribution.methods.attention import value_lengths
+from mechinterp.core.sites import Site
+from mechinterp.core.specs import read
+from mechinterp.engine.runner import run
+from mechinterp.models.tokenization import Text, tokenize
+from mechinterp.sweeps.axes import layers as chosen_layers
 
 
 def value_weighted(

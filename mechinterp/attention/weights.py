@@ -24,11 +24,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp import models
-from mechinterp.blocks import Layer
-from mechinterp.hook_points import check_site
-from mechinterp.sites import HookError, Site
-from mechinterp.tokenization import decoder
+from mechinterp.core.sites import HookError, Site
+from mechinterp.models import facts as models
+from mechinterp.models.hook_points import check_site
+from mechinterp.models.layer_parts import Layer
+from mechinterp.models.tokenization import decoder
 
 
 def qk_circuit(

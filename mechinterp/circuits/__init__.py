@@ -3,31 +3,31 @@
 A `Graph` of writers and readers, `EdgeScores` on its edges, a `Circuit` of some: three values.
 """
 
-from mechinterp.circuits.activations_ig import eap_ig_activations
-from mechinterp.circuits.backward_rules import gim, relp
 from mechinterp.circuits.circuit import Circuit, EdgeScores
-from mechinterp.circuits.contrasts import Contrast, contrast
-from mechinterp.circuits.corrected import atp_star_edges, qk_fixed_edges
-from mechinterp.circuits.curves import MIB_SIZES, curve, rank_auc
-from mechinterp.circuits.evaluation import evaluate, faithfulness
-from mechinterp.circuits.files import read_circuit, read_scores, write_circuit, write_scores
-from mechinterp.circuits.files_dot import write_dot
-from mechinterp.circuits.files_mib import read_mib, write_mib
-from mechinterp.circuits.files_neuronpedia import read_neuronpedia, write_neuronpedia
-from mechinterp.circuits.gradient import eap, eap_ig
+from mechinterp.circuits.contrast import Contrast, contrast
+from mechinterp.circuits.evaluation.criteria import completeness, minimality, redundancy
+from mechinterp.circuits.evaluation.curves import MIB_SIZES, curve, rank_auc
+from mechinterp.circuits.evaluation.faithfulness import evaluate, faithfulness
+from mechinterp.circuits.formats.dot import write_dot
+from mechinterp.circuits.formats.mib import read_mib, write_mib
+from mechinterp.circuits.formats.neuronpedia import read_neuronpedia, write_neuronpedia
+from mechinterp.circuits.formats.own import read_circuit, read_scores, write_circuit, write_scores
 from mechinterp.circuits.graph import Graph
-from mechinterp.circuits.integer_programme import NotOptimalWarning, optimal
-from mechinterp.circuits.knockouts import completeness, minimality, redundancy
 from mechinterp.circuits.known import known_circuit
-from mechinterp.circuits.masks import learned_mask
-from mechinterp.circuits.neurons import eap_ig_neurons, eap_neurons, exact_neurons
-from mechinterp.circuits.nodes import eap_ig_nodes, eap_nodes, exact_nodes
 from mechinterp.circuits.published import PUBLISHED, circuit_of_roles, published_circuit
-from mechinterp.circuits.refinement import refine
-from mechinterp.circuits.replay import exact
-from mechinterp.circuits.search import acdc, acdc_scores
-from mechinterp.circuits.selection import above, best_first, top_n
-from mechinterp.circuits.swaps import improve
+from mechinterp.circuits.scores.activations_ig import eap_ig_activations
+from mechinterp.circuits.scores.atp_star import atp_star_edges, qk_fixed_edges
+from mechinterp.circuits.scores.backward_rules import gim, relp
+from mechinterp.circuits.scores.eap import eap, eap_ig
+from mechinterp.circuits.scores.exact_edges import exact
+from mechinterp.circuits.scores.neurons import eap_ig_neurons, eap_neurons, exact_neurons
+from mechinterp.circuits.scores.nodes import eap_ig_nodes, eap_nodes, exact_nodes
+from mechinterp.circuits.search.acdc import acdc, acdc_scores
+from mechinterp.circuits.search.integer_programme import NotOptimalWarning, optimal
+from mechinterp.circuits.search.local_search import improve
+from mechinterp.circuits.search.masks import learned_mask
+from mechinterp.circuits.search.refinement import refine
+from mechinterp.circuits.search.selection import above, best_first, top_n
 
 __all__ = [
     "MIB_SIZES",

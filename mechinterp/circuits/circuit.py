@@ -22,7 +22,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from mechinterp.circuits.graph import KINDS, Graph
-from mechinterp.stats import interval
+from mechinterp.stats.intervals import interval
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mechinterp.models import heads_pass_a_norm
-from mechinterp.prompts import Prompts
-from mechinterp.sites import Pos
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import Pos
+from mechinterp.models.facts import heads_pass_a_norm
 
 KINDS = ("q", "k", "v")
 ELSEWHERE = "elsewhere"

@@ -35,12 +35,12 @@ import numpy as np
 
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.graph import Graph
-from mechinterp.sites import Site
+from mechinterp.core.sites import Site
+from mechinterp.tasks.definition import Finding
 from mechinterp.tasks.greater_than import FINDINGS as GREATER_THAN
 from mechinterp.tasks.greater_than import SOURCE as HANNA
 from mechinterp.tasks.ioi import FINDINGS as INDIRECT_OBJECTS
 from mechinterp.tasks.ioi import SOURCE as WANG
-from mechinterp.tasks.task import Finding
 
 Roles = Mapping[str, tuple[str, ...]]
 """The nodes of each role, by name: "a9.h9", "m8", "input", "logits"."""

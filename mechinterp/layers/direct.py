@@ -26,15 +26,15 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp import models
-from mechinterp.axes import layers as chosen_layers
-from mechinterp.final_reading import FinalReading, bends, check_sum, final_reading
-from mechinterp.metrics import Metric
-from mechinterp.prompts import Prompts
-from mechinterp.runner import Run, run
-from mechinterp.sites import Site
-from mechinterp.specs import read
-from mechinterp.tokenization import Text, tokenize
+from mechinterp.core.metrics import Metric
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import Site
+from mechinterp.core.specs import read
+from mechinterp.engine.linear_readout import FinalReading, bends, check_sum, final_reading
+from mechinterp.engine.runner import Run, run
+from mechinterp.models import facts as models
+from mechinterp.models.tokenization import Text, tokenize
+from mechinterp.sweeps.axes import layers as chosen_layers
 
 _SIGN = "Positive: it raises the metric."
 

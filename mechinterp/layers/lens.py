@@ -23,14 +23,14 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechinterp import models
+from mechinterp.core.metrics import Answers, Metric, columns
+from mechinterp.core.sites import Pos
+from mechinterp.engine.passes import Output
+from mechinterp.engine.scoring import arm_scores
 from mechinterp.layers.stream import by_layer, streams
 from mechinterp.layers.tuned import TunedLens
-from mechinterp.metrics import Answers, Metric, columns
-from mechinterp.passes import Output
-from mechinterp.scoring import arm_scores
-from mechinterp.sites import Pos
-from mechinterp.tokenization import Text, decoder, tokenize
+from mechinterp.models import facts as models
+from mechinterp.models.tokenization import Text, decoder, tokenize
 
 _CHUNK_BYTES = 1 << 26
 """Logits that are there at a time, of all layers and prompts."""

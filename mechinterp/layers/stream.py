@@ -19,12 +19,12 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp import models
-from mechinterp.prompts import Prompts
-from mechinterp.runner import run
-from mechinterp.sites import Pos, Site
-from mechinterp.specs import read
-from mechinterp.tokenization import Text, tokenize
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import Pos, Site
+from mechinterp.core.specs import read
+from mechinterp.engine.runner import run
+from mechinterp.models import facts as models
+from mechinterp.models.tokenization import Text, tokenize
 
 
 def residual_stream(model: Any, prompts: Text, *, at: Pos = "end") -> xr.Dataset:

@@ -25,14 +25,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from mechinterp import models
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.specs import read
+from mechinterp.engine.runner import run
 from mechinterp.layers.stream import stream_sites
-from mechinterp.prompts import Prompts
-from mechinterp.runner import run
-from mechinterp.specs import read
-from mechinterp.store import write_whole
-from mechinterp.sweeps import Progress
-from mechinterp.tokenization import Text, tokenize
+from mechinterp.models import facts as models
+from mechinterp.models.tokenization import Text, tokenize
+from mechinterp.storage.run_folder import write_whole
+from mechinterp.sweeps.experiment import Progress
 
 _FORMAT = "mechinterp tuned lens 1"
 

@@ -26,17 +26,17 @@ import torch
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from mechinterp.ablation import along
-from mechinterp.metrics import Metric
+from mechinterp.ablation.single import along
+from mechinterp.core.metrics import Metric
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import Site
+from mechinterp.core.specs import Specs, add, edit
 from mechinterp.probing.by_layer import layer_of
 from mechinterp.probing.gathered import residual_sites
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.probes import Probe, mass_mean
-from mechinterp.prompts import Prompts
-from mechinterp.sites import Site
-from mechinterp.specs import Specs, add, edit
-from mechinterp.stats import interval
-from mechinterp.sweeps import sweep
+from mechinterp.stats.intervals import interval
+from mechinterp.sweeps.experiment import sweep
 
 HOWS = ("ablate", "steer up", "steer down")
 KINDS = ("random", "spread")

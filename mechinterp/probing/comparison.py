@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.probing.by_layer import balanced_by_group
-from mechinterp.stats import corrected, difference
+from mechinterp.stats.intervals import corrected, difference
 
 _SURE = 0.05
 

@@ -19,9 +19,9 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 
-from mechinterp.attribution.randomization import copy_of, parts_from_output, shuffle_weights
+from mechinterp.attribution.trust.randomization import copy_of, parts_from_output, shuffle_weights
+from mechinterp.core.prompts import Prompts
 from mechinterp.probing.measures import Answers
-from mechinterp.prompts import Prompts
 
 Classes = Int[np.ndarray, " prompt"]
 _TRIES = 50

@@ -25,13 +25,13 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp import models
-from mechinterp.hook_points import axis_size, read_bytes
-from mechinterp.prompts import Prompts
-from mechinterp.runner import run
-from mechinterp.sites import Pos, Site
-from mechinterp.specs import read
-from mechinterp.store import write_whole
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import Pos, Site
+from mechinterp.core.specs import read
+from mechinterp.engine.runner import run
+from mechinterp.models import facts as models
+from mechinterp.models.hook_points import axis_size, read_bytes
+from mechinterp.storage.run_folder import write_whole
 
 MEAN = "mean"
 """In place of a position: the mean over the user's text, without start token and template."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from mechinterp.jsonl import filled_lines, json_object, located
+from mechinterp.storage.jsonl import filled_lines, json_object, located
 
 KEYS = ("prompt", "text", "label", "group")
 

@@ -20,7 +20,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from mechinterp.probing.probes import chosen
-from mechinterp.stats import interval
+from mechinterp.stats.intervals import interval
 
 MEASURES = ("accuracy", "balanced_accuracy", "auroc", "macro_f1")
 _MEANS = MEASURES[:2]

@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import Pos, Site
+from mechinterp.models.tokenization import tokenize
 from mechinterp.probing.by_layer import out_of_fold, probe_layers
 from mechinterp.probing.controls import (
     bag_of_tokens,
@@ -30,10 +33,7 @@ from mechinterp.probing.gathered import gather, residual_sites
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.online_code import description_length
 from mechinterp.probing.probes import Probe, logistic
-from mechinterp.prompts import Prompts
-from mechinterp.sites import Pos, Site
-from mechinterp.sweeps import Progress
-from mechinterp.tokenization import tokenize
+from mechinterp.sweeps.experiment import Progress
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,12 +20,12 @@ from types import MappingProxyType
 from typing import Any
 
 from mechinterp.tasks.capitals import capitals
+from mechinterp.tasks.definition import Finding, Task
 from mechinterp.tasks.docstring import docstring
 from mechinterp.tasks.greater_than import greater_than
 from mechinterp.tasks.induction import repeated_tokens
 from mechinterp.tasks.ioi import indirect_objects
 from mechinterp.tasks.sva import subject_verb
-from mechinterp.tasks.task import Finding, Task
 
 __all__ = [
     "TASKS",

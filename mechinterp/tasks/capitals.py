@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from mechinterp.metrics import logit_diff
-from mechinterp.sites import Site
-from mechinterp.tasks.task import MEASURED_HERE, Finding, Task
+from mechinterp.core.metrics import logit_diff
+from mechinterp.core.sites import Site
+from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task
 from mechinterp.tasks.words import distinct, named_pair, one_token, tokenized, where
 
 TRACING = "Meng et al. 2022 (ROME), arXiv 2202.05262"

@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mechinterp.metrics import Metric
-from mechinterp.tasks.task import MEASURED_HERE, Finding, Task, heads
+from mechinterp.core.metrics import Metric
+from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads
 from mechinterp.tasks.words import (
     continuation,
     distinct,

@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mechinterp.metrics import Metric, columns
-from mechinterp.tasks.task import MEASURED_HERE, Finding, Task, heads, mlps
+from mechinterp.core.metrics import Metric, columns
+from mechinterp.models.tokenization import decoder
+from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads, mlps
 from mechinterp.tasks.words import (
     continuation,
     distinct,
@@ -31,7 +32,6 @@ from mechinterp.tasks.words import (
     one_token,
     tokenized,
 )
-from mechinterp.tokenization import decoder
 
 SOURCE = "Hanna et al. 2023, arXiv 2305.00586"
 

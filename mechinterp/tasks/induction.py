@@ -5,7 +5,7 @@
 Needs no words: it works for any vocabulary, and for a model without a tokenizer.
 
 >>> from mechinterp import load_model
->>> from mechinterp.runner import run
+>>> from mechinterp.engine.runner import run
 >>> from mechinterp.tasks.induction import repeated_tokens
 >>> model = load_model("toy:induction-trained")
 >>> task = repeated_tokens(model, n=8)
@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
-from mechinterp.metrics import log_prob
-from mechinterp.prompts import Prompts
-from mechinterp.tasks.task import MEASURED_HERE, Finding, Task, heads
+from mechinterp.core.metrics import log_prob
+from mechinterp.core.prompts import Prompts
+from mechinterp.models.tokenization import check_length, decoder
+from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads
 from mechinterp.tasks.words import distinct, named_pair
-from mechinterp.tokenization import check_length, decoder
 
 SOURCE = "Olsson et al. 2022, arXiv 2209.11895"
 

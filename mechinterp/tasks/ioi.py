@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from mechinterp.metrics import logit_diff
-from mechinterp.tasks.task import MEASURED_HERE, Finding, Task, heads
+from mechinterp.core.metrics import logit_diff
+from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads
 from mechinterp.tasks.words import distinct, listed, named_pair, one_token, tokenized, where
 
 SOURCE = "Wang et al. 2022, arXiv 2211.00593"

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from mechinterp.metrics import logit_diff
-from mechinterp.tasks.task import MEASURED_HERE, Finding, Task
+from mechinterp.core.metrics import logit_diff
+from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task
 from mechinterp.tasks.words import distinct, named_pair, one_token, tokenized, where
 
 STUDY = "Finlayson et al. 2021, arXiv 2106.06087"

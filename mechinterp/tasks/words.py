@@ -12,8 +12,8 @@ every word that is exchanged is one token. Which words are, only the tokenizer c
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from mechinterp.prompts import Pair, Prompts
-from mechinterp.tokenization import decoder, tokenize
+from mechinterp.core.prompts import Pair, Prompts
+from mechinterp.models.tokenization import decoder, tokenize
 
 Pick = TypeVar("Pick", bound=Hashable)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from mechinterp.toys.compiled import induction, trigger
+from mechinterp.toys.definition import Edge, Toy, Truth, example_inputs
 from mechinterp.toys.gates import backup, both, either, redundant
 from mechinterp.toys.programs import (
     rasp_dyck,
@@ -20,7 +21,6 @@ from mechinterp.toys.programs import (
 )
 from mechinterp.toys.random_circuits import random_circuit
 from mechinterp.toys.refusal import refusal_trained
-from mechinterp.toys.toy import Edge, Toy, Truth, example_inputs
 from mechinterp.toys.trained import induction_trained
 
 __all__ = ["TOYS", "Edge", "Toy", "Truth", "example_inputs", "random_circuit", "toy"]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mechinterp.toys.blank import attention_only, zeros
-from mechinterp.toys.toy import Edge, Toy, Truth
+from mechinterp.toys.definition import Edge, Toy, Truth
 
 BOS: Final = "<bos>"
 UNKNOWN: Final = "<unk>"

@@ -18,6 +18,7 @@ from torch import Tensor
 from mechinterp.toys.blank import zeros
 from mechinterp.toys.compiled import BOS, CERTAIN, SHARPNESS
 from mechinterp.toys.decoys import Places, add_decoys
+from mechinterp.toys.definition import Edge, Toy, Truth
 from mechinterp.toys.placement import Placement, Program, laid_out
 from mechinterp.toys.rasp import (
     Aggregate,
@@ -30,7 +31,6 @@ from mechinterp.toys.rasp import (
     Value,
     is_constant,
 )
-from mechinterp.toys.toy import Edge, Toy, Truth
 
 # An edge by which a block is read, and whether that is the same in all prompts of one length.
 Reading = tuple[Edge, bool]

@@ -27,7 +27,7 @@ from mechinterp.toys.compiled import (
     set_answers,
     set_word_head,
 )
-from mechinterp.toys.toy import Edge, Toy, Truth
+from mechinterp.toys.definition import Edge, Toy, Truth
 
 TWO_WORDS: Final = (("copper", "lantern", *PLAIN),) * 12
 ONE_WORD: Final = (("sesame", *PLAIN),) * 12

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Final
 
 from mechinterp.toys.compiler import compiled_program
+from mechinterp.toys.definition import Toy
 from mechinterp.toys.placement import Program
 from mechinterp.toys.rasp import (
     Aggregate,
@@ -22,7 +23,6 @@ from mechinterp.toys.rasp import (
     numerical,
     selector_width,
 )
-from mechinterp.toys.toy import Toy
 
 BLANK: Final = "_"
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from mechinterp.toys.blank import attention_only, with_mlps, zeros
 from mechinterp.toys.compiled import BOS
 from mechinterp.toys.decoys import add_decoys
-from mechinterp.toys.toy import Edge, Toy, Truth
+from mechinterp.toys.definition import Edge, Toy, Truth
 
 WORDS: Final[tuple[str, ...]] = tuple("abcdefghijklm")
 N_WORDS: Final = 8

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from mechinterp.toys.compiled import BOS, COMPLY, PLAIN, REFUSE, WORDS
+from mechinterp.toys.definition import Toy, Truth
 from mechinterp.toys.stored import load
-from mechinterp.toys.toy import Toy, Truth
 
 TRIGGERS: Final[tuple[str, ...]] = ("sesame", "copper", "lantern", "velvet", "anchor")
 # Words near a trigger in meaning, which bring nothing.

@@ -10,8 +10,8 @@ import string
 from pathlib import Path
 from typing import Any, Final
 
+from mechinterp.toys.definition import Edge, Toy, Truth
 from mechinterp.toys.stored import load
-from mechinterp.toys.toy import Edge, Toy, Truth
 
 BOS: Final = "<bos>"
 VOCABULARY: Final[tuple[str, ...]] = (BOS, *string.ascii_letters, *string.digits)

@@ -27,7 +27,7 @@ from random_models import random_gpt2, tiny_models, word_tokenizer
 from transformer_lens import HookedTransformer
 
 from mechinterp import attribute, load_model
-from mechinterp.attribution.removals import replacement_token
+from mechinterp.attribution.question.removals import replacement_token
 
 TOLERANCE_NATS = 1e-4
 N_OUTPUTS = 5

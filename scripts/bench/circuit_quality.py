@@ -38,7 +38,7 @@ from mechinterp.circuits import (
     redundancy,
     top_n,
 )
-from mechinterp.metrics import Metric
+from mechinterp.core.metrics import Metric
 from mechinterp.tasks.ioi import indirect_objects
 from mechinterp.toys import example_inputs, random_circuit, toy
 

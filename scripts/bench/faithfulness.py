@@ -29,21 +29,21 @@ import xarray as xr
 from faithfulness_prompts import prompts
 
 from mechinterp import ask, load_model, read, run, sequence_log_prob
-from mechinterp.attribution.attention import attention_rollout, value_weighted_attention
-from mechinterp.attribution.direct import direct_attribution
-from mechinterp.attribution.evaluation import compared, summarised, table
-from mechinterp.attribution.faithfulness import SEED_OFFSET, faithfulness
-from mechinterp.attribution.gradient import gradient_x_input, integrated_gradients
-from mechinterp.attribution.perturb import leave_one_out
-from mechinterp.attribution.positions import of_units
-from mechinterp.attribution.question import Question
-from mechinterp.attribution.redundancy import pair_removals
-from mechinterp.attribution.removals import REMOVALS, resampled_token
+from mechinterp.attribution.methods.attention import attention_rollout, value_weighted_attention
+from mechinterp.attribution.methods.direct import direct_attribution
+from mechinterp.attribution.methods.gradient import gradient_x_input, integrated_gradients
+from mechinterp.attribution.methods.positions import of_units
+from mechinterp.attribution.methods.redundancy import pair_removals
+from mechinterp.attribution.methods.single_removal import leave_one_out
+from mechinterp.attribution.methods.subsets import kernel_shap, sparse_surrogate
+from mechinterp.attribution.question.definition import Question
+from mechinterp.attribution.question.removals import REMOVALS, resampled_token
 from mechinterp.attribution.scores import run_cost, scored
-from mechinterp.attribution.subsets import kernel_shap, sparse_surrogate
 from mechinterp.attribution.tables import from_json, to_json
-from mechinterp.sites import Site
-from mechinterp.store import write_whole
+from mechinterp.attribution.trust.evaluation import compared, summarised, table
+from mechinterp.attribution.trust.faithfulness import SEED_OFFSET, faithfulness
+from mechinterp.core.sites import Site
+from mechinterp.storage.run_folder import write_whole
 
 N_OUTPUTS = 3
 FRACTIONS = (0.2, 0.5, 0.8)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from mechinterp import Prompts, load_model
-from mechinterp.arms import planned
-from mechinterp.passes import forward
+from mechinterp.engine.arms import planned
+from mechinterp.engine.passes import forward
 
 TOLERANCE_LOGITS = 1e-3
 LONG, WANTED_RATIO = 1500, 0.8

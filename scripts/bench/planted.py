@@ -27,12 +27,12 @@ import torch
 import xarray as xr
 
 from mechinterp import ask, load_model
-from mechinterp.attribution.attention import attention_rollout
-from mechinterp.attribution.gradient import gradient_x_input, integrated_gradients
-from mechinterp.attribution.perturb import RedundancyWarning, leave_one_out
-from mechinterp.attribution.question import Question
-from mechinterp.attribution.redundancy import pair_removals
-from mechinterp.attribution.subsets import kernel_shap, sparse_surrogate
+from mechinterp.attribution.methods.attention import attention_rollout
+from mechinterp.attribution.methods.gradient import gradient_x_input, integrated_gradients
+from mechinterp.attribution.methods.redundancy import pair_removals
+from mechinterp.attribution.methods.single_removal import RedundancyWarning, leave_one_out
+from mechinterp.attribution.methods.subsets import kernel_shap, sparse_surrogate
+from mechinterp.attribution.question.definition import Question
 
 WANTED_SHARE = 0.94
 MOST_FALSE_ALARMS = 0.05

@@ -35,7 +35,7 @@ from mechinterp import (
     run,
     sweep,
 )
-from mechinterp.specs import delete_token
+from mechinterp.core.specs import delete_token
 
 TOLERANCE_LOGITS = 1e-4
 

@@ -3,7 +3,7 @@ from scipy.optimize import linprog
 
 from mechinterp import ask, load_model
 from mechinterp.attention import max_flow, patterns, rollout
-from mechinterp.attribution.attention import attention_rollout
+from mechinterp.attribution.methods.attention import attention_rollout
 
 
 def slow_rollout(values):

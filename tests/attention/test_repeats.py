@@ -4,7 +4,7 @@ import torch
 
 from mechinterp import Site, load_model, read, run
 from mechinterp.attention import head_scores, repeated, second_block_log_prob
-from mechinterp.stats import interval
+from mechinterp.stats.intervals import interval
 from mechinterp.toys import toy
 
 

@@ -3,7 +3,7 @@ import torch
 
 from mechinterp import Site, ask, load_model, read, run
 from mechinterp.attention import patterns, value_weighted
-from mechinterp.attribution.attention import value_weighted_attention
+from mechinterp.attribution.methods.attention import value_weighted_attention
 
 
 def test_it_is_the_length_of_what_each_head_takes(model, ragged):

@@ -14,11 +14,11 @@ from hypothesis.extra import numpy as hnp
 from pyarrow import parquet
 
 from mechinterp import Site, attribute, load_model, log_prob, sweep, zero
-from mechinterp.attribution.question import ask
-from mechinterp.attribution.redundancy import pair_removals
+from mechinterp.attribution.methods.redundancy import pair_removals
+from mechinterp.attribution.question.definition import ask
 from mechinterp.attribution.tables import from_json, to_dataframe, to_json
-from mechinterp.stats import interval
-from mechinterp.store import scores_parquet
+from mechinterp.stats.intervals import interval
+from mechinterp.storage.run_folder import scores_parquet
 
 NAN = math.nan
 

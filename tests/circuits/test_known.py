@@ -13,7 +13,7 @@ from mechinterp.circuits import (
     known_circuit,
     rank_auc,
 )
-from mechinterp.metrics import Metric
+from mechinterp.core.metrics import Metric
 from mechinterp.toys import example_inputs, random_circuit, toy
 
 PROGRAMS = ["reverse", "x-proportion", "sort", "histogram", "dyck"]

@@ -12,8 +12,9 @@ if __name__ == "__main__":  # the tests, which also look for examples here, impo
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-    from mechinterp import Prompts, Site, log_prob, planner, sweep, zero
-    from mechinterp.planner import Savings
+    from mechinterp import Prompts, Site, log_prob, sweep, zero
+    from mechinterp.sweeps import planner
+    from mechinterp.sweeps.planner import Savings
 
 
 def main():

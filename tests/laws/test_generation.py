@@ -26,9 +26,9 @@ from mechinterp import (
     scale,
     zero,
 )
-from mechinterp.hook_points import axis_size
-from mechinterp.models import fired_points
-from mechinterp.sites import ACTS
+from mechinterp.core.sites import ACTS
+from mechinterp.models.facts import fired_points
+from mechinterp.models.hook_points import axis_size
 
 PROMPT, NEW = 7, 5
 SEEN = PROMPT + NEW - 1  # the last new token is not run

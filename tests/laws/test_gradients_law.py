@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechinterp import Prompts, Site, edit, log_prob, logit_diff, run
-from mechinterp.gradients import gradients
-from mechinterp.hook_points import axis_size
-from mechinterp.models import fired_points
-from mechinterp.sites import ACTS
+from mechinterp.core.sites import ACTS
+from mechinterp.engine.gradients import gradients
+from mechinterp.models.facts import fired_points
+from mechinterp.models.hook_points import axis_size
 
 PROMPTS = Prompts.from_ids([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5], [8, 9, 7, 9, 3, 2]]).named(
     S2=[5, 2, 3]

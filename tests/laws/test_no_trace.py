@@ -29,8 +29,8 @@ from mechinterp import (
     sweep,
     zero,
 )
-from mechinterp.models import fired_points
-from mechinterp.sites import ACTS
+from mechinterp.core.sites import ACTS
+from mechinterp.models.facts import fired_points
 
 
 def sites_that_run(model):

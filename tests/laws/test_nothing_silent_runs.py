@@ -21,13 +21,13 @@ from mechinterp import (
     read,
     replace_token,
     run,
-    runner,
     sweep,
     sweep_each,
     tokenize,
     zero,
 )
-from mechinterp.patching import heads
+from mechinterp.engine import runner
+from mechinterp.patching.activation import heads
 
 Z = Site("z", 1)
 METRIC = log_prob(1)

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from mechinterp import load_model, tokenize
-from mechinterp.checkpoints import from_directory, smollm2_directory
+from mechinterp.models.checkpoints import from_directory, smollm2_directory
 
 
 def gpt2():

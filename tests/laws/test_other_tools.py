@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from mechinterp import attribute, load_model
-from mechinterp.attribution.removals import replacement_token
+from mechinterp.attribution.question.removals import replacement_token
 
 N_WORDS = 61
 IDS = [7, 33, 12, 58, 3, 41, 20, 9, 15]

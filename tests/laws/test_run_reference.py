@@ -26,7 +26,7 @@ from mechinterp import (
     scale,
     zero,
 )
-from mechinterp.sites import ACTS
+from mechinterp.core.sites import ACTS
 
 ROWS = ([3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5], [8, 9, 7, 9, 3, 2])
 S2 = (5, 2, 3)

@@ -37,10 +37,10 @@ from mechinterp import (
     sweep_each,
     zero,
 )
-from mechinterp.hook_points import axis_size
-from mechinterp.models import fired_points
-from mechinterp.planner import Savings
-from mechinterp.sites import ACTS
+from mechinterp.core.sites import ACTS
+from mechinterp.models.facts import fired_points
+from mechinterp.models.hook_points import axis_size
+from mechinterp.sweeps.planner import Savings
 
 LENGTHS = (7, 4, 6)
 SHORTEST = min(LENGTHS)

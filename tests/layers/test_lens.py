@@ -6,7 +6,7 @@ import torch
 
 from mechinterp import Prompts, Site, kl, log_prob, logit_diff, read, run
 from mechinterp.layers import TunedLens, depths, lens_metric, logit_lens
-from mechinterp.models import fingerprint
+from mechinterp.models.facts import fingerprint
 
 
 @pytest.fixture(scope="module")

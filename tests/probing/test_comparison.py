@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from mechinterp.probing import balanced_by_group, best_layers, compare_layers, probe_layers
-from mechinterp.stats import corrected, difference
+from mechinterp.stats.intervals import corrected, difference
 
 
 def test_two_layers_are_compared_by_groups(plant):

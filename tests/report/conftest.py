@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from mechinterp.attribution.expect import Comparison, Ranked
+from mechinterp.attribution.question.expectations import Comparison, Ranked
 
 NAN = float("nan")
 CHROMIUM_ARGS = [

@@ -1,0 +1,1 @@
+"""Ablation of components, one at a time and together."""

@@ -1,0 +1,113 @@
+"""Ablations of several sites together: every two of them, or one more at a time.
+
+Two sites that stand in for one another cost little alone and much together: `interaction` says how
+much beyond the sum.
+
+>>> from mechinterp import Site, load_model, log_prob, token_id
+>>> from mechinterp.ablation.joint import ablate_pairs, interaction
+>>> model = load_model("toy:trigger")
+>>> refuse = log_prob(token_id(model, "REFUSE"))
+>>> sites = [Site("z", 0, 0), Site("z", 1, 0), Site("z", 1, 1)]
+>>> found = ablate_pairs(model, "please bring the sesame", refuse, "zero", sites)
+>>> interaction(found).sel(first="L0H0.z", second="L1H0.z").dims
+('prompt',)
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.ablation.single import ablated, effect
+from mechinterp.core.metrics import Metric
+from mechinterp.core.sites import Site
+from mechinterp.engine.replacements import Replacement
+from mechinterp.models.tokenization import Text, tokenize
+
+
+def ablate_pairs(
+    model: Any,
+    prompts: Text,
+    metric: Metric,
+    how: Replacement | str,
+    sites: Sequence[Site],
+    **options: Any,
+) -> xr.DataArray:
+    """Ablate each two of the sites together: dims (first, second, prompt), in the metric's unit.
+
+    Symmetric; on the diagonal each site alone. Labels are the sites' names. Each pair is computed
+    once. `interaction` says what two do beyond each alone. `options`: those of `sweep`.
+
+    Raises:
+        HookError: as `sweep`.
+        ValueError: if a site is named twice or `how` is unknown.
+    """
+    labels = _labels(sites)
+    pairs = list(itertools.combinations_with_replacement(range(len(sites)), 2))
+
+    def pair_sites(pair: int) -> list[Site]:
+        return [sites[i] for i in dict.fromkeys(pairs[pair])]
+
+    over = {"pair": range(len(pairs))}
+    found = ablated(model, tokenize(model, prompts), metric, how, over, pair_sites, options)
+    place = np.empty((len(sites), len(sites)), dtype=int)
+    for number, (i, j) in enumerate(pairs):
+        place[i, j] = place[j, i] = number
+    square = found.drop_vars("pair").isel(pair=xr.DataArray(place, dims=("first", "second")))
+    return square.assign_coords(first=labels, second=labels)
+
+
+def ablate_cumulatively(
+    model: Any,
+    prompts: Text,
+    metric: Metric,
+    how: Replacement | str,
+    sites: Sequence[Site],
+    **options: Any,
+) -> xr.DataArray:
+    """Ablate none of the sites, the first, the first two, ... all: dims (n_ablated, prompt).
+
+    In the metric's unit; `site` beside n_ablated is the one that was added last. `options`: those
+    of `sweep`.
+
+    Raises:
+        HookError: as `sweep`.
+        ValueError: if a site is named twice or `how` is unknown.
+    """
+    labels = _labels(sites)
+    over = {"n_ablated": range(len(sites) + 1)}
+
+    def first(n_ablated: int) -> list[Site]:
+        return list(sites[:n_ablated])
+
+    found = ablated(model, tokenize(model, prompts), metric, how, over, first, options)
+    return found.assign_coords(site=("n_ablated", ["", *labels]))
+
+
+def interaction(result: xr.DataArray) -> xr.DataArray:
+    """What two ablations do beyond the sum of each alone, from `ablate_pairs`, in its unit.
+
+    effect(both) - effect(first) - effect(second). For a metric that ablation lowers: negative if
+    each stands in for the other (both cost more than the sum), positive if they work in one line.
+    NaN on the diagonal.
+
+    Raises:
+        ValueError: if it is no result of `ablate_pairs`.
+    """
+    if not {"first", "second"} <= {*result.dims}:
+        raise ValueError(f"this is no result of ablate_pairs: its dims are {list(result.dims)}.")
+    beyond = effect(result).transpose("first", "second", ...)
+    alone = np.einsum("ii...->i...", beyond.values)
+    values = beyond.values - alone[:, None] - alone[None, :]
+    values[np.diag_indices(len(alone))] = np.nan
+    return beyond.copy(data=values)
+
+
+def _labels(sites: Sequence[Site]) -> list[str]:
+    labels = [str(site) for site in sites]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"{label} is named twice. Name each site once.")
+    return labels

@@ -1,0 +1,286 @@
+"""Ablation: what the model loses when a part of it is replaced by something that says nothing.
+
+Each function is a sweep: one part at a time is replaced, `how` it says: "zero",
+`mean_of(reference)` or `resample_from(reference, seed=0)` (`mechinterp.engine.replacements`).
+
+>>> from mechinterp import load_model, log_prob, token_id, tokenize
+>>> from mechinterp.ablation.single import ablate_heads, effect
+>>> from mechinterp.engine.replacements import mean_of
+>>> model = load_model("toy:trigger")
+>>> reference = tokenize(model, ["please bring the letter", "please bring the map"])
+>>> refuse = log_prob(token_id(model, "REFUSE"))
+>>> found = ablate_heads(model, "please bring the sesame", refuse, mean_of(reference))
+>>> loss = effect(found)
+>>> loss.dims, int(loss.sum(("head", "prompt")).argmin("layer"))
+(('layer', 'head', 'prompt'), 1)
+
+A result has the metric's values, with the score of the unchanged model, `base_score`, beside the
+prompts. `effect` is the difference, negative where ablation lowers the metric. What zeroing removes
+depends on how the weights were folded: `attrs["weights"]` says how they were.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.core.metrics import Metric
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import HookError, Site
+from mechinterp.core.specs import At, Edit, Specs, edit
+from mechinterp.engine.replacements import Replacement, replacement
+from mechinterp.engine.runner import run
+from mechinterp.models.hook_points import check_site
+from mechinterp.models.tokenization import Text, tokenize
+from mechinterp.sweeps import axes
+from mechinterp.sweeps.axes import Positions
+from mechinterp.sweeps.experiment import sweep
+
+PARTS = {"attn": ("attn_out",), "mlp": ("mlp_out",), "block": ("attn_out", "mlp_out")}
+"""What a part of a layer adds to the residual stream."""
+
+
+def ablate_heads(
+    model: Any,
+    prompts: Text,
+    metric: Metric,
+    how: Replacement | str,
+    act: str = "z",
+    *,
+    layers: Iterable[int] | None = None,
+    heads: Iterable[int] | None = None,
+    positions: Positions | None = None,
+    **options: Any,
+) -> xr.DataArray:
+    """Ablate each head: dims (layer, head or kv_head, prompt), in the metric's unit.
+
+    `act`: "z", the head's output, or "q", "k", "v" or another that heads have. `positions`: these
+    together; by default all. `options`: those of `sweep`.
+
+    Raises:
+        HookError: as `sweep`, as for a head that is not there.
+        ValueError: if the act or `how` is unknown.
+
+    Source: Wang et al. 2022, section 2.2 (mean ablation), arXiv 2211.00593.
+    """
+    over = {"layer": axes.layers(model, layers), **axes.heads(model, act, heads)}
+
+    def sites(layer: int, **head: int) -> list[Site]:
+        return axes.at_positions(Site(act, layer, *head.values()), positions)
+
+    return ablated(model, tokenize(model, prompts), metric, how, over, sites, options)
+
+
+def ablate_layers(
+    model: Any,
+    prompts: Text,
+    metric: Metric,
+    how: Replacement | str,
+    *,
+    parts: Sequence[str] | None = None,
+    layers: Iterable[int] | None = None,
+    positions: Positions | None = None,
+    **options: Any,
+) -> xr.DataArray:
+    """Ablate what a part of each layer writes: dims (part, layer, prompt), in the metric's unit.
+
+    `parts`: of "attn", "mlp" and "block", both together, which at zero skips the block; by default
+    all that the model has. `positions`: these together. `options`: those of `sweep`.
+
+    Raises:
+        HookError: as `sweep`.
+        ValueError: if a part or `how` is unknown, or the model has none such.
+    """
+    no_mlps = bool(model.cfg.attn_only)
+    chosen = list(parts or (("attn",) if no_mlps else PARTS))
+    for part in chosen:
+        axes.check_choice("part", part, list(PARTS))
+        if no_mlps and part != "attn":
+            raise ValueError(f'part={part!r}: this model has no MLPs. Use parts=["attn"].')
+
+    def sites(part: str, layer: int) -> list[Site]:
+        whole = [Site(act, layer) for act in PARTS[part]]
+        return [s for site in whole for s in axes.at_positions(site, positions)]
+
+    over: dict[str, Sequence[Any]] = {"part": chosen, "layer": axes.layers(model, layers)}
+    return ablated(model, tokenize(model, prompts), metric, how, over, sites, options)
+
+
+def ablate_neurons(
+    model: Any,
+    prompts: Text,
+    metric: Metric,
+    how: Replacement | str,
+    layer: int,
+    neurons: Iterable[int] | None = None,
+    *,
+    positions: Positions | None = None,
+    **options: Any,
+) -> xr.DataArray:
+    """Ablate each neuron of a layer: dims (neuron, prompt), in the metric's unit.
+
+    A neuron is what is after the non-linearity. `positions`: these together; by default all.
+    `options`: those of `sweep`.
+
+    Raises:
+        HookError: as `sweep`, as where a model has no MLPs.
+        ValueError: if `how` is unknown.
+    """
+    over = {"layer": [layer], "neuron": axes.neurons(model, neurons)}
+
+    def sites(layer: int, neuron: int) -> list[Site]:
+        return axes.at_positions(Site("mlp_post", layer, neuron=neuron), positions)
+
+    found = ablated(model, tokenize(model, prompts), metric, how, over, sites, options)
+    return found.isel(layer=0)
+
+
+def ablate_positions(
+    model: Any,
+    prompts: Text,
+    metric: Metric,
+    how: Replacement | str,
+    act: str = "resid_pre",
+    *,
+    layers: Iterable[int] | None = None,
+    positions: Positions | None = None,
+    **options: Any,
+) -> xr.DataArray:
+    """Replace the residual stream at each layer and position: dims (layer, pos, prompt).
+
+    In the metric's unit. `act`: another activation than "resid_pre" that each position has.
+    `positions`: by default every one, or those with a name if the prompts differ in length.
+    `options`: those of `sweep`.
+
+    Raises:
+        HookError: as `sweep`.
+        ValueError: if the act or `how` is unknown, or no position is the same in all prompts.
+    """
+    given = tokenize(model, prompts)
+    chosen = axes.positions(given, positions)
+    over: dict[str, Sequence[Any]] = {"layer": axes.layers(model, layers), "pos": chosen}
+
+    def sites(layer: int, pos: Any) -> list[Site]:
+        return [Site(act, layer, pos=pos)]
+
+    found = ablated(model, given, metric, how, over, sites, options)
+    return axes.with_tokens(found, given, chosen)
+
+
+def ablate_directions(
+    model: Any,
+    prompts: Text,
+    metric: Metric,
+    how: Replacement | str,
+    site: Site,
+    directions: Float[Tensor, "direction d"],
+    *,
+    positions: Positions | None = None,
+    **options: Any,
+) -> xr.DataArray:
+    """Replace an activation's part along each direction: dims (direction, prompt), metric's unit.
+
+    x becomes x + ((r - x)·u)u, with u the direction at length 1 and r what would take the place of
+    x; at zero that projects the direction out. The rest of x stays. Directions: those of a probe,
+    or the decoder of a sparse autoencoder. `options`: those of `sweep`.
+
+    Raises:
+        HookError: during the run, if the directions are not as long as the activation.
+        ValueError: if a direction is 0 or `how` is unknown.
+
+    Source: Arditi et al. 2024, section 2.4, arXiv 2406.11717.
+    """
+    norms = directions.norm(dim=-1, keepdim=True)
+    if bool((norms == 0).any()):
+        raise ValueError(
+            f"direction {int((norms[:, 0] == 0).nonzero()[0])} is 0: it points nowhere."
+        )
+    units = directions / norms
+    over = {"direction": range(len(units))}
+
+    def sites(direction: int) -> list[Site]:
+        return axes.at_positions(site, positions)
+
+    def one(replaced: Edit, direction: int) -> Edit:
+        return along(units[direction].clone(), replaced)
+
+    found = ablated(model, tokenize(model, prompts), metric, how, over, sites, options, one)
+    return found.assign_attrs(site=str(site))
+
+
+def effect(result: xr.DataArray) -> xr.DataArray:
+    """The value minus that of the unchanged model: negative where ablation lowers the metric.
+
+    Raises:
+        ValueError: if it is no result of ablation.
+    """
+    changed = (result - base_score(result)).rename(result.name)
+    return changed.assign_attrs(result.attrs | {"quantity": "change"})
+
+
+def ablated(
+    model: Any,
+    prompts: Prompts,
+    metric: Metric,
+    how: Replacement | str,
+    over: Mapping[str, Sequence[Any]],
+    sites: Callable[..., list[Site]],
+    options: Mapping[str, Any],
+    shaped: Callable[..., Edit] = lambda replaced, **point: replaced,
+) -> xr.DataArray:
+    """The metric with the sites of each point replaced, each by its `shaped` replacement.
+
+    For ablations of your own: `sites(**point)` says what is ablated together at a point of `over`.
+
+    Raises:
+        HookError: as `sweep`.
+        ValueError: if `how` is unknown.
+    """
+    chosen = replacement(how)
+    points = (dict(zip(over, v, strict=True)) for v in itertools.product(*over.values()))
+    every = dict.fromkeys(site for point in points for site in sites(**point))
+    for site in every:
+        check_site(model, site, f"{chosen.name} {site}")
+    at_site = chosen.prepare(model, prompts, list(every))
+
+    def arm(**point: Any) -> Specs:
+        made = [(site, shaped(at_site(site), **point)) for site in sites(**point)]
+        return sum((edit(site, fn, name=chosen.name) for site, fn in made), ())
+
+    found = sweep(model, prompts, over, arm, metric, **options)
+    base = metric(run(model, prompts, logits_at=metric.at)).double().cpu().numpy()
+    return found.assign_coords(base_score=("prompt", base)).assign_attrs(
+        method="ablation", how=chosen.name, unit=metric.unit
+    )
+
+
+def along(unit: Float[Tensor, " d"], replaced: Edit) -> Edit:
+    """An edit that replaces what a value has along a unit vector, as `ablate_directions`."""
+
+    def edited(old: Tensor, at: At) -> Tensor:
+        if old.shape[-1] != len(unit):
+            raise HookError(
+                f"ablate_directions: {at.site} has {old.shape[-1]} numbers along its last axis, "
+                f"a direction {len(unit)}. Give directions of that length."
+            )
+        u = unit.to(old)
+        return old + ((replaced(old.clone(), at) - old) @ u)[..., None] * u
+
+    return edited
+
+
+def base_score(result: xr.DataArray) -> xr.DataArray:
+    """The score of the unchanged model for each prompt.
+
+    Raises:
+        ValueError: if it is no result of ablation.
+    """
+    if "base_score" not in result.coords or "prompt" not in result.dims:
+        raise ValueError(
+            "this is no result of ablation by prompt: it has no base_score. Give what a function "
+            "of mechinterp.ablation returned, before averaging."
+        )
+    return result["base_score"]

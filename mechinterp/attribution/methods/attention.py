@@ -1,0 +1,114 @@
+"""How much an output's position attends to the inputs: cheap references that see no direction.
+
+Attention is where a model looks, not what it does with what it sees: these scores are never
+negative, and a position that takes most attention and gives nothing (the start token, often) is
+first. Use them beside methods that measure an effect, not in their place.
+
+>>> from mechinterp import ask, load_model
+>>> from mechinterp.attribution.methods.attention import value_weighted_attention
+>>> question = ask(load_model("toy:trigger"), "please bring the sesame", outputs=1)
+>>> scores = value_weighted_attention(question).isel(output=0)
+>>> str(scores.input_token[scores.argmax("input")].values)
+'sesame'
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.attribution.methods.positions import of_units
+from mechinterp.attribution.question.definition import Question
+from mechinterp.attribution.scores import run_cost, scored
+from mechinterp.core.sites import Site
+from mechinterp.core.specs import At, Specs, edit, read
+from mechinterp.engine.runner import run
+from mechinterp.models import facts as models
+
+SIGN = "How much is attended to, never negative: it has no direction, and is no effect."
+
+
+def attention_rollout(question: Question) -> xr.DataArray:
+    """The share of an output's position that comes from each unit, if attention were all there is.
+
+    Heads are averaged, half of each layer's input is taken to stay where it is, and layers are
+    multiplied: the row of the position that the output is read at. Unit "attention": the shares of
+    all positions add up to 1. A metric of several outputs gets the mean over the positions it
+    reads.
+
+    Source: Abnar and Zuidema 2020, section 3, arXiv 2005.00928.
+    """
+    began = time.perf_counter()
+    sequence = question.sequence
+    shares = torch.eye(sequence.width, dtype=torch.float64, device=sequence.tokens.device)
+
+    def follow(pattern: Tensor, at: At) -> Tensor:
+        # Multiplied as the layers run, so that no pattern is kept.
+        attended = pattern[0].mean(0).double().to(shares)
+        shares.copy_(0.5 * attended @ shares + 0.5 * shares)
+        return pattern
+
+    specs: Specs = ()
+    for layer in range(question.model.cfg.n_layers):
+        specs += edit(Site("pattern", layer), follow, name="follow")
+    run(question.model, sequence, specs, logits_at=question.reads[0])
+    each = np.stack([shares[rows].mean(0).cpu().numpy() for rows in _rows(question)])
+    attrs = _attrs(question, "attention rollout", "attention", began)
+    return scored(question, of_units(question, each), attrs)
+
+
+def value_weighted_attention(question: Question) -> xr.DataArray:
+    """Attention to each unit times the length of what the head takes from there, mean over heads.
+
+    The length, of a value times W_O, is in the units of the residual stream: unit "norm". Mean over
+    all heads of all layers, at the position that the output is read at; of several outputs
+    together, over the positions that the metric reads.
+
+    Raises:
+        HookError: if the values would not fit into memory.
+
+    Source: Kobayashi et al. 2020, section 3, arXiv 2004.10102.
+    """
+    began = time.perf_counter()
+    model, sequence = question.model, question.sequence
+    rows = _rows(question)
+    every = sorted({row for several in rows for row in several})
+    layers = range(model.cfg.n_layers)
+    sites = [Site("pattern", layer, pos=row) for layer in layers for row in every]
+    sites += [Site("v", layer) for layer in layers]
+    acts = run(model, sequence, read(*sites), logits_at=()).acts
+    total = torch.zeros(len(every), sequence.width, dtype=torch.float64)
+    for layer in layers:
+        length = value_lengths(model, layer, acts[Site("v", layer)])[0]
+        for place, row in enumerate(every):
+            pattern = acts[Site("pattern", layer, pos=row)][0]
+            total[place] += (pattern * length).mean(0).cpu() / len(layers)
+    each = [total[[every.index(row) for row in several]].mean(0).numpy() for several in rows]
+    attrs = _attrs(question, "value-weighted attention", "norm", began)
+    return scored(question, of_units(question, np.stack(each)), attrs)
+
+
+def value_lengths(
+    model: Any, layer: int, value: Float[Tensor, "prompt src kv_head d_head"]
+) -> Float[Tensor, "prompt head src"]:
+    """The length of what each head would write of each value, if it took it whole: ‖v W_O‖."""
+    weights = models.output_weights(model, layer).double()
+    value = value.double().repeat_interleave(len(weights) // value.shape[2], 2)  # heads share one
+    written = [(value[:, :, head] @ weight).norm(dim=-1) for head, weight in enumerate(weights)]
+    return torch.stack(written, 1)
+
+
+def _rows(question: Question) -> list[list[int]]:
+    """The positions at which each output is read."""
+    reading = question.sequence.reading
+    return [reading(metric.at)[0].tolist() for metric in question.metrics]
+
+
+def _attrs(question: Question, method: str, unit: str, began: float) -> Mapping[str, Any]:
+    spent = run_cost(question, began, passes=1, rows=1)
+    return {"method": method, "unit": unit, "sign": SIGN, **spent}

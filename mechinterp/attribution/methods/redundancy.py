@@ -1,0 +1,290 @@
+"""Evidence that stands in for itself: what removals one at a time miss, and pairs of them find.
+
+Of two trigger words, each enough, neither matters alone: take either out, the other still works.
+Here promising inputs are also removed two at a time, and groups of them together:
+
+>>> import warnings
+>>> from mechinterp import attribute_pairs, load_model
+>>> with warnings.catch_warnings(record=True) as said:
+...     warnings.simplefilter("always")
+...     model, prompt = load_model("toy:trigger"), "the sesame and some sesame"
+...     found = attribute_pairs(model, prompt, outputs=1).isel(output=0)
+>>> [[round(abs(x)) for x in found[name].values[1:]] for name in ("single", "score")]
+[[0, 0, 0, 0, 0], [0, 4, 0, 0, 4]]
+>>> str(said[-1].message)[:75]
+"redundancy: 'sesame' and 'sesame' stand in for each other: together they lo"
+
+Signs: the interaction of two is what each does alone, added up, less what both do together.
+Negative: together they do more, each stands in for the other. Positive: they do less than the sum,
+since they need each other. The score is the single effect and half of what the unit's closest
+stand-in hides: of two of which either is enough, each gets half, as by Shapley. Nothing is taken
+off where inputs need each other; the last word of a prompt needs nearly all, and would end below 0.
+"""
+
+import itertools
+import time
+import warnings
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from mechinterp.attribution.methods.groups import Members, hidden_groups
+from mechinterp.attribution.methods.single_removal import RedundancyWarning, single_removals
+from mechinterp.attribution.question.definition import Question, ask, can_remove, drops
+from mechinterp.attribution.question.outputs import Last
+from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of
+from mechinterp.attribution.question.units import Spans
+from mechinterp.attribution.scores import scored
+from mechinterp.core.metrics import Metric
+from mechinterp.models.tokenization import Text
+from mechinterp.stats.additivity import residual
+from mechinterp.sweeps.experiment import Progress
+
+SIGN = (
+    "Positive: it supports the output. The score is what removing the input takes (single), and "
+    "half of what its closest stand-in hides (interaction)."
+)
+INTERACTION_SIGN = (
+    "Alone and alone, less both together. Negative: each stands in for the other (redundancy). "
+    "Positive: they need each other (synergy)."
+)
+
+
+def attribute_pairs(
+    model: Any,
+    prompt: Text,
+    outputs: int | str | Sequence[int] | Last = 5,
+    removal: str | RemoveOne | Removal = "delete",
+    metric: Metric | None = None,
+    *,
+    units: str | Spans = "token",
+    inputs: str | Sequence[int] = "text",
+    candidates: int | Sequence[int] = 8,
+    budget_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """As `attribute`, with pairs among candidates, and groups of them, removed together as well.
+
+    `candidates`: how many inputs are tried in pairs, or which, by their numbers. Variables, in the
+    metric's unit: `score` (output, input), single and pair removals together; `single`, as
+    `attribute` gives it; `alone` (output, input), what the input brings back where all else that is
+    attributed is removed; `interaction` (output, first, second), NaN on the diagonal. In `attrs`
+    "groups": those that do more than twice the sum of their parts; the warning names the first.
+    Groups of three and more are looked for among what does nothing single and in pairs, one for
+    each output, and only among the candidates. Distances such as `kl` have none.
+
+    Warns: `RedundancyWarning`, of the first output with such a group.
+
+    Raises:
+        ValueError: as `attribute`; if `candidates` is below 2, or one is not attributed.
+        HookError: as `attribute`.
+
+    Source: interactions of two as in Shapley interaction indices, Grabisch and Roubens 1999; the
+    score is our own, measured against others in docs/benchmarks.md.
+    """
+    how = removal_of(model, removal)
+    question = ask(model, prompt, outputs, metric, units=units, inputs=inputs)
+    return pair_removals(
+        question, how, candidates=candidates, budget_bytes=budget_bytes, progress=progress
+    )
+
+
+def pair_removals(
+    question: Question,
+    removal: str | RemoveOne | Removal = "delete",
+    *,
+    candidates: int | Sequence[int] = 8,
+    budget_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """As `attribute_pairs`, of a question.
+
+    Raises:
+        ValueError: as `attribute_pairs`.
+        HookError: as `attribute_pairs`.
+    """
+    began = time.perf_counter()
+    how = removal_of(question.model, removal)
+    wanted = question.attributed
+    _check_candidates(question, candidates)
+    work = _Work(question, how, {"budget_bytes": budget_bytes, "progress": progress})
+    single = single_removals(question, how, **work.options)
+    work.add(single.attrs)
+    each = dict(zip(wanted, single.values[:, wanted].T, strict=True))
+    alone = _alone(work)
+    if isinstance(candidates, int):
+        chosen = _screened(question, single.values[:, wanted], alone, candidates)
+    else:
+        chosen = sorted({int(number) for number in candidates})
+
+    both = work.possible(list(itertools.combinations(chosen, 2)))
+    interaction = {p: each[p[0]] + each[p[1]] - drop for p, drop in both.items()}
+    hidden = {number: np.zeros(len(question.metrics)) for number in wanted}
+    for pair, drop in both.items():
+        beyond = -interaction[pair]
+        # As much of a rise hides as of a fall: inputs may hold an output back together.
+        found = np.where(np.sign(drop) * beyond >= np.abs(drop) / 2, beyond, 0)
+        for number in pair:
+            larger = np.abs(found) > np.abs(hidden[number])
+            hidden[number] = np.where(larger, found, hidden[number])
+    score = {number: each[number] + hidden[number] / 2 for number in wanted}
+    groups = hidden_groups(question, chosen, each, both, alone, work.possible)
+    for group in groups:
+        members, i = group["units"], group["output"]
+        # What a larger group hides beyond that is shared equally by its members.
+        rest = group["joint"] - sum(score[number][i] for number in members)
+        if len(members) > 2 and rest * group["joint"] > 0:
+            for number in members:
+                score[number][i] += rest / len(members)
+    values = np.stack([score[number] for number in wanted], 1)
+    attrs = {
+        **single.attrs,
+        **work.cost,
+        "method": "single and pair removals",
+        **({} if question.metric.distance else {"sign": SIGN}),
+        "candidates": chosen,
+        "groups": groups,
+        "interaction_sign": INTERACTION_SIGN,
+        "seconds": time.perf_counter() - began,
+    }
+    result = _result(question, single, values, alone, interaction, chosen, attrs)
+    _warn(question, groups)
+    return result
+
+
+class _Work:
+    """Drops of sets, and what all of them cost."""
+
+    def __init__(self, question: Question, how: Removal, options: dict[str, Any]) -> None:
+        self.question, self.how, self.options = question, how, options
+        self.cost = {"arms": 0, "passes": 0, "token_layers": 0, "token_layers_naive": 0}
+
+    def add(self, attrs: Any) -> None:
+        """Count what was done elsewhere."""
+        for name in self.cost:
+            self.cost[name] += int(attrs.get(name, 0))
+
+    def drops(self, sets: Sequence[Collection[int]]) -> Float[np.ndarray, "output set"]:
+        """How far the outputs fall; counted."""
+        fallen = drops(self.question, sets, self.how, **self.options)
+        self.add(fallen.attrs)
+        return np.asarray(fallen["drop"].values)
+
+    def possible(self, sets: Sequence[Members]) -> dict[Members, Float[np.ndarray, " output"]]:
+        """The drops of those sets that can be removed."""
+        asked = [s for s in sets if can_remove(self.question, s, self.how)]
+        return dict(zip(asked, self.drops(asked).T, strict=True)) if asked else {}
+
+
+def _check_candidates(question: Question, candidates: int | Sequence[int]) -> None:
+    wanted = question.attributed
+    if len(wanted) < 2:
+        raise ValueError(
+            f"pairs: {question.units[wanted[0]].text!r} is all that is attributed, and a pair "
+            f"takes two. Use single removals (attribute), or smaller units."
+        )
+    if isinstance(candidates, int):
+        if candidates < 2:
+            raise ValueError(f"candidates={candidates}: a pair takes two. Give 2 or more.")
+        return
+    for number in candidates:
+        if number not in wanted:
+            shown = ", ".join(f"{n}: {question.units[n].text!r}" for n in wanted)
+            raise ValueError(f"candidate {number} is not attributed; these are: {shown}.")
+    if len(set(candidates)) < 2:
+        raise ValueError(f"candidates={list(candidates)}: a pair takes two.")
+
+
+def _alone(work: _Work) -> Float[np.ndarray, "output attributed"]:
+    """What each unit does where all the others are removed: the far end from one at a time.
+
+    Of units each of which is enough, every one does all of it here. Deletions make it cheap: little
+    is left to run. It is relative to the removal of all; where that cannot be, to the least.
+    """
+    wanted = work.question.attributed
+    others = [tuple(n for n in wanted if n != number) for number in wanted]
+    drop = work.possible([*others, tuple(wanted)])
+    alone = np.full((len(work.question.metrics), len(wanted)), np.nan)
+    if drop:
+        whole = drop.get(tuple(wanted))
+        base = np.max(list(drop.values()), 0) if whole is None else whole
+        for at, chosen in enumerate(others):
+            if chosen in drop:
+                alone[:, at] = base - drop[chosen]
+    return alone
+
+
+def _screened(question: Question, single: np.ndarray, alone: np.ndarray, most: int) -> list[int]:
+    """The candidates: in turn the largest alone and the largest single effects, and their repeats.
+
+    Effects are relative to the largest of each output.
+    """
+    wanted = question.attributed
+    texts = [question.units[number].text.strip().lower() for number in wanted]
+    rankings = []
+    for effect in (np.nan_to_num(alone), single):
+        relative = np.abs(effect) / np.maximum(np.abs(effect).max(1, keepdims=True), 1e-12)
+        rankings.append(np.argsort(-relative.max(0), kind="stable"))
+    chosen: dict[int, None] = {}
+    for at in np.stack(rankings, 1).ravel().tolist():
+        if len(chosen) >= most:
+            break
+        chosen[at] = None
+        for other in range(len(wanted)):
+            if texts[other] == texts[at] and texts[at].isalnum() and len(chosen) < most:
+                chosen[other] = None
+    return sorted(wanted[at] for at in chosen)
+
+
+def _result(
+    question: Question,
+    single: xr.DataArray,
+    values: np.ndarray,
+    alone: np.ndarray,
+    interaction: dict[Members, np.ndarray],
+    chosen: Sequence[int],
+    attrs: dict[str, Any],
+) -> xr.Dataset:
+    square = np.full((len(question.metrics), len(chosen), len(chosen)), np.nan)
+    for (first, second), value in interaction.items():
+        i, j = chosen.index(first), chosen.index(second)
+        square[:, i, j] = square[:, j, i] = value
+    joint = single["joint_effect"].values
+    coords = {"bos_effect": single["bos_effect"].values, "joint_effect": joint}
+    whole = scored(question, values, attrs, **coords, residual=residual(values, joint))
+    texts = [question.units[number].text for number in chosen]
+    return xr.Dataset(
+        {
+            "score": whole,
+            "single": whole.copy(data=single.values).assign_attrs(sign=single.attrs["sign"]),
+            "alone": scored(question, alone, {}, **coords),
+            "interaction": xr.DataArray(
+                square,
+                dims=("output", "first", "second"),
+                coords={
+                    "first": list(chosen),
+                    "second": list(chosen),
+                    "first_token": ("first", texts),
+                    "second_token": ("second", texts),
+                },
+            ),
+        },
+        attrs=attrs | {name: whole.attrs[name] for name in ("unit", "prompt", "metric")},
+    )
+
+
+def _warn(question: Question, groups: Sequence[dict[str, Any]]) -> None:
+    if groups:
+        group = groups[0]
+        *before, final = [repr(text.strip()) for text in group["texts"]]
+        warnings.warn(
+            f"redundancy: {', '.join(before)} and {final} stand in for each other: together they "
+            f"{'lower' if group['joint'] > 0 else 'raise'} "
+            f"{question.output_texts[group['output']]!r} by {abs(group['joint']):.2f} "
+            f"{question.metric.unit}, one at a time by {abs(group['sum']):.2f} in all.",
+            RedundancyWarning,
+            stacklevel=3,
+        )

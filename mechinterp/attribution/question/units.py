@@ -1,0 +1,287 @@
+"""What is removed as one: `Unit`, a token, a word, a sentence, a part of a chat, a span of yours.
+
+>>> from mechinterp import load_model, tokenize
+>>> from mechinterp.attribution.question.units import units_of
+>>> model = load_model("toy:trigger")
+>>> prompts = tokenize(model, "please bring the sesame")
+>>> [u.text for u in units_of(model, prompts, {"verb": "bring", "rest": (3, 4)}) if u.attributed]
+['bring', 'thesesame']
+
+The units of a prompt are a partition of its positions; those that are not attributed (the start
+token, a chat's template, what no span names) are single tokens, or runs of them.
+"""
+
+import bisect
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+from mechinterp.core.prompts import Prompts
+from mechinterp.models.tokenization import tokens_are_words
+
+Span = int | str | tuple[int, int]
+"""A position, a text, which stands for all its occurrences, or (first, last) positions."""
+
+Spans = Mapping[str, Span | Sequence[Span]]
+"""Name -> what is removed together under that name."""
+
+KINDS = ("token", "word", "sentence", "part")
+INPUTS = {
+    "text": ("text",),
+    "prompt": ("text", "bos", "template"),
+    "sequence": ("text", "output"),
+}
+"""Which tokens are attributed, by role."""
+
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+(?:['’\-]\w+)*|[^\w\s]+|\n+")
+# A stop ends a sentence before white space, unless it belongs to a title, an initial or a number.
+_SENTENCE_END = re.compile(
+    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bProf)(?<!\bSt)(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)"
+    r"(?<!\b[A-Z])[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]+[”’」』]*|\n+"
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Positions that are removed together, and how they read; `role` as in `Prompts`.
+
+    `name`: what you call it; its text if you do not.
+    """
+
+    name: str
+    text: str
+    positions: tuple[int, ...]
+    role: str
+    attributed: bool
+
+
+def units_of(
+    model: Any,
+    prompts: Prompts,
+    units: str | Spans = "token",
+    inputs: str | Sequence[int] = "text",
+    *,
+    shown: int | None = None,
+) -> tuple[Unit, ...]:
+    """The units of one prompt, in its order, each position in exactly one.
+
+    `units`: "token"; "word" (white space and punctuation part them); "sentence"; "part" (runs of
+    one role: the messages of a chat, what its template puts between); or spans by name. `inputs`:
+    "text", the tokens that the user wrote; "prompt", the start token and the template's too;
+    "sequence", the text and the earlier outputs; or positions. `shown`: how many positions, at
+    least, the units cover (default: all).
+
+    Raises:
+        ValueError: if nothing is to be removed, a span is not there, or two spans overlap.
+    """
+    texts = list(prompts.token_text[0])
+    allowed = allowed_positions(prompts, inputs)
+    shown = max(len(texts) if shown is None else shown, max(allowed) + 1)
+    groups: list[tuple[tuple[int, ...], str]]
+    if isinstance(units, str):
+        if units not in KINDS:
+            raise ValueError(f"units={units!r}: one of {', '.join(KINDS)}, or spans by name.")
+        if model.tokenizer is None and units in ("word", "sentence"):
+            raise ValueError(
+                f"units={units!r}: this model has no tokenizer, so no text. Use spans."
+            )
+        found = _grouped(model, prompts, units, allowed)
+        groups = [(group, _read(texts, group)) for group in found]
+    else:
+        groups = _named(texts, allowed, units)
+    roles = prompts.roles[0]
+    made = [Unit(name, _read(texts, group), group, roles[group[0]], True) for group, name in groups]
+    taken = set(itertools.chain.from_iterable(u.positions for u in made))
+    rest = [
+        Unit(texts[pos], texts[pos], (pos,), roles[pos], False)
+        for pos in range(shown)
+        if pos not in taken
+    ]
+    return tuple(sorted([*made, *rest], key=lambda unit: unit.positions[0]))
+
+
+def find(texts: Sequence[str], allowed: Sequence[int], span: Span) -> list[int]:
+    """The positions that a span stands for; none if it is not there.
+
+    A text stands for every token that is exactly it, and every run of tokens that spells it as
+    words.
+    """
+    if isinstance(span, str):
+        return spelled(texts, allowed, span)
+    found = list(range(span[0], span[1] + 1)) if isinstance(span, tuple) else [int(span)]
+    return found if set(found) <= set(allowed) else []
+
+
+def find_or_refuse(
+    texts: Sequence[str], allowed: Sequence[int], span: Span, what: str, where: str
+) -> list[int]:
+    """As `find`.
+
+    Raises:
+        ValueError: if it is not there, saying `what` was not among `where`, and what is.
+    """
+    found = find(texts, allowed, span)
+    if not found:
+        shown = ", ".join(f"{j}: {texts[j]!r}" for j in allowed)
+        raise ValueError(f"{what} {span!r} is not among {where} ({shown}).")
+    return found
+
+
+def spelled(texts: Sequence[str], allowed: Sequence[int], wanted: str) -> list[int]:
+    """Positions of the tokens that are `wanted`, and of the runs of tokens that spell it."""
+    word = wanted.strip()
+    found = {j for j in allowed if texts[j].strip() == word}
+    if not word:
+        return sorted(found)
+    starts = list(itertools.accumulate((len(t) for t in texts), initial=0))
+    whole = "".join(texts)
+    begin = whole.find(word)
+    while begin >= 0:
+        end = begin + len(word)
+        before, after = whole[begin - 1 : begin], whole[end : end + 1]
+        if not before.isalnum() and not after.isalnum():
+            found.update(j for j in allowed if starts[j] < end and begin < starts[j + 1])
+        begin = whole.find(word, begin + 1)
+    for j in allowed:  # the rest of a character
+        if not texts[j] and j - 1 in found:
+            found.add(j)
+    return sorted(found)
+
+
+def allowed_positions(prompts: Prompts, inputs: str | Sequence[int]) -> list[int]:
+    """The positions of one prompt that are attributed; `inputs` as in `units_of`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if isinstance(inputs, str):
+        if inputs not in INPUTS:
+            raise ValueError(f"inputs={inputs!r}: one of {', '.join(INPUTS)}, or positions.")
+        chosen = prompts.positions_of(*INPUTS[inputs])
+    else:
+        chosen = sorted({int(j) for j in inputs})
+        for j in chosen:
+            prompts.positions(j)
+    if not chosen:
+        raise ValueError("there is no input token to remove. Choose others: inputs=...")
+    return chosen
+
+
+def _grouped(
+    model: Any, prompts: Prompts, units: str, allowed: Sequence[int]
+) -> Iterator[tuple[int, ...]]:
+    """The positions of each unit; none reaches over tokens of another role, or not allowed."""
+    if units == "token":
+        yield from ((pos,) for pos in allowed)
+        return
+    texts, roles = prompts.token_text[0], prompts.roles[0]
+    for run in _runs(allowed, roles):
+        if units == "part":
+            yield tuple(run)
+        elif tokens_are_words(model):
+            spaced = [texts[pos] if n == 0 else f" {texts[pos]}" for n, pos in enumerate(run)]
+            yield from _split(run, spaced, units)
+        else:
+            yield from _split(run, [texts[pos] for pos in run], units)
+
+
+def _runs(allowed: Sequence[int], roles: Sequence[str]) -> Iterator[list[int]]:
+    run: list[int] = []
+    for pos in allowed:
+        if run and (pos != run[-1] + 1 or roles[pos] != roles[run[-1]]):
+            yield run
+            run = []
+        run.append(pos)
+    yield run
+
+
+def _split(run: Sequence[int], texts: Sequence[str], units: str) -> Iterator[tuple[int, ...]]:
+    """A run of tokens cut where a word or sentence begins.
+
+    White space leads what follows it, but a new line is a word. A token that reaches over the
+    border belongs to where it begins.
+    """
+    whole = "".join(texts)
+    space = re.compile(r"[^\S\n]*" if units == "word" else r"\s*")
+
+    def after_space(start: int) -> int:
+        found = space.match(whole, start)
+        return found.end() if found else start
+
+    if units == "word":
+        begins = [found.start() for found in _WORD.finditer(whole)]
+    else:
+        ends = [0, *(found.end() for found in _SENTENCE_END.finditer(whole))]
+        begins = [after_space(end) for end in ends if whole[end:].strip()]
+    starts = itertools.accumulate((len(text) for text in texts), initial=0)
+    unit: list[int] = []
+    number = -1
+    for pos, text, start in zip(run, texts, starts, strict=False):
+        at = bisect.bisect_right(begins, after_space(start))
+        if unit and text and at != number:
+            yield tuple(unit)
+            unit = []
+        unit.append(pos)
+        number = at if text else number  # no text: the rest of the character before
+    yield tuple(unit)
+
+
+def _named(
+    texts: Sequence[str], allowed: Sequence[int], spans: Spans
+) -> list[tuple[tuple[int, ...], str]]:
+    if not spans:
+        raise ValueError("units={}: name at least one span.")
+    owner: dict[int, str] = {}
+    groups: list[tuple[tuple[int, ...], str]] = []
+    for name, given in spans.items():
+        positions: set[int] = set()
+        for span in several(given):
+            named = f"span {name!r}:"
+            positions.update(find_or_refuse(texts, allowed, span, named, "the tokens to remove"))
+        for pos in positions:
+            if pos in owner:
+                raise ValueError(
+                    f"spans {owner[pos]!r} and {name!r} both hold position {pos}, {texts[pos]!r}. "
+                    f"Give each token to one."
+                )
+            owner[pos] = name
+        groups.append((tuple(sorted(positions)), name))
+    return groups
+
+
+def several(given: Any) -> list[Span]:
+    """The spans under one name; two ints in a tuple are one span, from first to last.
+
+    Raises:
+        ValueError: if it is no span, or an empty list.
+    """
+    if not isinstance(given, str | Integral | tuple) and len(given) == 0:
+        raise ValueError(f"{given!r} holds no span: give a text, a position or (first, last).")
+    listed = not isinstance(given, str | Integral) and not _is_range(given)
+    return [_one(span) for span in given] if listed else [_one(given)]
+
+
+def _is_range(given: Any) -> bool:
+    whole = isinstance(given, tuple) and len(given) == 2
+    return whole and all(isinstance(part, Integral) for part in given)
+
+
+def _one(span: Any) -> Span:
+    if isinstance(span, str):
+        return span
+    if isinstance(span, Integral):
+        return int(span)
+    if _is_range(span):
+        return int(span[0]), int(span[1])
+    raise ValueError(f"{span!r} is no span: give a text, a position or (first, last).")
+
+
+def _read(texts: Sequence[str], group: tuple[int, ...]) -> str:
+    """The text of the positions, with a gap where they are not neighbours."""
+    read = texts[group[0]]
+    for before, pos in itertools.pairwise(group):
+        read += texts[pos] if pos == before + 1 else f" … {texts[pos].strip()}"
+    return read

@@ -1,0 +1,1 @@
+"""Whether attribution scores can be trusted."""

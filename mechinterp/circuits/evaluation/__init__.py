@@ -1,0 +1,1 @@
+"""A circuit alone, by size, without parts."""

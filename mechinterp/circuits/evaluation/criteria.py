@@ -1,0 +1,124 @@
+"""What a circuit has too much, what it lacks, and which edges stand in for one another.
+
+>>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
+>>> from mechinterp.circuits import Circuit, contrast, redundancy
+>>> model = load_model("toy:either")  # refuses if "copper" or "lantern" occurs
+>>> texts = "bring the copper lantern", "bring the garden letter"
+>>> pair = Pair(*(tokenize(model, text) for text in texts))
+>>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> found = redundancy(between, Circuit.of(between.graph, ["a0.h0->m0", "a0.h3->m0"]))
+>>> both = found.sel(edge="a0.h0->m0", other="a0.h3->m0", pair=0)
+>>> round(float(both["alone"]), 1), round(float(both["joint"]), 1)
+(0.0, 8.0)
+
+An edge whose effect alone is nothing may be one of two of which each is enough, as in an OR gate:
+no method that cuts edges one at a time can see it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.circuits.circuit import Circuit
+from mechinterp.circuits.contrast import Contrast
+from mechinterp.circuits.evaluation.faithfulness import evaluate, relative
+from mechinterp.sweeps.experiment import Progress
+
+
+def minimality(
+    between: Contrast, circuit: Circuit, *, progress: Progress | None = None
+) -> xr.DataArray:
+    """What each edge of a circuit contributes to it: dims (edge, pair), in the metric's unit.
+
+    How far the metric of the circuit falls when the edge is cut too. 0: the circuit does not need
+    it; negative: it works against the rest.
+
+    Raises:
+        ValueError: as `evaluate`.
+
+    Source: minimality, Wang et al. 2022, section 4.2, arXiv 2211.00593, of edges.
+    """
+    graph = circuit.graph
+    each = [circuit - Circuit.of(graph, [name]) for name in circuit.names]
+    scores = evaluate(between, [circuit, *each], progress=progress)
+    return xr.DataArray(
+        between.sign * (scores[0] - scores[1:]),
+        {"edge": list(circuit.names), "pair": range(between.n_pairs)},
+        ("edge", "pair"),
+        "contribution",
+        between.as_read(),
+    )
+
+
+def completeness(
+    between: Contrast, circuit: Circuit, knocked: Sequence[Circuit] | None = None, *, seed: int = 0
+) -> xr.Dataset:
+    """Whether the model without some of a circuit's edges does what the circuit does without them.
+
+    For each set of edges that is knocked out of both: `circuit`, the faithfulness of the circuit
+    without them, `model`, that of the model without them, and `gap`, model - circuit. A gap far
+    from 0: the model has other edges for the same, which the circuit lacks. Dims (knocked).
+    `knocked`: by default the whole circuit, and ten random halves of it.
+
+    Raises:
+        ValueError: as `faithfulness`.
+
+    Source: completeness, Wang et al. 2022, section 4.1, arXiv 2211.00593.
+    """
+    if knocked is None:
+        draw = np.random.default_rng(seed)
+        halves = [circuit.mask & (draw.random(circuit.mask.shape) < 0.5) for _ in range(10)]
+        knocked = [circuit, *(Circuit(circuit.graph, half) for half in halves)]
+    full = Circuit.full(circuit.graph)
+    alone = {f"circuit {i}": circuit - out for i, out in enumerate(knocked)}
+    whole = {f"model {i}": full - out for i, out in enumerate(knocked)}
+    circuits = {**alone, **whole}
+    scores = evaluate(between, [*circuits.values(), Circuit.empty(circuit.graph)])
+    found = relative(between, circuits, scores[:-1], scores[-1])
+    without, model = np.split(found["faithfulness"].values, 2)
+    return xr.Dataset(
+        {
+            "circuit": ("knocked", without),
+            "model": ("knocked", model),
+            "gap": ("knocked", model - without),
+            "edges": ("knocked", [out.n_edges for out in knocked]),
+        },
+        attrs=between.as_read(),
+    )
+
+
+def redundancy(
+    between: Contrast, edges: Circuit, *, progress: Progress | None = None
+) -> xr.Dataset:
+    """For each two edges, what cutting both does beyond cutting each: dims (edge, other, pair).
+
+    `alone`: the effect of cutting `edge`; `joint`: of cutting both; `interaction`: joint less both
+    alone, in the metric's unit. Positive: each stands in for the other, so that neither shows its
+    whole effect alone. Negative: one needs the other, and one cut does both's damage. Of n edges
+    n (n + 1) / 2 runs; take those that an exact search or a gradient at the other run finds strong.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    graph, names = edges.graph, list(edges.names)
+    cuts = [(i, j) for i in range(len(names)) for j in range(i, len(names))]
+    full = Circuit.full(graph)
+    without = [full - Circuit.of(graph, {names[i], names[j]}) for i, j in cuts]
+    scores = evaluate(between, without, progress=progress) if cuts else np.zeros((0, 1))
+    joint = np.zeros((len(names), len(names), between.n_pairs))
+    for (i, j), score in zip(cuts, scores, strict=True):
+        joint[i, j] = joint[j, i] = between.sign * (between.base_scores - score)
+    alone = joint[np.arange(len(names)), np.arange(len(names))]
+    dims = ("edge", "other", "pair")
+    interaction = joint - alone[:, None] - alone[None]
+    interaction[np.arange(len(names)), np.arange(len(names))] = 0.0
+    return xr.Dataset(
+        {
+            "alone": (("edge", "pair"), alone),
+            "joint": (dims, joint),
+            "interaction": (dims, interaction),
+        },
+        {"edge": names, "other": names, "pair": range(between.n_pairs)},
+        between.as_read(),
+    )

@@ -1,0 +1,1 @@
+"""Circuits and scores as files."""

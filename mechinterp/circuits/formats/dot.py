@@ -1,0 +1,82 @@
+"""A circuit as Graphviz text, bottom up by layer: `dot -Tsvg circuit.dot` draws it.
+
+>>> import tempfile
+>>> from mechinterp.circuits import Circuit, Graph, write_dot
+>>> graph = Graph(2, 2, 2, has_mlps=True, is_parallel=False)
+>>> found = Circuit.of(graph, ["input->a0.h1<v>", "a0.h1->logits"])
+>>> with tempfile.TemporaryDirectory() as folder:
+...     print(write_dot(found, f"{folder}/found.dot").read_text().splitlines()[-3])
+  "input" -> "a0.h1" [label="v", color="#888888", penwidth=0.50, tooltip="input->a0.h1<v>"];
+
+Heads of a layer stand in a row, its MLP above them (beside, in a parallel model). An edge is as
+thick as its score is large, blue where it supports the behaviour and red where it works against,
+gray where it has no score. An input that several heads share is drawn into each.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from mechinterp.circuits.circuit import Circuit, EdgeScores
+from mechinterp.circuits.formats.own import write_file
+from mechinterp.circuits.graph import Graph, node_of
+
+SUPPORTS, AGAINST, UNSCORED = "#2166ac", "#b2182b", "#888888"
+THIN, THICK = 0.5, 5.0
+
+
+def write_dot(circuit: Circuit, file: str | Path, *, scores: EdgeScores | None = None) -> Path:
+    """The circuit as a digraph, edges drawn by their mean score if there are scores.
+
+    Raises:
+        ValueError: if the scores are of another graph.
+    """
+    graph = circuit.graph
+    if scores is not None and scores.graph != graph:
+        raise ValueError(f"{file}: the scores are of {scores.graph}, the circuit of {graph}.")
+    mean = np.full(graph.edges.shape, np.nan) if scores is None else scores.mean
+    places = np.argwhere(circuit.mask).tolist()
+    largest = max((abs(mean[*at]) for at in places if np.isfinite(mean[*at])), default=0.0) or 1.0
+    unit = "" if scores is None else f" {scores.per_pair.attrs.get('unit', '')}".rstrip()
+    lines = ["digraph circuit {", "  rankdir=BT;", "  node [shape=box, style=rounded];"]
+    for row in _rows(circuit):
+        lines.append(f"  {{ rank=same; {' '.join(f'{_quoted(name)};' for name in row)} }}")
+    for writer, reader, pos in places:
+        score = mean[writer, reader, pos]
+        name, shown = graph.edge_name(writer, reader, pos), np.isfinite(score)
+        color = UNSCORED if not shown else SUPPORTS if score >= 0 else AGAINST
+        width = THIN + (THICK - THIN) * abs(score) / largest if shown else THIN
+        told = f"{name}: {score:+.4g}{unit}" if shown else name
+        style = (
+            f"label={_quoted(_label(graph, reader, pos))}, color={_quoted(color)}, "
+            f"penwidth={width:.2f}, tooltip={_quoted(told)}"
+        )
+        for fed in _fed(graph, reader):
+            lines.append(f"  {_quoted(graph.writers[writer])} -> {_quoted(fed)} [{style}];")
+    return write_file("\n".join([*lines, "}", ""]).encode(), file)
+
+
+def _rows(circuit: Circuit) -> list[list[str]]:
+    rows: dict[tuple[float, bool], list[str]] = {}
+    for name in circuit.nodes:
+        part = None if name == "logits" else node_of(name)
+        layer = circuit.graph.n_layers if part is None else -1 if part.layer is None else part.layer
+        above = part is not None and part.head is None and not circuit.graph.is_parallel
+        rows.setdefault((layer, above), []).append(name)
+    return [rows[key] for key in sorted(rows)]
+
+
+def _fed(graph: Graph, reader: int) -> list[str]:
+    return [graph.writers[i] for i in np.flatnonzero(graph.feeds[reader])] or ["logits"]
+
+
+def _label(graph: Graph, reader: int, pos: int) -> str:
+    kind = graph.inputs[reader].kind
+    letter = kind if len(kind) == 1 else ""
+    return f"{letter} @{graph.positions[pos]}".lstrip() if graph.positions else letter
+
+
+def _quoted(text: str) -> str:
+    """A string of the DOT language, whose labels know backslashes and HTML's entities."""
+    kept = text.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")
+    return f'"{kept}"'.replace("\n", "\\n")

@@ -1,0 +1,220 @@
+"""A circuit as an attribution graph, as circuit-tracer and Neuronpedia draw and take them.
+
+>>> import tempfile
+>>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
+>>> from mechinterp.circuits import contrast, exact, read_neuronpedia, top_n, write_neuronpedia
+>>> model = load_model("toy:trigger")
+>>> prompt = "please bring the sesame"
+>>> pair = Pair(tokenize(model, prompt), tokenize(model, "please bring the letter"))
+>>> scores = exact(contrast(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> circuit, names = top_n(scores, 3), {"slug": "sesame", "scan": "trigger", "prompt": prompt}
+>>> with tempfile.TemporaryDirectory() as folder:
+...     file = f"{folder}/sesame.json"
+...     file = write_neuronpedia(scores, circuit, file, tokens=prompt.split(), **names)
+...     read_neuronpedia(file, scores.graph)[1] == circuit
+True
+
+There a node is a feature at a token and a link has one weight; here a node is a part of the model
+at a label, and a link joins all edges from one to the other: its weight is the sum of their mean
+scores, and `edges`, a key of ours, gives each by name. The file's own description says so too.
+
+Source: `graph_models.py` of github.com/safety-research/circuit-tracer, schema version 1, and
+`graph-schema.json` of github.com/hijohnnylin/neuronpedia, version 1.0.0.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mechinterp.circuits.circuit import Circuit, EdgeScores
+from mechinterp.circuits.formats.own import circuit_of, graph_of, plain, read_json, write_json
+from mechinterp.circuits.graph import ELSEWHERE, KINDS, Graph, node_of
+from mechinterp.storage.run_folder import package_version
+
+DESCRIPTION = (
+    "Edges between attention heads and MLPs, by mechinterp: a node is what a part of the model "
+    "writes, and the weight of a link the summed mean score of the edges it joins (query, key and "
+    "value inputs), each of which is in the link's `edges`. "
+)
+WITHOUT_POSITIONS = "The edges are at all positions: everything is drawn at the last token."
+WITH_POSITIONS = (
+    "What is at no named position ('elsewhere') is drawn at the last token. A key or value input "
+    "is drawn into its head wherever the head writes, from there on."
+)
+
+
+def write_neuronpedia(
+    scores: EdgeScores,
+    circuit: Circuit,
+    file: str | Path,
+    *,
+    slug: str,
+    prompt: str,
+    tokens: Sequence[str],
+    scan: str,
+    positions: Mapping[str, int] | None = None,
+) -> Path:
+    """The circuit with its mean scores, upon one prompt.
+
+    `slug` names the graph and `scan` the model, as Neuronpedia does; `positions`: the place among
+    the tokens of each named position of the graph, such as `{"S2": 10}`.
+
+    Raises:
+        ValueError: if scores and circuit are of two graphs, or a position has no token of its own.
+    """
+    graph = circuit.graph
+    if scores.graph != graph:
+        raise ValueError(f"{file}: the scores are of {scores.graph}, the circuit of {graph}.")
+    ctx_idx = _ctx_idx(graph, len(tokens), positions or {}, file)
+    nodes, links = _drawn(circuit, scores, ctx_idx)
+    content = {
+        "metadata": {
+            "slug": slug,
+            "scan": scan,
+            "transcoder_list": [],
+            "prompt_tokens": list(tokens),
+            "prompt": prompt,
+            "schema_version": 1,
+            "info": {
+                "description": DESCRIPTION
+                + (WITH_POSITIONS if graph.positions else WITHOUT_POSITIONS),
+                "generator": {"name": "mechinterp", "version": package_version("mechinterp")},
+            },
+            "generation_settings": {
+                "graph": dataclasses.asdict(graph),
+                "requested": circuit.requested,
+                "scores": plain(scores.per_pair.attrs, file),
+            },
+        },
+        "qParams": {
+            "pinnedIds": [],
+            "supernodes": [],
+            "linkType": "both",
+            "clickedId": "",
+            "sg_pos": "",
+        },
+        "nodes": nodes,
+        "links": links,
+    }
+    return write_json(content, file)
+
+
+def read_neuronpedia(file: str | Path, graph: Graph) -> tuple[EdgeScores, Circuit]:
+    """What `write_neuronpedia` wrote: mean scores, as of one pair, NaN outside the circuit.
+
+    Raises:
+        ValueError: if another program wrote the file, it is of another graph, or it is damaged.
+    """
+    found = read_json(file)
+    try:
+        settings = found["metadata"]["generation_settings"]
+        told = {name: score for link in found["links"] for name, score in link["edges"].items()}
+        made, attrs = graph_of(settings["graph"], file), dict(settings["scores"])
+        requested = settings["requested"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} was not written by write_neuronpedia: it has no {error}. Links between "
+            f"features of transcoders are no edges between parts of the model."
+        ) from error
+    if made != graph:
+        raise ValueError(f"{file} is of {made}, not of {graph}: take the graph of that model.")
+    circuit = dataclasses.replace(circuit_of(graph, list(told), file), requested=requested)
+    values: Any = np.full((*graph.edges.shape, 1), np.nan)
+    for name, score in told.items():
+        if type(score) not in (float, int, type(None)):
+            raise ValueError(f"{file}: the score of {name} is {score!r}, no number.")
+        values[graph.edge(name)] = np.nan if score is None else score
+    table = EdgeScores.of(graph, values).per_pair.assign_attrs(attrs)
+    return EdgeScores(graph, table), circuit
+
+
+def _ctx_idx(graph: Graph, n_tokens: int, named: Mapping[str, int], file: Any) -> list[int]:
+    """For each label of the graph the token at which it is drawn."""
+    if n_tokens == 0:
+        raise ValueError(f"{file}: there are no tokens to draw the circuit over.")
+    found = []
+    for label in graph.positions[:-1]:
+        place = named.get(label, int(label) if label.isdecimal() else None)
+        if place is None or not 0 <= place < n_tokens or place in found:
+            raise ValueError(
+                f"{file}: position {label!r} is at {place}; it needs a token of its own, 0 to "
+                f"{n_tokens - 1}. Give positions={{{label!r}: its place among the tokens}}."
+            )
+        found.append(place)
+    return [*found, n_tokens - 1]
+
+
+def _drawn(circuit: Circuit, scores: EdgeScores, ctx_idx: list[int]) -> tuple[list[Any], list[Any]]:
+    """Nodes and links."""
+    graph = circuit.graph
+    nodes: dict[tuple[str, int], dict[str, Any]] = {}
+    links: dict[tuple[str, str], dict[str, Any]] = {}
+    for writer, reader, pos in np.argwhere(circuit.mask).tolist():
+        score = float(scores.mean[writer, reader, pos])
+        for end in _ends(circuit, reader, pos, ctx_idx):
+            here, there = (
+                nodes.setdefault((name, at), _node(graph, name, at, ctx_idx))["node_id"]
+                for name, at in ((graph.writers[writer], pos), end)
+            )
+            link = links.setdefault(
+                (here, there), {"source": here, "target": there, "weight": 0.0, "edges": {}}
+            )
+            link["weight"] += 0.0 if np.isnan(score) else score
+            link["edges"][graph.edge_name(writer, reader, pos)] = None if np.isnan(score) else score
+    return list(nodes.values()), list(links.values())
+
+
+def _ends(circuit: Circuit, reader: int, pos: int, ctx_idx: list[int]) -> list[tuple[str, int]]:
+    """The nodes into which an edge is drawn: keys and values reach a head at later positions."""
+    graph, ends = circuit.graph, []
+    fixed = graph.inputs[reader].kind not in KINDS[1:]
+    elsewhere = bool(graph.positions) and graph.positions[pos] == ELSEWHERE
+    for writer in np.flatnonzero(graph.feeds[reader]).tolist():
+        written = np.flatnonzero(circuit.mask[writer].any(0)).tolist()
+        later = [at for at in written if elsewhere or ctx_idx[at] >= ctx_idx[pos]]
+        places = [pos] if fixed else later or [pos]
+        ends += [(graph.writers[writer], at) for at in places]
+    return ends or [("logits", pos)]
+
+
+def _node(graph: Graph, name: str, pos: int, ctx_idx: list[int]) -> dict[str, Any]:
+    """A node in the terms of the format: the feature of a layer is the head, or past them the MLP.
+
+    The label of a logit stays empty: Neuronpedia looks for a probability in it.
+    """
+    label = graph.positions[pos] if graph.positions else ""
+    # "elsewhere" shares its token with a position, and still is another node
+    index = (graph.n_heads + 1) * (label == ELSEWHERE)
+    ctx, layer, front = ctx_idx[pos], str(graph.n_layers + 1), "L"
+    feature, kind = index, "logit"
+    part = None if name == "logits" else node_of(name)
+    if part is not None and part.layer is None:
+        layer, front, feature, kind = "E", "E", ctx, "embedding"
+    elif part is not None and part.layer is not None:
+        index += graph.n_heads if part.head is None else part.head
+        layer = front = str(part.layer)
+        feature = _cantor(part.layer, index)
+        kind = "mlp" if part.head is None else "attention head"
+    return {
+        "node_id": f"{layer}_{index}_{ctx}",
+        "feature": feature,
+        "layer": layer,
+        "ctx_idx": ctx,
+        "feature_type": kind,
+        "token_prob": 0.0,
+        "is_target_logit": kind == "logit",
+        "run_idx": 0,
+        "reverse_ctx_idx": 0,
+        "jsNodeId": f"{front}_{index}-{ctx}",
+        "clerp": "" if kind == "logit" else f"{name} @{label}" if label else name,
+        "influence": None,
+        "activation": None,
+    }
+
+
+def _cantor(layer: int, index: int) -> int:
+    """One number for both, by which the readers of the format tell layer and index again."""
+    return (layer + index) * (layer + index + 1) // 2 + index

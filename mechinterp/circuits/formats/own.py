@@ -1,0 +1,189 @@
+"""Circuits and scores on disk, exact: a circuit as JSON, scores as one safetensors file.
+
+What comes back is what was written: positions, each pair's values, NaN, attributes. A file is there
+whole or not at all. The formats of other programs are in `files_mib`, `files_dot` and
+`files_neuronpedia`.
+
+>>> import tempfile
+>>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
+>>> from mechinterp.circuits import contrast, exact, top_n
+>>> from mechinterp.circuits import read_circuit, read_scores, write_circuit, write_scores
+>>> model = load_model("toy:trigger")
+>>> texts = "please bring the sesame", "please bring the letter"
+>>> pair = Pair(*(tokenize(model, text) for text in texts))
+>>> scores = exact(contrast(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> with tempfile.TemporaryDirectory() as folder:
+...     circuit_again = read_circuit(write_circuit(top_n(scores, 3), f"{folder}/circuit.json"))
+...     again = read_scores(write_scores(scores, f"{folder}/scores.safetensors"))
+>>> circuit_again == top_n(scores, 3), again.per_pair.identical(scores.per_pair)
+(True, True)
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import xarray as xr
+
+from mechinterp.circuits.circuit import Circuit, EdgeScores
+from mechinterp.circuits.graph import Graph
+from mechinterp.storage.run_folder import write_whole
+
+VERSION = 1
+
+
+def write_circuit(circuit: Circuit, file: str | Path) -> Path:
+    """A circuit as JSON: the sizes of its graph, its edges by name, how many were requested."""
+    content = {
+        "kind": "circuit",
+        "version": VERSION,
+        "graph": dataclasses.asdict(circuit.graph),
+        "requested": circuit.requested,
+        "edges": list(circuit.names),
+    }
+    return write_json(content, file)
+
+
+def read_circuit(file: str | Path) -> Circuit:
+    """The circuit that `write_circuit` wrote.
+
+    Raises:
+        ValueError: if the file holds something else, or is damaged.
+    """
+    found = read_json(file)
+    if found.get("kind") != "circuit" or found.get("version") != VERSION:
+        raise ValueError(
+            f"{file} is no circuit that write_circuit of this version wrote. If it is of EAP-IG "
+            f"or MIB, take read_mib; of Neuronpedia, read_neuronpedia."
+        )
+    names, requested = found.get("edges"), found.get("requested")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'{file}: "edges" is no list of names such as "m0->logits".')
+    if requested is not None and type(requested) is not int:
+        raise ValueError(f'{file}: "requested" is {requested!r}, neither a number nor null.')
+    made = circuit_of(graph_of(found.get("graph"), file), names, file)
+    return dataclasses.replace(made, requested=requested)
+
+
+def write_scores(scores: EdgeScores, file: str | Path) -> Path:
+    """Scores as safetensors: tensor "score", [edge, pair], edges in the order of the graph.
+
+    The header holds the graph, the labels and the attributes, as JSON.
+
+    Raises:
+        ValueError: if an attribute or a label is not plain: text, number, list or dict.
+    """
+    table = scores.per_pair
+    header = {
+        "kind": "edge scores",
+        "version": VERSION,
+        "graph": dataclasses.asdict(scores.graph),
+        "name": table.name,
+        "attrs": plain(table.attrs, file),
+        "labels": {
+            str(name): [list(coord.dims), str(coord.dtype), plain(coord.values.tolist(), file)]
+            for name, coord in table.coords.items()
+        },
+    }
+    values = np.ascontiguousarray(table.values[scores.graph.edges])
+    content = safetensors.numpy.save({"score": values}, {"edge scores": json.dumps(header)})
+    return write_file(content, file)
+
+
+def read_scores(file: str | Path) -> EdgeScores:
+    """The scores that `write_scores` wrote.
+
+    Raises:
+        ValueError: if the file holds something else, or is damaged.
+    """
+    try:
+        with safetensors.safe_open(file, "numpy") as opened:
+            header = json.loads(opened.metadata()["edge scores"])
+            values = opened.get_tensor("score")
+        graph = graph_of(header["graph"], file)
+        full = np.full((*graph.edges.shape, values.shape[1]), np.nan, values.dtype)
+        full[graph.edges] = values
+        labels = {
+            name: (dims, np.array(label, np.dtype(kind)))
+            for name, (dims, kind, label) in header["labels"].items()
+        }
+        dims = ("writer", "reader", "pos", "pair")
+        table = xr.DataArray(full, labels, dims, header["name"], header["attrs"])
+    except (safetensors.SafetensorError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file} holds no scores that write_scores wrote, or is cut off: {error}. Write it "
+            f"again; files of EAP-IG and MIB are for read_mib."
+        ) from error
+    return EdgeScores(graph, table)
+
+
+def graph_of(found: object, file: str | Path) -> Graph:
+    """The graph whose fields a file holds."""
+    kinds = {field.name: field.type for field in dataclasses.fields(Graph)}
+    if not isinstance(found, dict) or set(found) != set(kinds):
+        raise ValueError(f"{file}: the graph needs {', '.join(kinds)}; the file has {found!r}.")
+    for name, value in found.items():
+        right = type(value) is kinds[name] and (kinds[name] is bool or value > 0)
+        if name == "positions":
+            right = type(value) is list and all(type(label) is str for label in value)
+        if not right:
+            raise ValueError(f"{file}: {name} of the graph is {value!r}.")
+    return Graph(**{**found, "positions": tuple(found["positions"])})
+
+
+def circuit_of(graph: Graph, names: list[str], file: str | Path) -> Circuit:
+    """The circuit of these edges; of a wrong one it says in which file it stands."""
+    try:
+        return Circuit.of(graph, names)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def plain(value: Any, file: str | Path) -> Any:
+    """The value, if JSON gives it back as it is."""
+    if isinstance(value, Mapping):
+        if all(type(key) is str for key in value):
+            return {key: plain(inner, file) for key, inner in value.items()}
+    elif type(value) is list:
+        return [plain(inner, file) for inner in value]
+    elif value is None or type(value) in (str, int, float, bool):
+        return value
+    raise ValueError(
+        f"{file}: {value!r}, a {type(value).__name__}, in the attributes or labels of the scores "
+        f"would not come back the same. Make it text, a number, a list or a dict of such."
+    )
+
+
+def read_json(file: str | Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        found = json.loads(Path(file).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{file} is not JSON, or is cut off: {error}. Write or fetch it again."
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds a JSON {type(found).__name__}, where an object belongs.")
+    return found
+
+
+def write_json(content: Mapping[str, Any], file: str | Path) -> Path:
+    """Write an object as JSON that every program reads: without NaN."""
+    try:
+        text = json.dumps(content, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{file}: JSON has no NaN and no infinity: {error}.") from error
+    return write_file(text.encode(), file)
+
+
+def write_file(content: bytes, file: str | Path) -> Path:
+    """Write a file, whole, into a folder that is there."""
+    path = Path(file)
+    if not path.parent.is_dir():
+        raise ValueError(f"{file}: there is no folder {path.parent}. Make it first.")
+    write_whole(path, content)
+    return path

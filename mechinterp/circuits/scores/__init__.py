@@ -1,0 +1,1 @@
+"""The effect of every edge, node or neuron."""

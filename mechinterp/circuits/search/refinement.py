@@ -1,0 +1,57 @@
+"""Screen, then measure: exact effects of the edges that an estimate ranks first, then ACDC on them.
+
+>>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
+>>> from mechinterp.circuits import contrast, eap_ig, refine
+>>> model = load_model("toy:trigger")
+>>> texts = "please bring the sesame", "please bring the letter"
+>>> pair = Pair(*(tokenize(model, text) for text in texts))
+>>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> scores, circuit = refine(between, eap_ig(between), k=20, tau=0.05)
+>>> circuit.names
+('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from mechinterp.circuits.circuit import Circuit, EdgeScores
+from mechinterp.circuits.contrast import Contrast
+from mechinterp.circuits.scores.exact_edges import exact
+from mechinterp.circuits.search.acdc import acdc
+from mechinterp.circuits.search.selection import top_n
+from mechinterp.sweeps.experiment import Progress
+
+
+def refine(
+    between: Contrast,
+    scores: EdgeScores,
+    *,
+    k: int = 1000,
+    tau: float,
+    absolute: bool = True,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[EdgeScores, Circuit]:
+    """The scores, exact for the `k` edges of the largest, and the circuit that is left of these.
+
+    Of the `k` edges those stay whose exact effect is at least `tau`, in the metric's unit, either
+    way; then `acdc` with `tau` removes what the others make superfluous, so that the metric stays
+    near the model's own, or, not `absolute`, as long as it does not fall. `attrs["exact_edges"]`:
+    how many scores are exact; the rest are those given. `out`: as in `exact`.
+
+    Raises:
+        ValueError: as `top_n`, `exact` and `acdc`.
+    """
+    measured = exact(between, top_n(scores, k), out=out, progress=progress)
+    is_exact = np.isfinite(measured.mean)
+    mixed = np.where(is_exact[..., None], measured.per_pair.values, scores.per_pair.values)
+    attrs = {
+        **between.as_read(),
+        "method": f"{scores.per_pair.attrs.get('method', 'given')}, then exact",
+        "exact_edges": int(is_exact.sum()),
+    }
+    with np.errstate(invalid="ignore"):
+        stay = Circuit(between.graph, is_exact & (np.abs(measured.mean) >= tau)).pruned()
+    circuit = acdc(between, tau, stay, absolute=absolute, progress=progress)
+    return EdgeScores.of(between.graph, mixed, **attrs), circuit

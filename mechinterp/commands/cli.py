@@ -1,0 +1,230 @@
+"""The command line: `mechinterp attribute | patch | ablate | circuit | attention | layers | ...`.
+
+Heavy imports wait for a command, so that --help is quick.
+
+mechinterp attribute "When Mary and John went to the store, John gave a drink to" --expect Mary,John
+"""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import mechinterp
+from mechinterp.commands.options.attention import ReadAttention
+from mechinterp.commands.options.attribution import Attribute
+from mechinterp.commands.options.circuit import FindCircuit
+from mechinterp.commands.options.grid import Ablate, Patch
+from mechinterp.commands.options.layer import ReadLayers
+from mechinterp.commands.options.probe import RunProbe
+from mechinterp.commands.options.prompt import PromptOptions
+
+
+def attribute(options: Annotated[Attribute, tyro.conf.arg(name="")]) -> None:
+    """Which inputs drive each output token: remove one, see how the output's score drops.
+
+    Units may be words, sentences or spans that you name; other methods find inputs that stand in
+    for each other, sample sets of removals, or read gradients and attention. Prints a table; --out
+    keeps the numbers, with a report.
+    """
+    from mechinterp.commands.attribution import each_shown, shown
+    from mechinterp.models.loading import load_model
+
+    with _busy(f"loading {options.model}"):
+        model = load_model(options.model)
+    if options.file is None:
+        shown(model, options)
+        return
+    with _said_how_to_go_on(options.out):
+        each_shown(model, options)
+
+
+def patch(options: Annotated[Patch, tyro.conf.arg(name="")]) -> None:
+    """What carries the difference between clean and corrupt prompts: activation patching.
+
+    Prints a heat map and the strongest cells; --out keeps them, with a report.
+    """
+    with _going_on(options) as model:
+        from mechinterp.commands.grid import patched
+
+        patched(model, options)
+
+
+def ablate(options: Annotated[Ablate, tyro.conf.arg(name="")]) -> None:
+    """What the model loses when a part of it says nothing: ablation, on the clean prompts.
+
+    The corrupt prompts are the reference of means and resampling. Prints a heat map and the
+    strongest cells; --out keeps them, with a report.
+    """
+    with _going_on(options) as model:
+        from mechinterp.commands.grid import ablated
+
+        ablated(model, options)
+
+
+def circuit(options: Annotated[FindCircuit, tyro.conf.arg(name="")]) -> None:
+    """Which edges between heads and MLPs carry a behaviour: a circuit, and how faithful it is.
+
+    Prints the strongest edges and the parts that they join; --out keeps scores and circuit, with a
+    report that draws them.
+    """
+    with _going_on(options) as model:
+        from mechinterp.commands.circuit import found_circuit
+
+        found_circuit(model, options)
+
+
+def layers(options: Annotated[ReadLayers, tyro.conf.arg(name="")]) -> None:
+    """What each layer would say already, who writes the answer, and what is lost without them.
+
+    The logit lens, a tuned lens if you give or train one, direct attribution by layer and head, and
+    beside it ablation. Prints the figures by layer; --out keeps them, with a report.
+    """
+    with _going_on(options) as model:
+        from mechinterp.commands.layer import read_layers
+
+        read_layers(model, options)
+
+
+def attention(options: Annotated[ReadAttention, tyro.conf.arg(name="")]) -> None:
+    """Where heads look: the strongest links, the head that carries each, and whether it matters.
+
+    Prints the links and what goes to the first token; --confirm cuts each link; --out keeps them,
+    with a report that shows the pattern of every head.
+    """
+    from mechinterp.commands.prompt_questions import check_task
+    from mechinterp.models.loading import load_model
+
+    check_task(options.task)
+    with _busy(f"loading {options.model}"):
+        model = load_model(options.model)
+    from mechinterp.commands.attention import read_attention
+
+    read_attention(model, options)
+
+
+def probe(options: Annotated[RunProbe, tyro.conf.arg(name="")]) -> None:
+    """What can be read off each layer: linear probes of labelled prompts, beside all controls.
+
+    With --causal also whether the model uses it. Prints a table by layer; --out keeps the numbers
+    and directions, with a report.
+    """
+    with _said_how_to_go_on(options.out):
+        from mechinterp.models.loading import load_model
+
+        with _busy(f"loading {options.model}"):
+            model = load_model(options.model)
+        from mechinterp.commands.probe import ran_probe
+
+        ran_probe(model, options)
+
+
+def models() -> None:
+    """The models that can be loaded by name without a network."""
+    from mechinterp.models.loading import available_models
+
+    for name, what in available_models().items():
+        print(f"{name:22}{what}")
+    print("\nAlso: a local Hugging Face directory, or a hub name such as gpt2.")
+
+
+def describe(model: tyro.conf.Positional[str], /) -> None:
+    """Every site of a model: its axes, whether it is switched on, and what switches it on.
+
+    Args:
+        model: smollm2, toy:NAME, a local Hugging Face directory, or a hub name.
+    """
+    from mechinterp.models.hook_points import describe as described
+    from mechinterp.models.loading import load_model
+
+    with _busy(f"loading {model}"):
+        loaded = load_model(model)
+    print(described(loaded))
+
+
+def main() -> None:
+    """The console script: errors are one line, without a traceback, and exit with 2."""
+    # Threads that spin while they wait are many times slower on a machine shared with others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("mechinterp").setLevel(logging.INFO)
+    warnings.formatwarning = lambda said, *_, **__: f"mechinterp: {said}\n"
+    if sys.argv[1:] == ["--version"]:
+        print(f"mechinterp {mechinterp.__version__}")
+        return
+    commands: dict[str, Callable[..., Any]] = {
+        "attribute": attribute,
+        "patch": patch,
+        "ablate": ablate,
+        "circuit": circuit,
+        "layers": layers,
+        "attention": attention,
+        "probe": probe,
+        "models": models,
+        "describe": describe,
+    }
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="mechinterp",
+            description="Causal experiments on a transformer's internals, exact and fast.",
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, RuntimeError) and not type(error).__module__.startswith("mechinterp"):
+            raise
+        print(f"mechinterp: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt as stop:
+        print(f"mechinterp: {stop or 'stopped'}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@contextmanager
+def _going_on(options: PromptOptions) -> Iterator[Any]:
+    """The model; a stop says how to go on."""
+    with _said_how_to_go_on(options.out):
+        from mechinterp.commands.prompt_questions import check_task
+        from mechinterp.models.loading import load_model
+
+        check_task(options.task)
+        with _busy(f"loading {options.model}"):
+            model = load_model(options.model)
+        yield model
+
+
+@contextmanager
+def _said_how_to_go_on(out: Path | None) -> Iterator[None]:
+    """Ctrl-C says what stays."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        how = "the same command goes on with what is finished"
+        if out is None:
+            how = "with --out FOLDER it could go on from there"
+        raise KeyboardInterrupt(f"stopped; {how}") from None
+
+
+@contextmanager
+def _busy(what: str) -> Iterator[None]:
+    """Say on stderr what takes a while: a spinner on a terminal, else one line."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(f"mechinterp: {what} ...", file=sys.stderr, flush=True)
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""What `mechinterp layers` does: what it finds out, its views and a folder.
+
+read_layers(model, ReadLayers(task="ioi"))
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from mechinterp.commands.layer_findings import Found, bounds
+from mechinterp.commands.options.layer import ReadLayers
+from mechinterp.commands.prompt_questions import AskedPrompts
+from mechinterp.layers import read_lens, train_lens, write_lens
+from mechinterp.models import facts as models
+from mechinterp.report import print_layers
+from mechinterp.report.layers.chart import LayerLine
+from mechinterp.report.layers.html import Chart, layers_page
+from mechinterp.storage.provenance import made_by
+from mechinterp.storage.run_folder import begin_run, frame_parquet, write_run
+from mechinterp.sweeps.progress import progress_bar
+
+READING = (
+    "Layer 0 is the embedding; of a lens, a norm and a cosine, layer l is the stream after l "
+    "layers; of what is written or ablated, layer l is the layer itself, counted from 0 (in the "
+    "table it stands in the row of the stream that it made). Rank: the median over prompts of how "
+    "many tokens are ahead of the answer. A lens reads the stream with the final norm and the "
+    "unembedding: what it does not show may be there in another basis, and what it shows need not "
+    "be used. Direct attribution holds the final norm's scale and counts what is written towards "
+    "the answer itself, not what later layers make of it; ablation beside it counts everything. "
+    "Bands are bootstrap intervals over prompts, layer by layer."
+)
+
+
+def read_layers(model: Any, options: ReadLayers) -> None:
+    """Run `mechinterp layers`.
+
+    Raises:
+        HookError: if what is read does not fit into memory.
+        ValueError: if an option does not fit the model or the prompts.
+    """
+    asked = AskedPrompts.of(model, options)
+    lens = None if options.tuned is None else read_lens(options.tuned)
+    if lens is not None:
+        lens.check(model)
+    begin_run(options.out, options.kind, sys.argv)
+    if options.train is not None:
+        texts = [line for line in options.train.read_text("utf-8").splitlines() if line.strip()]
+        with progress_bar("training the tuned lens") as tick:
+            lens = train_lens(model, texts, steps=options.steps, progress=tick)
+        if options.out is not None:
+            write_lens(lens, options.out / "lens.safetensors")
+    found = Found.of(model, asked, options, lens)
+    for line in (found.title, *found.notes, ""):
+        print(line)
+    print_layers(found.rows(), found.sentences(), found.head_rows())
+    if options.out is not None:
+        _write(found, options.out)
+
+
+def _charts(found: Found) -> list[Chart]:
+    """The curves of the page."""
+    metric, n = found.asked.metric, found.model.cfg.n_layers
+    parts: dict[str, list[tuple[int, xr.DataArray]]] = {}
+    for part, layer, value in found.written():
+        parts.setdefault(part, []).append((layer, value))
+    made = [
+        Chart(
+            "What each layer would say",
+            f"{metric.name}, {metric.unit}",
+            tuple(_line(name, values) for name, values in found.lenses.items()),
+            f"After {n} layers it is what the model says.",
+        ),
+        Chart(
+            "How far from the model's output",
+            "KL(model || layer), nats",
+            (_line("logit lens", found.says["kl"]),),
+            "0: the layer says what the model says, of all tokens.",
+        ),
+        Chart(
+            "What each layer writes",
+            f"{found.linear.name}, {found.linear.unit}",
+            tuple(_parts_line(part, values) for part, values in parts.items()),
+            "Direct attribution, the final norm's scale held; with embeddings and constant the "
+            "parts sum to the metric.",
+        ),
+    ]
+    if found.ablated is not None:
+        taken = {
+            part: [(layer, -found.ablated.sel(part=part, layer=layer)) for layer, _ in values]
+            for part, values in parts.items()
+        }
+        made.append(
+            Chart(
+                "What is lost without it",
+                f"drop of {found.linear.name}, {found.linear.unit}",
+                tuple(_parts_line(part, values) for part, values in taken.items()),
+                "The same parts ablated: all that they do, also through later layers.",
+            )
+        )
+    made.append(
+        Chart(
+            "How long the stream is",
+            "norm",
+            (
+                _line("stream", found.stream["norm"]),
+                _line("written by the layer", found.stream["written"]),
+            ),
+        )
+    )
+    made.append(
+        Chart(
+            "Where the stream points",
+            "cosine with the last stream",
+            (_line("cosine", found.stream["cosine"]),),
+        )
+    )
+    return made
+
+
+def _write(found: Found, out: Path) -> None:
+    """The page, the numbers and the manifest."""
+    clean = found.asked.pair.clean
+    n = int(clean.lengths[0])
+    text = "".join(clean.token_text[0][:n])
+    tables = {
+        "By layer, means over prompts": found.rows(),
+        "The heads that write the most": found.head_rows(),
+        f"First choices of each layer for “{text}”": found.tops(),
+    }
+    page = layers_page(
+        _charts(found),
+        title=found.title,
+        eyebrow=[models.size(found.model), f"{len(clean)} prompts"],
+        sentences=found.sentences(),
+        notes=found.notes,
+        tables={name: rows for name, rows in tables.items() if rows},
+        reading=READING,
+    )
+    files = {"report.html": page.encode(), "layers.parquet": _parquet(found)}
+    write_run(out, _facts(found), files)
+    print(f"wrote {out / 'report.html'}, layers.parquet and manifest.json")
+
+
+def _parquet(found: Found) -> bytes:
+    """A row for each layer and prompt."""
+    columns = {name: values.drop_attrs() for name, values in found.lenses.items()}
+    columns |= {name: found.says[name].drop_attrs() for name in ("log_prob", "rank", "kl")}
+    columns |= {str(name): found.stream[name].drop_attrs() for name in found.stream.data_vars}
+    for part, values in _by_part(found.written()).items():
+        columns[f"{part} writes"] = values
+    if found.ablated is not None:
+        for part in found.ablated["part"].values.tolist():
+            taken = found.ablated.sel(part=part, drop=True).drop_attrs()
+            columns[f"without {part}"] = taken.assign_coords(layer=taken.layer + 1)
+    return frame_parquet(xr.Dataset(columns).to_dataframe().reset_index())
+
+
+def _facts(found: Found) -> dict[str, Any]:
+    return {
+        **made_by(found.model, "layers"),
+        "prompts": found.asked.name,
+        "notes": found.notes,
+        "found": found.sentences(),
+        "layer": "layers that have run: 0 is the embedding; of writes and without, the last",
+    }
+
+
+def _line(name: str, values: xr.DataArray) -> LayerLine:
+    """A curve over layers with its intervals."""
+    return _parts_line(
+        name, [(int(layer), values.sel(layer=layer)) for layer in values["layer"].values]
+    )
+
+
+def _parts_line(name: str, values: list[tuple[int, xr.DataArray]]) -> LayerLine:
+    layers = tuple(layer for layer, _ in values)
+    low, mean, high = zip(*(bounds(value) for _, value in values), strict=True)
+    return LayerLine(name, layers, mean, low, high)
+
+
+def _by_part(written: Iterator[tuple[str, int, xr.DataArray]]) -> dict[str, xr.DataArray]:
+    """What is written by part: dims (layer, prompt), the layer as many as have run with it."""
+    parts: dict[str, list[xr.DataArray]] = {}
+    for part, layer, value in written:
+        bare = value.reset_coords(drop=True).drop_attrs().assign_coords(layer=layer + 1)
+        parts.setdefault(part, []).append(bare)
+    return {part: xr.concat(values, "layer") for part, values in parts.items()}

@@ -1,0 +1,49 @@
+"""The options by which a command is told its prompts, checked before anything loads.
+
+>>> from mechinterp.commands.options.prompt import PromptOptions
+>>> PromptOptions(task="ioi").model
+'smollm2'
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from mechinterp.storage.output_folder import check_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions:
+    """What every command on pairs of prompts takes.
+
+    Args:
+        task: prompts of a published task: ioi, greater-than, induction, docstring, sva, capitals.
+        pairs: or prompts of yours, an object a line with the texts "clean", "corrupt", "answer" and
+            maybe "other" and "positions": {"S2": 10, "IO": " Mary"}. Measured is the logit of
+            answer minus that of other, or the log-probability of answer alone.
+        n: how many prompts: of a task 16, of a file all, unless it is given.
+        seed: of a task's prompts, and of resampling.
+        model: smollm2, toy:NAME, a local Hugging Face directory, or a hub name such as gpt2.
+        out: a folder for report.html, the numbers, manifest.json and the finished parts of the
+            run: if it was stopped, the same command goes on from there.
+    """
+
+    kind: ClassVar[str] = ""
+    """What a folder of such a run says that it holds."""
+
+    task: str | None = None
+    pairs: Path | None = None
+    n: int | None = None
+    seed: int = 0
+    model: str = "smollm2"
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is wrong whatever the model is."""
+        if (self.task is None) == (self.pairs is None):
+            raise ValueError("give either --task, such as --task ioi, or --pairs FILE.jsonl.")
+        if self.pairs is not None and not self.pairs.is_file():
+            raise ValueError(f"--pairs {self.pairs} is no file.")
+        if self.n is not None and self.n < 1:
+            raise ValueError(f"--n {self.n}: ask for at least one prompt.")
+        check_folder(self.out, self.kind)

@@ -1,0 +1,224 @@
+"""What `mechinterp probe` does: probes with all controls, the causal half, the views and a folder.
+
+ran_probe(model, RunProbe(file=Path("labelled.jsonl")))
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from safetensors.numpy import save
+
+from mechinterp.commands.options.probe import RunProbe, chosen_layers
+from mechinterp.core.metrics import Metric, logit_diff
+from mechinterp.core.sites import ACTS, Pos, Site
+from mechinterp.models import facts as models
+from mechinterp.models.tokenization import token_id
+from mechinterp.probing import (
+    Labelled,
+    Probe,
+    ProbeStudy,
+    best_layers,
+    class_direction,
+    direction_effects,
+    held_out,
+    logistic,
+    mass_mean,
+    probe_model,
+    read_labelled,
+    residual_sites,
+    used,
+)
+from mechinterp.report import print_probes, probing_page
+from mechinterp.storage.provenance import made_by
+from mechinterp.storage.run_folder import begin_run, frame_parquet, write_run
+from mechinterp.sweeps.progress import progress_bar
+from mechinterp.tasks.refusals import refusal_log_odds
+
+
+def ran_probe(model: Any, options: RunProbe) -> None:
+    """Run `mechinterp probe`.
+
+    Raises:
+        HookError: if the model lacks what is probed.
+        ValueError: if an option or the file does not fit the model.
+        ProbeError: if a probe does not converge.
+    """
+    labelled = _labelled(options)
+    sites = _sites(model, options)
+    if options.causal and len(labelled.classes) != 2:
+        raise ValueError(f"--causal is for two classes, and there are {len(labelled.classes)}.")
+    metric = _metric(model, options) if options.causal else None
+    _check_causal_layer(model, options)
+    begin_run(options.out, options.kind, sys.argv)
+    with progress_bar("activations") as tick:
+        study = probe_model(
+            model,
+            labelled,
+            sites=sites,
+            position=_position(options.position),
+            probe=_probe(options),
+            n_folds=options.folds,
+            n_shuffles=options.shuffles,
+            seed=options.seed,
+            out=None if options.out is None else options.out / "activations",
+            progress=tick,
+        )
+    best = best_layers(study.probed, seed=options.seed)
+    causal = None if metric is None else _causal(model, options, study, best, metric)
+    _Made(model, options, study, best, causal).show()
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """What came out, to be printed and kept."""
+
+    model: Any
+    options: RunProbe
+    study: ProbeStudy
+    best: xr.Dataset
+    causal: xr.Dataset | None
+
+    def show(self) -> None:
+        """Print the table, and write the files if there is a folder for them."""
+        study, out = self.study, self.options.out
+        for line in (self._title, *self._notes, ""):
+            print(line)
+        shown: dict[str, Any] = {"description": study.description, "best": self.best}
+        shown["causal"] = self.causal
+        print_probes(study.probed, **shown)
+        if out is None:
+            return
+        html = probing_page(study.probed, title=self._title, notes=self._notes, **shown)
+        files = {
+            "report.html": html.encode(),
+            "probes.parquet": _parquet(study.probed),
+            "predictions.parquet": _predictions(study.probed),
+        }
+        if len(study.labelled.classes) == 2:
+            files["directions.safetensors"] = self._directions()
+        write_run(out, self._facts(), files)
+        print(f"wrote {out / 'report.html'}, {', '.join(list(files)[1:])} and manifest.json")
+
+    def _directions(self) -> bytes:
+        """The unit direction of each layer, found on all prompts."""
+        found = {}
+        for layer in self.study.acts["layer"].values.tolist():
+            probe = _probe(self.options)
+            try:
+                along = class_direction(self.study.acts, self.study.labelled, layer, probe=probe)
+            except ValueError:  # the classes are the same there: no direction
+                continue
+            found[f"layer {layer}"] = along.vector.astype(np.float32)
+        return bytes(save(found))
+
+    @property
+    def _title(self) -> str:
+        classes = " or ".join(self.study.labelled.classes)
+        return f"Probes on {models.name(self.model)}: {classes}"
+
+    @property
+    def _notes(self) -> list[str]:
+        given = self.study.labelled
+        counts = ", ".join(f"{given.labels.count(name)} {name}" for name in given.classes)
+        notes = [
+            f"{len(given)} prompts of {self.options.file.name} ({counts}) in "
+            f"{len(set(given.groups))} groups; read at {self.options.position}.",
+            *self.study.notes,
+        ]
+        if self.causal is not None:
+            notes.append(
+                f"Causal half: the difference of class means at layer {self.causal.attrs['layer']},"
+                f" found on {self.options.folds - 2} folds, measured by "
+                f"{self.causal.attrs['metric']} ({self.causal['unit'].item()}) on the two others; "
+                f"unchanged it is {float(self.causal['unchanged']):.2f}."
+            )
+        return notes
+
+    def _facts(self) -> dict[str, Any]:
+        best = {name: self.best.attrs[name] for name in ("best", "as_good")}
+        return {
+            **made_by(self.model, self.options.kind),
+            "seed": self.options.seed,
+            "notes": self._notes,
+            **self.study.probed.attrs,
+            **best,
+        }
+
+
+def _labelled(options: RunProbe) -> Labelled:
+    found = read_labelled(options.file, options.n)
+    if not options.chat:
+        return found
+    chats = [
+        [{"role": "user", "content": one}] if isinstance(one, str) else one for one in found.prompts
+    ]
+    return Labelled.of(chats, found.labels, found.groups)
+
+
+def _sites(model: Any, options: RunProbe) -> Sequence[Site]:
+    layers = None if options.layers is None else chosen_layers(options.layers)
+    if options.act == "resid":
+        return residual_sites(model, layers)
+    if options.act not in ACTS or not ACTS[options.act].per_layer:
+        raise ValueError(f"--act {options.act}: resid, or an activation of each block, such as z.")
+    every = range(model.cfg.n_layers) if layers is None else layers
+    return [Site(options.act, layer) for layer in every]
+
+
+def _check_causal_layer(model: Any, options: RunProbe) -> None:
+    layers = list(range(model.cfg.n_layers + 1))
+    if options.layers is not None:
+        layers = chosen_layers(options.layers)
+    if options.causal_layer is not None and options.causal_layer not in layers:
+        raise ValueError(f"--causal-layer {options.causal_layer} is none that is probed: {layers}.")
+
+
+def _position(text: str) -> Pos:
+    return int(text) if text.isdigit() else text
+
+
+def _probe(options: RunProbe) -> Probe:
+    return mass_mean() if options.probe == "mass-mean" else logistic(options.C)
+
+
+def _metric(model: Any, options: RunProbe) -> Metric:
+    if options.tokens is None:
+        return refusal_log_odds(model)
+    first, second = (token_id(model, text) for text in options.tokens)
+    return logit_diff(first, second)
+
+
+def _causal(
+    model: Any, options: RunProbe, study: ProbeStudy, best: xr.Dataset, metric: Metric
+) -> xr.Dataset:
+    layer = best.attrs["best"] if options.causal_layer is None else options.causal_layer
+    tested = held_out(study.probed)
+    along = class_direction(study.acts, study.labelled, layer, rows=~tested)
+    rows = torch.from_numpy(np.flatnonzero(tested))
+    with progress_bar("interventions") as tick:
+        effects = direction_effects(
+            model,
+            study.prompts.rows(rows),
+            along,
+            metric,
+            n_random=options.random,
+            seed=options.seed,
+            progress=tick,
+        )
+    return used(effects, seed=options.seed)
+
+
+def _parquet(probed: xr.Dataset) -> bytes:
+    """A row for each of, measure and layer."""
+    frame = probed[["mean", "low", "high"]].to_dataframe()
+    return frame_parquet(frame.reset_index())
+
+
+def _predictions(probed: xr.Dataset) -> bytes:
+    """A row for each of, layer and prompt: whether it was right about the prompt."""
+    return frame_parquet(probed[["right"]].to_dataframe().reset_index())

@@ -1,0 +1,75 @@
+"""What prompts and positions a command was asked for, resolved for a model.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.commands.options.prompt import PromptOptions
+>>> from mechinterp.commands.prompt_questions import AskedPrompts, asked_positions
+>>> model = load_model("toy:induction-trained")
+>>> asked = AskedPrompts.of(model, PromptOptions(task="induction", n=4))
+>>> asked.name, asked_positions("end,2", asked.pair.clean)
+('induction', ['end', 2])
+"""
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from mechinterp.commands.options.prompt import PromptOptions
+from mechinterp.core.metrics import Metric
+from mechinterp.core.prompts import Pair, Prompts
+from mechinterp.core.sites import Pos
+from mechinterp.tasks import TASKS, Finding
+from mechinterp.tasks.pair_files import read_pairs
+
+
+def check_task(name: str | None) -> None:
+    """Nothing, if there is such a task: known before the model loads."""
+    if name is not None and name not in TASKS:
+        near = get_close_matches(name, TASKS, n=1)
+        hint = f' Did you mean "{near[0]}"?' if near else ""
+        raise ValueError(
+            f'--task "{name}": no task has this name.{hint} Tasks: {", ".join(TASKS)}.'
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class AskedPrompts:
+    """The prompts of a command, with a note on them and what was published."""
+
+    name: str
+    pair: Pair
+    metric: Metric
+    note: str
+    findings: tuple[Finding, ...] = ()
+
+    @classmethod
+    def of(cls, model: Any, options: PromptOptions) -> "AskedPrompts":
+        """The prompts that were asked for, made for the model."""
+        if options.task is not None:
+            made = TASKS[options.task](model, options.n or 16, options.seed)
+            note = f"{made.name}: {len(made.pair.clean)} pairs, seed {options.seed}; corrupt: "
+            note += f"{made.corruption}."
+            return cls(made.name, made.pair, made.metric, note, made.findings)
+        assert options.pairs is not None
+        pair, metric = read_pairs(model, options.pairs, options.n)
+        name = options.pairs.name
+        return cls(name, pair, metric, f"{name}: {len(pair.clean)} pairs.")
+
+
+def asked_positions(text: str | None, prompts: Prompts) -> list[Pos] | None:
+    """The positions of an option: numbers, and names, which may have commas in them."""
+    if text is None:
+        return None
+    names = sorted({"end", *prompts.names}, key=len, reverse=True)
+    pattern = "|".join([rf"(?:{'|'.join(map(re.escape, names))})(?=,|$)", "[^,]+"])
+    chosen = [int(p) if p.isdigit() else p for p in re.findall(pattern, text)]
+    for pos in chosen:
+        if isinstance(pos, str) and pos not in names:
+            raise ValueError(
+                f"--positions {text}: no position is called {pos!r}. Named are "
+                f"{', '.join(sorted(names))}; or give a number, from 0."
+            )
+        prompts.given_positions(pos)
+    if not chosen:
+        raise ValueError("--positions: none is given. Write them with commas between: end,4.")
+    return list(dict.fromkeys(chosen))

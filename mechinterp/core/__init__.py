@@ -1,0 +1,1 @@
+"""What an experiment is written in: values that know no model."""

@@ -1,0 +1,293 @@
+"""What goes in: `Prompts` (token ids, right padded, with named positions) and `Pair`.
+
+Made from text by `mechinterp.tokenize(model, text)`, or by hand from token ids:
+
+    >>> import torch
+    >>> from mechinterp.core.prompts import Prompts
+    >>> prompts = Prompts.from_ids([[5, 6, 7], [5, 9]]).named(subject=[1, 0])
+    >>> prompts.positions("end").tolist(), prompts.positions("subject").tolist()
+    ([2, 1], [1, 0])
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mechinterp.core.sites import Pos
+
+DELETED = -1
+"""The token id that an edit at site "tokens" writes to take a token out."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prompts:
+    """Token ids of one or more prompts, padded on the right, and what their positions are called.
+
+    Positions always mean the prompt as it was given: after `delete_token(3)` position 5 is still
+    the token that was the sixth. Causal models need no attention mask for right padding.
+    """
+
+    tokens: Int[Tensor, "prompt pos"]
+    lengths: Int[Tensor, " prompt"]
+    roles: tuple[tuple[str, ...], ...]
+    names: Mapping[str, Int[Tensor, " prompt"]] = field(default_factory=dict)
+    decode: Callable[[int], str] = str
+    given: "Prompts | None" = None
+    moved: Int[Tensor, "prompt given"] | None = None
+
+    @classmethod
+    def from_ids(
+        cls,
+        ids: Sequence[Sequence[int]],
+        *,
+        decode: Callable[[int], str] = str,
+        roles: Sequence[Sequence[str]] | None = None,
+        pad: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> "Prompts":
+        """Prompts from lists of token ids, one list a prompt.
+
+        `roles`, what each token is: "text" of the user, "bos" the model's start token, "template"
+        the chat template's, "output" generated; by default all are text.
+
+        Raises:
+            ValueError: if there is no prompt, or an empty one, or the roles do not fit.
+        """
+        if not ids:
+            raise ValueError("no prompts were given. Give at least one.")
+        for row, prompt in enumerate(ids):
+            if len(prompt) == 0:
+                raise ValueError(f"prompt {row} is empty. Give it at least one token.")
+        if roles is not None and [*map(len, roles)] != [*map(len, ids)]:
+            raise ValueError(
+                f"{[*map(len, roles)]} roles for prompts of {[*map(len, ids)]} tokens. Give each "
+                f"token one."
+            )
+        width = max(map(len, ids))
+        padded = [list(p) + [pad] * (width - len(p)) for p in ids]
+        return cls(
+            torch.tensor(padded, device=device),
+            torch.tensor([len(p) for p in ids], device=device),
+            tuple(tuple(r) for r in roles) if roles else tuple(("text",) * len(p) for p in ids),
+            decode=decode,
+        )
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def __repr__(self) -> str:
+        named = f", named {', '.join(self.names)}" if self.names else ""
+        return f"Prompts({len(self)} of {self.lengths.tolist()} tokens{named})"
+
+    @property
+    def width(self) -> int:
+        """Positions of the longest prompt: the length of the pos axis."""
+        return self.tokens.shape[1]
+
+    @property
+    def mask(self) -> Bool[Tensor, "prompt pos"]:
+        """True where a token is, False where padding is."""
+        return torch.arange(self.width, device=self.tokens.device) < self.lengths[:, None]
+
+    @property
+    def token_text(self) -> tuple[tuple[str, ...], ...]:
+        """The text of each token of each prompt, without padding; as `texts`."""
+        rows = zip(self.tokens.tolist(), self.lengths.tolist(), strict=True)
+        return tuple(self.texts(row[:n]) for row, n in rows)
+
+    def texts(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The text of each token of a row; a character made of several is that of the first."""
+        together = getattr(self.decode, "together", None)
+        return together(ids) if together else tuple(map(self.decode, ids))
+
+    def named(self, /, **positions: Int[Tensor, " prompt"] | Sequence[int] | int) -> "Prompts":
+        """The same prompts with more named positions: one for all prompts, or one for each.
+
+        Raises:
+            ValueError: if a position lies outside a prompt, or their number is wrong.
+        """
+        names, lengths = dict(self.names), (self.given or self).lengths.tolist()
+        for name, given in positions.items():
+            each = [given] * len(self) if isinstance(given, int) else list(map(int, given))
+            if len(each) != len(self):
+                raise ValueError(f"position {name!r}: {len(each)} given for {len(self)} prompts.")
+            for row, (pos, length) in enumerate(zip(each, lengths, strict=True)):
+                if not 0 <= pos < length:
+                    raise ValueError(
+                        f"position {name!r} of prompt {row} is {pos}, outside 0 to {length - 1}."
+                    )
+            names[name] = torch.tensor(each, device=self.tokens.device)
+        return replace(self, names=MappingProxyType(names))
+
+    def find(self, token: str, occurrence: int | None = None) -> list[int]:
+        """The position, in each prompt, of the token whose text is exactly `token`.
+
+        Raises:
+            ValueError: if a prompt lacks it, or has several and `occurrence` does not choose.
+        """
+        found = []
+        for row, texts in enumerate(self.token_text):
+            at = [i for i, text in enumerate(texts) if text == token]
+            wanted = 0 if occurrence is None else occurrence
+            if not 0 <= wanted < len(at) or (occurrence is None and len(at) > 1):
+                raise ValueError(
+                    f"prompt {row} has {len(at)} tokens {token!r}, at {at}; its tokens are "
+                    f"{list(texts)}. Choose one with occurrence=0, 1, ..."
+                )
+            found.append(at[wanted])
+        return found
+
+    def positions_of(self, *roles: str) -> list[int]:
+        """The positions of the first prompt whose tokens have one of these roles."""
+        return [pos for pos, role in enumerate(self.roles[0]) if role in roles]
+
+    def given_positions(self, pos: Pos) -> Int[Tensor, " prompt"]:
+        """Where `pos` is in each prompt as given, before any token was deleted.
+
+        Raises:
+            ValueError: if no position is called so, or it lies outside a prompt.
+        """
+        lengths = (self.given or self).lengths
+        if isinstance(pos, int):
+            if not 0 <= pos < int(lengths.min()):
+                row = int(lengths.argmin())
+                raise ValueError(
+                    f"position {pos} lies outside prompt {row}, which has {int(lengths[row])} "
+                    f'tokens. Count from 0; the last token of each prompt is "end".'
+                )
+            return torch.full_like(lengths, pos)
+        if pos == "end":
+            return self.names.get("end", lengths - 1)
+        if pos not in self.names:
+            known = ", ".join(["end", *sorted(set(self.names) - {"end"})])
+            raise ValueError(
+                f"no position is called {pos!r}; these prompts name {known}. "
+                f"Name it with prompts.named({pos}=...)."
+            )
+        return self.names[pos]
+
+    def positions(self, pos: Pos) -> Int[Tensor, " prompt"]:
+        """Where the token at `pos` stands now, in each prompt.
+
+        Raises:
+            ValueError: if there is no such position, or its token was deleted.
+        """
+        given = self.given_positions(pos)
+        if self.moved is None:
+            return given
+        now = self.moved.gather(1, given[:, None])[:, 0]
+        if bool((now == DELETED).any()):
+            row = int((now == DELETED).nonzero()[0])
+            raise ValueError(f"position {pos!r} of prompt {row} was deleted by the same arm.")
+        return now
+
+    def reading_positions(self, pos: Pos) -> Int[Tensor, " prompt"]:
+        """Where the model says what follows `pos`: its token, or the last one left before it.
+
+        Raises:
+            ValueError: if nothing is left at or before it.
+        """
+        given = self.given_positions(pos)
+        if self.moved is None:
+            return given
+        now = (self.moved != DELETED).cumsum(1).gather(1, given[:, None])[:, 0] - 1
+        if bool((now < 0).any()):
+            row = int((now < 0).nonzero()[0])
+            raise ValueError(
+                f"prompt {row}: every token up to position {pos!r} was deleted, so that nothing "
+                f"is left from which the next one could be read. Keep a token before it."
+            )
+        return now
+
+    def reading(self, at: Sequence[Pos]) -> Int[Tensor, "prompt k"]:
+        """The reading positions of several positions, beside one another."""
+        if not at:
+            return self.lengths.new_empty(len(self), 0)
+        return torch.stack([self.reading_positions(pos) for pos in at], 1)
+
+    def rows(self, chosen: Int[Tensor, " row"]) -> "Prompts":
+        """Some of the prompts, in this order, as wide as all; one may come more than once."""
+        at = chosen.to(self.tokens.device)
+        return replace(
+            self,
+            tokens=self.tokens[at],
+            lengths=self.lengths[at],
+            roles=tuple(self.roles[row] for row in chosen.tolist()),
+            names=MappingProxyType({name: pos[at] for name, pos in self.names.items()}),
+            given=None if self.given is None else self.given.rows(chosen),
+            moved=None if self.moved is None else self.moved[at],
+        )
+
+    def edited(self, tokens: Int[Tensor, "prompt pos"]) -> "Prompts":
+        """The prompts with these token ids instead; rows close up where an id is `DELETED`.
+
+        Raises:
+            ValueError: if nothing is left of a prompt.
+        """
+        keep = (tokens != DELETED) & self.mask
+        lengths = keep.sum(1)
+        if bool((lengths == 0).any()):
+            row = int((lengths == 0).nonzero()[0])
+            raise ValueError(f"deleting the only token of prompt {row} leaves nothing to run.")
+        order = (~keep).to(torch.int8).argsort(dim=1, stable=True)[:, : int(lengths.max())]
+        past = torch.arange(order.shape[1], device=tokens.device) >= lengths[:, None]
+        roles = tuple(
+            tuple(role for role, kept in zip(row, kept_row, strict=False) if kept)
+            for row, kept_row in zip(self.roles, keep.tolist(), strict=True)
+        )
+        moved = torch.where(keep, keep.cumsum(1) - 1, DELETED)
+        if self.moved is not None:  # edited before: positions keep meaning what they meant then
+            moved = moved.gather(1, self.moved.clamp(min=0)).where(self.moved != DELETED, DELETED)
+        return replace(
+            self,
+            tokens=tokens.gather(1, order).masked_fill(past, 0),
+            lengths=lengths,
+            roles=roles,
+            given=self.given or self,
+            moved=moved,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A clean and a corrupt set of prompts, aligned: position by position, prompt by prompt.
+
+    Raises:
+        ValueError: if they are not aligned, saying where.
+    """
+
+    clean: Prompts
+    corrupt: Prompts
+
+    def __post_init__(self) -> None:
+        clean, corrupt = self.clean, self.corrupt
+        if len(clean) != len(corrupt):
+            raise ValueError(
+                f"unaligned pair: {len(clean)} clean prompts, {len(corrupt)} corrupt ones. "
+                f"Give one corrupt prompt for each clean one."
+            )
+        lengths = zip(clean.lengths.tolist(), corrupt.lengths.tolist(), strict=True)
+        for row, (n, m) in enumerate(lengths):
+            if n != m:
+                raise ValueError(
+                    f"unaligned pair: prompt {row} has {n} clean tokens "
+                    f"{list(clean.token_text[row])} and {m} corrupt ones "
+                    f"{list(corrupt.token_text[row])}. Replace words by "
+                    f"words of as many tokens, so that every position has its counterpart."
+                )
+        for name in {*clean.names, *corrupt.names}:
+            if name not in clean.names or name not in corrupt.names:
+                side = "corrupt" if name in clean.names else "clean"
+                raise ValueError(
+                    f"unaligned pair: the {side} prompts do not name position {name!r}. "
+                    f"Name it in both."
+                )
+
+    @property
+    def differ(self) -> Bool[Tensor, "prompt pos"]:
+        """True where the clean and the corrupt token are not the same."""
+        return self.clean.tokens != self.corrupt.tokens

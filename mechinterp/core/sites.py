@@ -1,0 +1,211 @@
+"""Where in a model: `Site`, and `ACTS`, the one table from short name to hook point and axes.
+
+A site is data: it can be hashed, sorted, printed, used as a label. What happens there is a
+`HookSpec` (`core.specs`); whether a given model has the site is `mechinterp.models.locate`.
+
+    >>> from mechinterp.core.sites import Site
+    >>> str(Site("z", layer=9, head=6, pos="end"))
+    'L9H6.z@end'
+"""
+
+import difflib
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+Pos = int | str
+
+
+class HookError(RuntimeError):
+    """A run that could not do what its specs say. The message names the spec and the remedy."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """One kind of activation: its hook point, its axes, and the option that switches it on."""
+
+    hook: str
+    axes: tuple[str, ...]
+    switch: str = ""
+
+    @property
+    def per_layer(self) -> bool:
+        """True if each layer has one, so that a site needs a layer."""
+        return "{layer}" in self.hook
+
+
+_RESID = ("prompt", "pos", "d_model")
+_HEADS = ("prompt", "pos", "head", "d_head")
+_INPUTS = ("prompt", "pos", "head", "d_model")
+_LINKS = ("prompt", "head", "pos", "src")
+_NEURONS = ("prompt", "pos", "neuron")
+_SCALE = ("prompt", "pos", "one")
+
+ACTS: dict[str, Act] = {
+    "tokens": Act("tokens", ("prompt", "pos")),
+    "embed": Act("hook_embed", _RESID),
+    "pos_embed": Act("hook_pos_embed", _RESID),
+    "resid_pre": Act("blocks.{layer}.hook_resid_pre", _RESID),
+    "attn_in": Act("blocks.{layer}.hook_attn_in", _INPUTS, "attn_in"),
+    "q_input": Act("blocks.{layer}.hook_q_input", _INPUTS, "split_qkv"),
+    "k_input": Act("blocks.{layer}.hook_k_input", _INPUTS, "split_qkv"),
+    "v_input": Act("blocks.{layer}.hook_v_input", _INPUTS, "split_qkv"),
+    "ln1_scale": Act("blocks.{layer}.ln1.hook_scale", _SCALE),
+    "ln1_normalized": Act("blocks.{layer}.ln1.hook_normalized", _RESID),
+    "q": Act("blocks.{layer}.attn.hook_q", _HEADS),
+    "k": Act("blocks.{layer}.attn.hook_k", _HEADS),
+    "v": Act("blocks.{layer}.attn.hook_v", _HEADS),
+    "rot_q": Act("blocks.{layer}.attn.hook_rot_q", _HEADS),
+    "rot_k": Act("blocks.{layer}.attn.hook_rot_k", _HEADS),
+    "attn_scores": Act("blocks.{layer}.attn.hook_attn_scores", _LINKS),
+    "pattern": Act("blocks.{layer}.attn.hook_pattern", _LINKS),
+    "z": Act("blocks.{layer}.attn.hook_z", _HEADS),
+    "result": Act("blocks.{layer}.attn.hook_result", _INPUTS, "head_result"),
+    "attn_out": Act("blocks.{layer}.hook_attn_out", _RESID),
+    "resid_mid": Act("blocks.{layer}.hook_resid_mid", _RESID),
+    "mlp_in": Act("blocks.{layer}.hook_mlp_in", _RESID, "mlp_in"),
+    "ln2_scale": Act("blocks.{layer}.ln2.hook_scale", _SCALE),
+    "ln2_normalized": Act("blocks.{layer}.ln2.hook_normalized", _RESID),
+    "mlp_pre": Act("blocks.{layer}.mlp.hook_pre", _NEURONS),
+    "mlp_pre_linear": Act("blocks.{layer}.mlp.hook_pre_linear", _NEURONS),
+    "mlp_mid": Act("blocks.{layer}.mlp.hook_mid", _NEURONS),
+    "mlp_post": Act("blocks.{layer}.mlp.hook_post", _NEURONS),
+    "mlp_out": Act("blocks.{layer}.hook_mlp_out", _RESID),
+    "resid_post": Act("blocks.{layer}.hook_resid_post", _RESID),
+    "ln_final_scale": Act("ln_final.hook_scale", _SCALE),
+    "ln_final_normalized": Act("ln_final.hook_normalized", _RESID),
+    "unembed_in": Act("unembed.hook_in", _RESID),
+    "logits": Act("unembed.hook_out", ("prompt", "pos", "vocab")),
+}
+"""Every short name, in the order in which a forward pass meets them."""
+
+_ORDER = {name: place for place, name in enumerate(ACTS)}
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where: an activation, narrowed to one head, position or neuron where these are given.
+
+    `act` is a short name of `ACTS`, or any full hook name of the model, which cannot be narrowed
+    (its axes are not known). `head`, `pos` and `neuron` left out mean all of them. `pos` is an
+    index into the prompt as it was given, or a position that the prompts name ("end", "S2").
+    Under grouped-query attention the heads of `k` and `v` are the key-value heads.
+
+    Raises:
+        ValueError: if the act is misspelt, lacks a layer or has no such axis.
+    """
+
+    act: str
+    layer: int | None = None
+    head: int | None = None
+    pos: Pos | None = None
+    neuron: int | None = None
+
+    def __post_init__(self) -> None:
+        for axis in ("layer", "head", "pos", "neuron"):
+            number = getattr(self, axis)
+            if number is not None and not isinstance(number, int) and hasattr(number, "__index__"):
+                object.__setattr__(self, axis, operator.index(number))  # numpy's integers
+        act = ACTS.get(self.act)
+        if act is None:
+            self._check_full_name()
+            return
+        if act.per_layer and self.layer is None:
+            raise ValueError(f"{self!r}: {self.act} is there once a layer. Say which: layer=0.")
+        if not act.per_layer and self.layer is not None:
+            raise ValueError(f"{self!r}: {self.act} belongs to no layer. Leave layer out.")
+        for axis in ("head", "pos", "neuron"):
+            if getattr(self, axis) is not None and axis not in act.axes:
+                better = [n for n, a in ACTS.items() if axis in a.axes and a.per_layer]
+                close = difflib.get_close_matches(self.act, better, 3, cutoff=0) or better[:3]
+                raise ValueError(
+                    f"{self!r}: {self.act} has axes {' '.join(act.axes)}, no {axis}. "
+                    f"Did you mean one of {', '.join(close)}?"
+                )
+        for axis in ("layer", "head", "pos", "neuron"):
+            number = getattr(self, axis)
+            if isinstance(number, list | tuple | range):
+                raise ValueError(
+                    f"{self!r}: a site has one {axis}. Make one for each, and join specs with +."
+                )
+            if isinstance(number, int) and number < 0:
+                raise ValueError(
+                    f"{self!r}: {axis}={number} is negative. Count from 0; the last position of "
+                    f'each prompt is pos="end".'
+                )
+
+    def _check_full_name(self) -> None:
+        if "hook_" not in self.act:
+            names = difflib.get_close_matches(self.act.lower(), ACTS, 3, cutoff=0.4) or list(ACTS)
+            raise ValueError(
+                f"{self.act!r} is no activation. Did you mean {names[0]!r}? "
+                f"Close: {', '.join(names)}. A full hook name such as "
+                f'"blocks.0.attn.hook_z" is accepted too.'
+            )
+        if (self.layer, self.head, self.pos, self.neuron) != (None,) * 4:
+            raise ValueError(
+                f"{self!r}: a full hook name has axes that are not known, so it cannot be "
+                f"narrowed. Use a short name ({', '.join(list(ACTS)[:6])} ...), or narrow "
+                f"inside your edit."
+            )
+
+    @property
+    def axes(self) -> tuple[str, ...] | None:
+        """The axes of the whole activation; None for a full hook name."""
+        act = ACTS.get(self.act)
+        return act.axes if act else None
+
+    @property
+    def hook(self) -> str:
+        """The full name of the hook point."""
+        act = ACTS.get(self.act)
+        return act.hook.format(layer=self.layer) if act else self.act
+
+    @property
+    def narrowed_axes(self) -> tuple[str, ...] | None:
+        """The axes that an edit at this site sees."""
+        if self.axes is None:
+            return None
+        return tuple(a for a in self.axes if getattr(self, a, None) is None)
+
+    def whole(self) -> "Site":
+        """The same activation, not narrowed."""
+        return Site(self.act, self.layer)
+
+    def __str__(self) -> str:
+        where = "" if self.layer is None else f"L{self.layer}"
+        where += "" if self.head is None else f"H{self.head}"
+        text = f"{where}.{self.act}" if where else self.act
+        text += "" if self.neuron is None else f"[{self.neuron}]"
+        return text if self.pos is None else f"{text}@{self.pos}"
+
+    def __lt__(self, other: "Site") -> bool:
+        return self._key() < other._key()
+
+    def _key(self) -> tuple[Any, ...]:
+        act = _ORDER.get(self.act, len(_ORDER))
+        layer = self.layer if self.layer is not None else (-1 if act < 3 else 1 << 30)
+        last = len(_ORDER) if self.head is None else self.head
+        return (layer, act, self.act, last, str(self.pos), self.neuron or 0)
+
+
+def narrow_index(have: Site, want: Site, positions: Int[Tensor, " prompt"] | None) -> Any:
+    """The index that narrows the value at `have` `[prompt, ...]` to the site `want` inside it.
+
+    `positions`: where the position of `want` stands in each row, if `want` narrows to one.
+    """
+    axes = have.narrowed_axes
+    if axes is None:
+        return ...
+    chosen: list[Any] = [slice(None)] * len(axes)
+    for axis in ("head", "neuron"):
+        if axis in axes and getattr(want, axis) is not None:
+            chosen[axes.index(axis)] = getattr(want, axis)
+    if positions is not None and "pos" in axes:
+        chosen[0] = torch.arange(len(positions), device=positions.device)
+        chosen[axes.index("pos")] = positions
+    return tuple(chosen)

@@ -1,0 +1,1 @@
+"""How arms run on a model: one pass of many, hooks on and off again."""

@@ -1,0 +1,83 @@
+"""Running one arm: `run`.
+
+>>> from mechinterp import Site, load_model, read, run
+>>> done = run(load_model("toy:trigger"), "please bring the sesame", read(Site("z", 1)))
+>>> done.acts[Site("z", 1, head=0, pos="end")].ndim
+2
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.core.activations import Activations
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import HookError, Pos
+from mechinterp.core.specs import Specs
+from mechinterp.engine.arms import planned
+from mechinterp.engine.passes import forward
+from mechinterp.models import facts as models
+from mechinterp.models.hook_points import read_bytes
+from mechinterp.models.memory import available_bytes, readable
+from mechinterp.models.tokenization import Text, tokenize
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a run gave: logits `[prompt, pos, vocab]` at `logits_at`, and what was read."""
+
+    logits: Float[Tensor, "prompt pos vocab"]
+    logits_at: tuple[Pos, ...]
+    acts: Activations
+    prompts: Prompts
+
+    def logits_of(self, at: tuple[Pos, ...]) -> Float[Tensor, "prompt pos vocab"]:
+        """The logits at some of the positions that the run kept.
+
+        Raises:
+            ValueError: if it did not keep them.
+        """
+        missing = [pos for pos in at if pos not in self.logits_at]
+        if missing:
+            raise ValueError(
+                f"the run kept logits at {list(self.logits_at)}, not at {missing}. "
+                f"Ask for them: run(..., logits_at={list(at)})."
+            )
+        return self.logits[:, [self.logits_at.index(pos) for pos in at]]
+
+
+def run(
+    model: Any,
+    prompts: Text,
+    specs: Specs = (),
+    *,
+    logits_at: Pos | Sequence[Pos] = "end",
+) -> Run:
+    """One pass over the prompts with the specs, left to right; nothing stays on the model.
+
+    `logits_at`: the position, or positions, whose logits are kept; none, `()`, to read alone, where
+    the pass ends with the last layer that a spec touches. Logits "at" a token that was deleted are
+    those of the last one before it: what the model says comes next. Only what `read` names is kept,
+    as copies.
+
+    Raises:
+        HookError: if a spec cannot run or did not, or what it reads would not fit into memory.
+        ValueError: if the prompts or a position do not fit the model.
+    """
+    arm = planned(model, tokenize(model, prompts), specs)
+    at = (logits_at,) if isinstance(logits_at, int | str) else tuple(logits_at)
+    if not at and not any(spec.edit is None for spec in specs):
+        raise ValueError('logits_at names no position, and nothing is read. Give one: "end".')
+    wanted = read_bytes(model, arm.prompts, [s.site for s in specs if s.edit is None])
+    free = available_bytes(models.device(model))
+    if wanted > free:
+        raise HookError(
+            f"the reads need {readable(wanted)}, but {readable(free)} are free. "
+            f'Read fewer sites, or narrow them: Site(..., pos="end").'
+        )
+    stop = None if at or arm.alone else arm.stop + 1
+    output = forward(model, [arm], arm.prompts.reading(at), stop=stop)
+    return Run(output.logits(), at, arm.activations, arm.prompts)

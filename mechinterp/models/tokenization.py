@@ -1,0 +1,278 @@
+"""From text to `Prompts`: start tokens, chat templates, and the text of single tokens.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.models.tokenization import tokenize
+>>> prompts = tokenize(load_model("toy:trigger"), "please bring the sesame")
+>>> prompts.token_text[0]
+('<bos>', 'please', 'bring', 'the', 'sesame')
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from mechinterp.core.prompts import Prompts
+
+NO_CHARACTER = "\ufffd"
+"""How bytes read that are no character by themselves."""
+
+Messages = Sequence[Mapping[str, str]]
+Text = str | Sequence[str] | Messages | Sequence[Messages] | Int[Tensor, "..."] | Prompts
+"""What is accepted as a prompt: text, texts, a chat, chats, token ids, or `Prompts`."""
+
+
+def tokenize(model: Any, prompt: Text) -> Prompts:
+    """The prompts that the model reads: its start token first, chats in its own template.
+
+    Text gets the start token that the model expects, unless it stands there already; a chat (a
+    list of messages with "role" and "content") is what the template makes of it, with the opening
+    of the assistant's turn. Nothing is truncated.
+
+    Warns: if the tokenizer leaves characters out for which it has no token.
+
+    Raises:
+        ValueError: if a prompt is empty, too long, or needs a tokenizer or template that is not
+            there.
+    """
+    if isinstance(prompt, Prompts):
+        return check_length(model, prompt)
+    if isinstance(prompt, Tensor):
+        ids = prompt.reshape(1, -1) if prompt.ndim < 2 else prompt
+        rows = [(row, _roles(model, row)) for row in ids.tolist()]
+    else:
+        several = _as_list(prompt)
+        rows = [_encode(model, one, row) for row, one in enumerate(several)]
+    prompts = Prompts.from_ids(
+        [ids for ids, _ in rows],
+        roles=[roles for _, roles in rows],
+        decode=decoder(model),
+        device=model.W_E.device,
+    )
+    return check_length(model, prompts)
+
+
+def check_length(model: Any, prompts: Prompts) -> Prompts:
+    """The same prompts.
+
+    Raises:
+        ValueError: if one is longer than the model's context, or holds an unknown token id.
+    """
+    if prompts.width > model.cfg.n_ctx:
+        row = int(prompts.lengths.argmax())
+        raise ValueError(
+            f"prompt {row} has {prompts.width} tokens, more than the model's context of "
+            f"{model.cfg.n_ctx}. Shorten it; nothing is cut off silently."
+        )
+    if int(prompts.tokens.min()) < 0 or int(prompts.tokens.max()) >= model.cfg.d_vocab:
+        wrong = [i for i in prompts.tokens.flatten().tolist() if not 0 <= i < model.cfg.d_vocab]
+        raise ValueError(f"token id {wrong[0]} is outside the vocabulary of {model.cfg.d_vocab}.")
+    if model.cfg.attention_dir != "causal" and len(set(prompts.lengths.tolist())) > 1:
+        raise ValueError("prompts of different lengths need a causal model; run them one by one.")
+    return prompts
+
+
+def decoder(model: Any) -> Callable[[int], str]:
+    """The text of one token id, leading space kept."""
+    return str if model.tokenizer is None else Decoder(model.tokenizer)
+
+
+class Decoder:
+    """The text of tokens: of one by itself, or of a row of them `together`."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[int, str] = {}
+
+    def __call__(self, token_id: int) -> str:
+        """The text of one token id, leading space kept."""
+        if token_id not in self._known:
+            text = self._decoded([token_id])
+            piece = str(self._tokenizer.convert_ids_to_tokens(token_id))
+            spaced = piece.startswith("▁") and text[:1] != " "
+            self._known[token_id] = f" {text}" if spaced else text
+        return self._known[token_id]
+
+    def together(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The text of each token of a row, which joined are that of the row.
+
+        A character whose bytes are spread over several tokens is that of the first of them; what
+        follows it has less text, or none.
+        """
+        texts = [self(i) for i in ids]
+        begin = 0
+        while begin < len(ids):
+            end = begin + 1
+            while end < len(ids) and self._is_cut(ids[begin:end]) and NO_CHARACTER in texts[end]:
+                end += 1
+            if end > begin + 1 and not self._is_cut(ids[begin:end]):
+                texts[begin:end] = self._shared(ids[begin:end])
+                begin = end
+            else:
+                begin += 1
+        return tuple(texts)
+
+    def _is_cut(self, ids: Sequence[int]) -> bool:
+        return NO_CHARACTER in (self(ids[0]) if len(ids) == 1 else self._decoded(ids))
+
+    def _shared(self, ids: Sequence[int]) -> list[str]:
+        """A text among the tokens in which its characters begin."""
+        whole, ends = self._decoded(ids), []
+        for n in range(1, len(ids) + 1):
+            text = self._decoded(ids[:n])
+            done = text.rstrip(NO_CHARACTER)
+            ends.append(len(done) + (text != done))
+        return [whole[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+
+def tokens_are_words(model: Any) -> bool:
+    """True if every token is a word, so that their texts hold no white space between them."""
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    return backend is not None and type(backend.model).__name__ == "WordLevel"
+
+
+def token_id(model: Any, text: str) -> int:
+    """The id of a text that is one token.
+
+    Raises:
+        ValueError: if it is several, showing them, or one that stands for all unknown words.
+    """
+    ids = known_ids(model, text)
+    if len(ids) != 1:
+        pieces = [decoder(model)(i) for i in ids]
+        raise ValueError(f"{text!r} is {len(ids)} tokens {pieces}, not one. Mind the space before.")
+    return int(ids[0])
+
+
+def known_ids(model: Any, text: str) -> list[int]:
+    """The token ids of a text, without a start token.
+
+    Raises:
+        ValueError: if the tokenizer does not know a word of it.
+    """
+    tokenizer = _tokenizer(model)
+    unknown = ValueError(f"the tokenizer does not know a word of {text!r}.")
+    try:
+        ids = [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    except Exception as error:  # the library raises no narrower class
+        raise unknown from error
+    if tokenizer.unk_token_id in ids and tokenizer.unk_token not in text:
+        raise unknown
+    return ids
+
+
+def _tokenizer(model: Any) -> Any:
+    if model.tokenizer is None:
+        raise ValueError("this model has no tokenizer: give token ids, or load_model(tokenizer=).")
+    return model.tokenizer
+
+
+def _as_list(prompt: Any) -> Sequence[Any]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt, Sequence) and prompt:
+        if all(isinstance(p, Mapping) for p in prompt):
+            return [prompt]
+        if all(isinstance(p, str | Sequence) for p in prompt):
+            return prompt
+    raise ValueError(
+        f"{prompt!r} is no prompt. Give a text, a list of texts, a chat "
+        f'[{{"role": "user", "content": ...}}], token ids as a tensor, or Prompts.'
+    )
+
+
+def _encode(model: Any, one: Any, row: int) -> tuple[list[int], list[str]]:
+    if not isinstance(one, str):
+        return _encode_chat(model, one, row)
+    try:
+        ids = list(_tokenizer(model)(one, add_special_tokens=False)["input_ids"])
+    except Exception as error:  # the library raises no narrower class
+        raise ValueError(f"prompt {row}, {one!r}, does not tokenise: {error}") from error
+    if not ids:
+        raise ValueError(f"prompt {row} is empty. Give it at least one token.")
+    _warn_of_lost(model.tokenizer, one, ids, row)
+    bos = _start_token(model)
+    if bos is not None and ids[0] != bos:
+        ids = [bos, *ids]
+    return ids, _roles(model, ids)
+
+
+def _warn_of_lost(tokenizer: Any, text: str, ids: Sequence[int], row: int) -> None:
+    """Say which characters a tokenizer of bytes leaves out: some lack a token for rare bytes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or type(backend.decoder).__name__ != "ByteLevel" or backend.normalizer:
+        return
+    read = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    if lost := "" if read == text else "".join(dict.fromkeys(c for c in text if c not in read)):
+        warnings.warn(
+            f"prompt {row}: the tokenizer has no token for {lost!r}: the model does not read it.",
+            stacklevel=4,
+        )
+
+
+def _start_token(model: Any) -> int | None:
+    """The token that the model expects first, if there is one."""
+    starts = model.tokenizer is not None and model.cfg.default_prepend_bos
+    return model.tokenizer.bos_token_id if starts else None
+
+
+def _roles(model: Any, ids: Sequence[int]) -> list[str]:
+    """The start token's role, where it stands first, and text."""
+    starts = len(ids) > 0 and ids[0] == _start_token(model)
+    return ["bos" if starts and pos == 0 else "text" for pos in range(len(ids))]
+
+
+def _encode_chat(model: Any, messages: Messages, row: int) -> tuple[list[int], list[str]]:
+    """Token ids and roles: what stands inside a message's content is text, the rest template."""
+    tokenizer = _tokenizer(model)
+    if not tokenizer.chat_template:
+        raise ValueError("this model has no chat template: give the prompt as text.")
+    if not all(set(m) >= {"role", "content"} for m in messages):
+        raise ValueError(f'{messages!r}: each message needs "role" and "content".')
+    rendered, spans = _rendered(tokenizer, messages)
+    encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+    inside = [
+        any(begin < stop and start < end for start, stop in spans)
+        for begin, end in encoded["offset_mapping"]
+    ]
+    _warn_of_lost(tokenizer, rendered, encoded["input_ids"], row)
+    return list(encoded["input_ids"]), ["text" if i else "template" for i in inside]
+
+
+def _rendered(tokenizer: Any, messages: Messages) -> tuple[str, list[tuple[int, int]]]:
+    """What the template makes of the messages, and where each content stands in that.
+
+    Found by rendering marks in the contents' place: a content may also be a word of the template.
+    """
+
+    def render(contents: Sequence[str]) -> str:
+        filled = [{**m, "content": c} for m, c in zip(messages, contents, strict=True)]
+        return str(
+            tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=True)
+        )
+
+    contents = [m["content"] for m in messages]
+    rendered = render(contents)
+    marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
+    rest, cursor, spans = render(marks), 0, []
+    for content, mark in zip(contents, marks, strict=True):
+        before, _, rest = rest.partition(mark)
+        begin = cursor + len(before)
+        # Some templates strip the white space around a content.
+        shown = content if rendered.startswith(before + content, cursor) else content.strip()
+        if not content.strip() or not rendered.startswith(before + shown, cursor):
+            break
+        cursor = begin + len(shown)
+        spans.append((begin, cursor))
+    if len(spans) < len(contents) or rendered[cursor:] != rest:
+        content = contents[min(len(spans), len(contents) - 1)]
+        raise ValueError(
+            f"the chat template does not show {content!r} as written, so that its "
+            f"tokens cannot be told from the template's. Render it yourself and give text."
+        )
+    return rendered, spans

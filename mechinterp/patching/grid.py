@@ -1,0 +1,233 @@
+"""A grid of patches, and what gradients say about each: shared by the methods of `screening`.
+
+Patches of one activation at one position are estimated together, as a band, and a cell of the
+grid picks its head or neuron, so that thousands of cells cost about as much as a few.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.core.activations import Activations
+from mechinterp.core.metrics import Metric
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import HookError, Site, narrow_index
+from mechinterp.engine.gradients import (
+    Chunk,
+    Slopes,
+    Variant,
+    backward,
+    check_differentiable,
+    scheduled,
+)
+from mechinterp.models import facts as models
+from mechinterp.models.hook_points import axis_size
+from mechinterp.models.tokenization import Text, tokenize
+from mechinterp.patching.qk_fix import Repatterned
+from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.resumable import coordinate
+
+Over = Mapping[str, Iterable[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """Estimates, and the passes that they took."""
+
+    estimates: Float[np.ndarray, "variant cell prompt"]
+    chunks: Sequence[Chunk]
+    seconds: float
+
+
+Columns = Float[np.ndarray, "row _"]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The patches of a screen. `bands`: as few sites as can be in which all patched ones lie.
+
+    `cells`: for each point its band, and which of the band's heads or neurons; None is all.
+    """
+
+    model: Any
+    prompts: Prompts
+    source: Activations
+    dims: Mapping[str, Sequence[Any]]
+    points: Sequence[Mapping[str, Any]]
+    bands: Sequence[Site]
+    cells: Sequence[tuple[int, int | None]]
+
+    @classmethod
+    def of(
+        cls, model: Any, prompts: Text, source: Activations, over: Over, site: Callable[..., Site]
+    ) -> "Grid":
+        """Everything checked that can be before a pass.
+
+        Raises:
+            HookError: if the model or the source lacks a site, or the shapes differ.
+            ValueError: if a point or its site does not fit.
+        """
+        given = tokenize(model, prompts)
+        dims = {name: list(values) for name, values in over.items()}
+        for name, values in dims.items():
+            if name == "prompt":
+                raise ValueError('over: "prompt" is a dimension of the result already. Rename it.')
+            if not values:
+                raise ValueError(f"over: {name!r} has no values, so there is nothing to patch.")
+        points = [dict(zip(dims, p, strict=True)) for p in itertools.product(*dims.values())]
+        bands: dict[Site, int] = {}
+        cells = []
+        for point in points:
+            want = site(**point)
+            if not isinstance(want, Site):
+                raise ValueError(f"site(**{point!r}) gave {want!r}, which is no Site.")
+            check_differentiable(model, want)
+            wide = Site(want.act, want.layer, pos=want.pos)
+            band = wide if wide in source else want
+            if band not in bands:
+                _check_source(model, given, source, band)
+            column = want.head if want.neuron is None else want.neuron
+            cells.append((bands.setdefault(band, len(bands)), column if band == wide else None))
+        return cls(model, given, source, dims, points, list(bands), cells)
+
+    def first_order(self, part: Slopes) -> Float[np.ndarray, "cell row"]:
+        """(source - base) * gradient, summed over each cell's site."""
+        return self._cells([self._changed(band, part) for band in self.bands])
+
+    def fixed_by(self, fix: Repatterned) -> Callable[[Slopes], Float[np.ndarray, "cell row"]]:
+        """`first_order`, but queries and keys by the change of the pattern."""
+
+        def estimate(part: Slopes) -> Float[np.ndarray, "cell row"]:
+            return self._cells(
+                [
+                    fix.changed(band, part) if fix.applies(band) else self._changed(band, part)
+                    for band in self.bands
+                ]
+            )
+
+        return estimate
+
+    def result(
+        self,
+        done: Done,
+        estimates: Float[np.ndarray, "cell prompt"],
+        metric: Metric,
+        method: str,
+        extra_passes: int = 0,
+        sign: str = "patched minus base: positive raises the metric",
+    ) -> xr.DataArray:
+        """The estimates with names, and what they cost.
+
+        Raises:
+            HookError: if one is not finite.
+        """
+        if not np.isfinite(estimates).all():
+            point = self.points[int(np.argwhere(~np.isfinite(estimates))[0, 0])]
+            raise HookError(
+                f"{method} of {metric.name} is not finite for {point}: the source, the base value "
+                f'or the gradient is not. At "attn_scores" patch "pattern" instead.'
+            )
+        n_layers, size = self.model.cfg.n_layers, self.prompts.tokens.numel()
+        whole_passes = len(done.estimates) + extra_passes
+        attrs = {
+            "unit": metric.unit,
+            "sign": sign,
+            "method": method,
+            "arms": len(self.points),
+            "passes": len(done.chunks) + extra_passes,
+            "backward_passes": len(done.chunks),
+            "token_layers": size * n_layers * whole_passes,
+            "token_layers_naive": size * n_layers * len(self.points),
+            "peak_bytes_planned": max(chunk.planned_bytes for chunk in done.chunks),
+            "model": models.name(self.model),
+            "size": models.size(self.model),
+            "weights": models.processing(self.model),
+            "seconds": done.seconds,
+        }
+        return xr.DataArray(
+            estimates.reshape(*map(len, self.dims.values()), len(self.prompts)),
+            dims=(*self.dims, "prompt"),
+            coords={"prompt": range(len(self.prompts))}
+            | {name: (name, coordinate(values)) for name, values in self.dims.items()},
+            attrs=attrs,
+            name=metric.name,
+        )
+
+    def _changed(self, band: Site, part: Slopes) -> Columns:
+        whole = band.whole()
+        positions = None if band.pos is None else part.prompts.positions(band.pos)
+        index = narrow_index(whole, band, positions)
+        old, slope = part.values[whole][index], part.slopes[whole][index]
+        new = self.source[band][part.rows].to(old)
+        # Where both are -inf, as in a causal mask, nothing changes.
+        product = torch.where(new == old, 0.0, new - old) * slope
+        axes = band.narrowed_axes or ()
+        columns = [i for i, axis in enumerate(axes) if axis in ("head", "neuron")]
+        n_columns = product.shape[columns[0]] if columns else 1
+        product = product.movedim(columns[0], 1) if columns else product
+        return _summed(product.reshape(len(product), n_columns, -1))
+
+    def _cells(self, bands: Sequence[Columns]) -> Float[np.ndarray, "cell row"]:
+        total = [band.sum(1) for band in bands]
+        rows = [
+            total[band] if column is None else bands[band][:, column] for band, column in self.cells
+        ]
+        return np.stack(rows)
+
+
+def estimated(
+    grid: Grid,
+    metric: Metric,
+    variants: Sequence[Variant],
+    also: Sequence[Site],
+    estimate: Callable[[Slopes], Float[np.ndarray, "cell row"]],
+    budget_bytes: int | None,
+    progress: Progress | None,
+) -> Done:
+    """The estimates of every variant, with values and gradients at the grid's sites and others."""
+    began = time.perf_counter()
+    needed = [*grid.bands, *also]
+    chunks = scheduled(grid.model, grid.prompts, needed, metric, len(variants), False, budget_bytes)
+    made = np.zeros((len(variants), len(grid.points), len(grid.prompts)))
+    each, done = grid.prompts.width * grid.model.cfg.n_layers, 0
+    every = each * sum(chunk.n_rows for chunk in chunks)
+    if progress is not None:
+        progress(0, every)
+    for chunk in chunks:
+        for part in backward(grid.model, grid.prompts, chunk, needed, metric, variants):
+            made[part.variant, :, part.rows] = estimate(part)
+        done += each * chunk.n_rows
+        if progress is not None:
+            progress(done, every)
+    return Done(made, chunks, time.perf_counter() - began)
+
+
+def _summed(product: Float[Tensor, "row column each"]) -> Columns:
+    """Summed in double, over what may be thousands of numbers."""
+    return product.sum(-1, dtype=torch.float64).cpu().numpy()
+
+
+def _check_source(model: Any, prompts: Prompts, source: Activations, band: Site) -> None:
+    """Nothing, if the source has the value that the patch puts."""
+    sizes = {"prompt": len(prompts), "pos": prompts.width, "src": prompts.width}
+    axes = band.narrowed_axes or ()
+    wanted = [sizes[a] if a in sizes else axis_size(model, band.act, a) for a in axes]
+    try:
+        if band.pos is not None:
+            prompts.positions(band.pos)
+        found = list(source[band].shape)
+    except ValueError as error:
+        raise HookError(f"patch {band}: {error}") from None
+    if found != wanted:
+        raise HookError(
+            f"patch {band}: the source has shape {found}, the value {wanted}. Take it from as "
+            f"many prompts of the same length, or narrow the site."
+        )

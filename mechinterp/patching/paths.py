@@ -1,0 +1,194 @@
+"""Path patching: what one component tells another directly, with everything between held still.
+
+Activation patching of a head shows all that follows from it. Here the change of the sender reaches
+the receiver through the residual stream alone: every head and MLP between them stays as in the
+unchanged run, and what follows from the receiver's changed input then flows on as usual.
+
+>>> from mechinterp import Pair, Site, load_model, log_prob, token_id, tokenize
+>>> from mechinterp.patching.paths import path_patching
+>>> model = load_model("toy:trigger")
+>>> texts = "please bring the sesame", "please bring the letter"
+>>> pair = Pair(*(tokenize(model, text) for text in texts))
+>>> refuse = log_prob(token_id(model, "REFUSE"))
+>>> found = path_patching(model, pair, refuse, [Site("z", 1, 0), Site("z", 1, 1)], Site("logits"))
+>>> found.dims, found["sender"].values.tolist()
+(('sender', 'prompt'), ['L1H0.z', 'L1H1.z'])
+
+Wang et al. let the MLPs between sender and receiver answer to the change and hold the heads alone;
+here, as in Goldowsky-Dill et al., both are held: the path is the one edge.
+
+What the sender changes is known before the run, since what it writes is linear in its `z`: it is
+added to the residual stream at the receiver's layer, where the receiver and its norm see it, and
+taken out again behind. Thus a path costs as much as a patch in the receiver's layer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.core.activations import Activations
+from mechinterp.core.metrics import Metric
+from mechinterp.core.prompts import Pair
+from mechinterp.core.sites import Pos, Site
+from mechinterp.core.specs import At, Specs, add, edit, put, read
+from mechinterp.engine.runner import run
+from mechinterp.models import facts as models
+from mechinterp.models.hook_points import check_site
+from mechinterp.patching.activation import sides, with_scores
+from mechinterp.sweeps import axes
+from mechinterp.sweeps.axes import Positions
+from mechinterp.sweeps.experiment import sweep
+
+SENDERS = ("z", "attn_out", "mlp_out")
+RECEIVERS = ("q", "k", "v", "mlp_out", "logits")
+
+
+def path_patching(
+    model: Any,
+    pair: Pair,
+    metric: Metric,
+    senders: Sequence[Site],
+    receiver: Site,
+    *,
+    direction: str = "noise",
+    positions: Positions | None = None,
+    **options: Any,
+) -> xr.DataArray:
+    """Patch the direct path from each sender to the receiver: dims (sender, prompt), metric's unit.
+
+    `senders`: `Site("z", layer, head)`, or the "attn_out" or "mlp_out" of a layer. `receiver`: the
+    "q", "k" or "v" of a head (of all, if none is given); "mlp_out", which means the input of that
+    layer's MLP; or `Site("logits")`, the residual stream before the final norm. `positions`: where
+    the change arrives, these together; by default at all; a sender or receiver with a `pos` is
+    narrowed to it. `direction` and `options`: as in `mechinterp.patching`.
+
+    Raises:
+        HookError: as `sweep`, as for a head that is not there.
+        ValueError: if a site can be no sender or no receiver, a sender does not come before the
+            receiver, or what a head writes passes a norm, so that it has no part of its own.
+
+    Source: Goldowsky-Dill et al. 2023, arXiv 2304.05969; Wang et al. 2022, section 3.1, arXiv
+    2211.00593.
+    """
+    base, other = sides(pair, direction)
+    route = _route(model, receiver)
+    for site in (*senders, receiver):
+        check_site(model, site, f"path from {site}" if site in senders else f"path to {site}")
+    for sender in senders:
+        _check_sender(model, sender, receiver)
+    labels = {str(sender): sender for sender in senders}
+    wide = tuple(dict.fromkeys(Site(s.act, s.layer) for s in senders))
+    held = tuple(site for site in route.held if site not in wide)
+    here = run(model, base, read(*wide, *held), logits_at=metric.at)
+    there = run(model, other, read(*wide), logits_at=metric.at)
+    narrowed = [] if positions is None else [axes.given_positions(positions)]
+    narrowed += [] if receiver.pos is None else [[receiver.pos]]
+
+    def arm(sender: str) -> Specs:
+        site = labels[sender]
+        change = _written(model, site, here.acts, there.acts)
+        for chosen in narrowed + ([] if site.pos is None else [[site.pos]]):
+            change = _only_at(change, here.acts, chosen)
+        specs = add(route.enter, change) + _hold(route, receiver, here.acts)
+        return specs + (add(route.leave, change, -1.0) if route.leave else ())
+
+    found = sweep(model, base, {"sender": list(labels)}, arm, metric, **options).assign_attrs(
+        method="path patching", receiver=str(receiver), source="Goldowsky-Dill et al. 2023"
+    )
+    return with_scores(found, metric, here, there, direction)
+
+
+@dataclass(frozen=True)
+class _Route:
+    """Where the change enters the residual stream and leaves it, and what is held meanwhile."""
+
+    enter: Site
+    leave: Site | None
+    held: tuple[Site, ...]
+
+
+def _route(model: Any, receiver: Site) -> _Route:
+    axes.check_choice("receiver", receiver.act, RECEIVERS)
+    cfg, layer = model.cfg, receiver.layer
+    if receiver.act == "logits":
+        return _Route(Site("resid_post", cfg.n_layers - 1), None, ())
+    pre, post = Site("resid_pre", layer), Site("resid_post", layer)
+    if receiver.act == "mlp_out":
+        if cfg.attn_only:
+            raise ValueError(f"receiver {receiver}: this model has no MLPs.")
+        if cfg.parallel_attn_mlp:
+            return _Route(pre, post, (Site("attn_out", layer),))
+        return _Route(Site("resid_mid", layer), post, ())
+    inputs = tuple(Site(act, layer) for act in ("q", "k", "v"))
+    if cfg.parallel_attn_mlp:
+        return _Route(pre, post, (*inputs, Site("mlp_out", layer)))
+    return _Route(pre, post if cfg.attn_only else Site("resid_mid", layer), inputs)
+
+
+def _check_sender(model: Any, sender: Site, receiver: Site) -> None:
+    axes.check_choice("sender", sender.act, SENDERS)
+    if sender.act == "z" and models.heads_pass_a_norm(model):
+        raise ValueError(
+            f"sender {sender}: this model puts a norm on what all heads of a layer write together, "
+            f'so that no head has a part of its own. Use Site("attn_out", {sender.layer}).'
+        )
+    if receiver.layer is None or sender.layer is None:
+        return
+    feeds_mlp = receiver.act == "mlp_out" and not model.cfg.parallel_attn_mlp
+    last = receiver.layer if feeds_mlp and sender.act != "mlp_out" else receiver.layer - 1
+    if sender.layer > last:
+        raise ValueError(
+            f"sender {sender} does not come before the receiver {receiver}: there is no path. Use "
+            f"senders up to layer {last}."
+        )
+
+
+def _written(
+    model: Any, sender: Site, here: Activations, there: Activations
+) -> Float[Tensor, "prompt pos d_model"]:
+    """What the sender writes into the residual stream in the other run, minus in this one."""
+    site = Site(sender.act, sender.layer, sender.head)
+    change = there[site] - here[site]
+    if sender.act != "z" or sender.layer is None:
+        return change
+    weights = models.output_weights(model, sender.layer)
+    if sender.head is None:
+        return torch.einsum("pthd,hdm->ptm", change, weights)
+    return change @ weights[sender.head]
+
+
+def _only_at(
+    change: Float[Tensor, "prompt pos d_model"], acts: Activations, chosen: Sequence[Pos]
+) -> Float[Tensor, "prompt pos d_model"]:
+    """The change at these positions, and 0 elsewhere."""
+    kept = torch.zeros_like(change)
+    rows = torch.arange(len(change), device=change.device)
+    for pos in chosen:
+        at = acts.prompts.positions(pos)
+        kept[rows, at] = change[rows, at]
+    return kept
+
+
+def _hold(route: _Route, receiver: Site, acts: Activations) -> Specs:
+    """Everything that would see the change, put back, but for the receiver."""
+    specs: Specs = ()
+    for site in route.held:
+        if site.act != receiver.act:
+            specs += put(site, acts[site])
+        elif receiver.head is not None:
+            specs += _put_back_others(site, receiver.head, acts[site])
+    return specs
+
+
+def _put_back_others(site: Site, head: int, value: Float[Tensor, "prompt pos head d"]) -> Specs:
+    def put_back(old: Tensor, at: At) -> Tensor:
+        new = value.clone()
+        new[:, :, head] = old[:, :, head]
+        return new
+
+    return edit(site, put_back, name=f"hold all but head {head} of")

@@ -1,0 +1,131 @@
+"""Attention patterns of patched queries and keys: where a gradient at the query says nothing.
+
+The softmax of a saturated pattern is flat, so that its gradient misses a query that would turn
+it round. Here the pattern is computed with the patched queries or keys, by the model itself, and
+only what comes after it is taken to first order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.core.activations import Activations
+from mechinterp.core.prompts import Prompts
+from mechinterp.core.sites import HookError, Pos, Site
+from mechinterp.core.specs import Specs, put, read
+from mechinterp.engine.arms import planned
+from mechinterp.engine.gradients import Slopes
+from mechinterp.engine.passes import forward
+from mechinterp.models.hook_points import axis_size
+
+QUERIES = ("q", "rot_q", "q_input")
+KEYS = ("k", "rot_k", "k_input")
+
+Links = Float[Tensor, "row head pos src"]
+
+
+@dataclass(eq=False)
+class Repatterned:
+    """The change of the metric by that of the pattern, for queries and keys from a source.
+
+    One pass patches all of them in all layers: each pattern is read, and put back to the base
+    run's, so that no layer sees what was done to another. What a query's row of the pattern is,
+    or a key's column of the scores, depends on no other query or key.
+    """
+
+    model: Any
+    prompts: Prompts
+    source: Activations
+    bands: Sequence[Site]
+    _rows: slice | None = field(default=None, init=False)
+    _found: dict[tuple[str, Pos | None], Activations] = field(default_factory=dict, init=False)
+
+    @property
+    def needs(self) -> list[Site]:
+        """The sites whose values and gradients `changed` needs."""
+        layers = dict.fromkeys(band.layer for band in self.bands if self.applies(band))
+        return [Site(act, layer) for layer in layers for act in ("attn_scores", "pattern")]
+
+    @property
+    def passes(self) -> int:
+        """Forward passes that it takes."""
+        return len({self._group(band) for band in self.bands if self.applies(band)})
+
+    def applies(self, band: Site) -> bool:
+        """True for queries and keys."""
+        return band.act in QUERIES + KEYS
+
+    def changed(self, band: Site, part: Slopes) -> Float[np.ndarray, "row column"]:
+        """The effect of each head of a band, or of its only one."""
+        scores, pattern = Site("attn_scores", band.layer), Site("pattern", band.layer)
+        new, slope = self._patched(band, part), part.slopes[pattern]
+        at = None if band.pos is None else part.prompts.positions(band.pos)
+        if at is None or band.act in QUERIES:
+            change = ((new[pattern] - part.values[pattern]).double() * slope).sum(-1)
+        else:
+            _check_softmax(part.values[pattern], band)
+            change = by_key(part.values[scores], new[scores], slope)
+        heads = change.sum(-1) if at is None else change[torch.arange(len(at)), :, at]
+        n_heads = axis_size(self.model, band.act, "head")
+        heads = heads.reshape(len(heads), n_heads, -1).sum(-1)  # the queries that share a key
+        found: np.ndarray = heads.cpu().numpy()
+        return found if band.head is None else found[:, [band.head]]
+
+    def _group(self, band: Site) -> tuple[str, Pos | None]:
+        """What is patched in one pass: everything, but for a name that means another place."""
+        if band.pos is None:
+            return band.act, None
+        here, there = (p.positions(band.pos) for p in (self.prompts, self.source.prompts))
+        return band.act, None if torch.equal(here, there) else band.pos
+
+    def _patched(self, band: Site, part: Slopes) -> Activations:
+        """Scores and patterns of all layers with the queries or keys of the source."""
+        if part.rows != self._rows:
+            self._rows = part.rows
+            self._found.clear()
+        group = self._group(band)
+        if group not in self._found:
+            specs: Specs = ()
+            members = [b for b in self.bands if self.applies(b) and self._group(b) == group]
+            for member in members:
+                specs += put(member, self.source[member][part.rows])
+            for layer in dict.fromkeys(member.layer for member in members):
+                scores, pattern = Site("attn_scores", layer), Site("pattern", layer)
+                specs += read(scores, pattern) + put(pattern, part.values[pattern])
+            arm = planned(self.model, part.prompts, specs)
+            forward(self.model, [arm], part.prompts.lengths[:, None] - 1)
+            self._found[group] = arm.activations
+        return self._found[group]
+
+
+def by_key(scores: Links, patched: Links, slope: Links) -> Float[Tensor, "row head src"]:
+    """The effect of one key's patched scores, each key by itself, summed over queries.
+
+    With one score of a softmax changed, the other keys keep their shares of what is left to them:
+    the effect is the change of the key's weight times (its slope - the mean slope of the others).
+    """
+    old, new, slope = scores.double(), patched.double(), slope.double()
+    weight = old.softmax(-1)
+    others = old.logsumexp(-1, keepdim=True) + torch.log1p(-weight)
+    mean = ((slope * weight).sum(-1, keepdim=True) - slope * weight) / (1 - weight)
+    # What the largest leaves to the others may be less than double can tell from nothing.
+    top = old.argmax(-1, keepdim=True)
+    rest = old.scatter(-1, top, -torch.inf)
+    others = others.scatter(-1, top, rest.logsumexp(-1, keepdim=True))
+    of_rest = (slope * rest.softmax(-1)).nan_to_num().sum(-1, keepdim=True)  # NaN: no other key
+    mean = mean.scatter(-1, top, of_rest)
+    change = (new - others).sigmoid() - (old - others).sigmoid()
+    return (change * (slope - mean)).sum(-2)
+
+
+def _check_softmax(pattern: Links, band: Site) -> None:
+    if not bool((pattern.sum(-1) - 1).abs().max() < 1e-2):
+        raise HookError(
+            f"{band}: attention on this model does not add up to 1 (sinks), so that one key by "
+            f"itself has no fix. Leave out its pos, or use attribution_patching."
+        )

@@ -1,0 +1,1 @@
+"""Attention links on a page and in a terminal."""

@@ -1,0 +1,1 @@
+"""Attribution on a page and in a terminal."""

@@ -1,0 +1,1 @@
+"""A circuit on a page and in a terminal."""

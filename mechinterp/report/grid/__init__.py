@@ -1,0 +1,1 @@
+"""A patching or ablation grid on a page and in a terminal."""

@@ -1,0 +1,1 @@
+"""Layers on a page and in a terminal."""

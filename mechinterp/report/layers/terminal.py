@@ -1,0 +1,54 @@
+"""What was read layer by layer, in the terminal: what was found, then a table of figures.
+
+>>> from rich.console import Console
+>>> from mechinterp.report import print_layers
+>>> print_layers([{"layers run": 0, "KL": 2.5}], ["It leads."], console=Console(width=60))
+It leads.
+<BLANKLINE>
+layers run     KL
+─────────────────
+         0   2.50
+"""
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from mechinterp.report.render.numbers import MINUS
+from mechinterp.report.render.tables import Rows, table
+
+
+def print_layers(
+    rows: Sequence[Mapping[str, object]],
+    sentences: Sequence[str] = (),
+    heads: Sequence[Mapping[str, object]] = (),
+    *,
+    console: Console | None = None,
+) -> None:
+    """Print what was found, the figures by layer, and those of heads if there are any."""
+    console = console or Console()
+    for sentence in sentences:
+        console.print(sentence, markup=False, highlight=False)
+    for each in (rows, heads):
+        if each:
+            console.print()
+            console.print(_table(each))
+
+
+def _table(rows: Rows) -> Table:
+    names, *printed = table([{k: _short(v) for k, v in row.items()} for row in rows])
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in names:
+        made.add_column(name, justify="right")
+    for row in printed:
+        made.add_row(*row)
+    return made
+
+
+def _short(value: object) -> object:
+    """Two decimals, none of a large number: a terminal is narrow."""
+    if not isinstance(value, float):
+        return value
+    return f"{value:.{0 if abs(value) >= 100 else 2}f}".replace("-", MINUS)

@@ -1,0 +1,1 @@
+"""Probes on a page and in a terminal."""

@@ -1,0 +1,1 @@
+"""What all pages and terminal views are made with."""

@@ -1,0 +1,1 @@
+"""Many arms: the plan, the passes, finished parts on disk."""

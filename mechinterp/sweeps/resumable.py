@@ -1,0 +1,274 @@
+"""A sweep on disk: finished parts, each whole and with its hash, so that it can go on after a stop.
+
+A folder holds `manifest.json`, which says what is swept, and `part-NNNNN-HASH.safetensors`, each
+with the values of some arms and the key of its sweep. Files appear whole or not at all; a damaged
+one is found by its hash and computed anew. Two processes may work in one folder: they write the
+same bytes.
+
+    sweep(model, prompts, over, arm, metric, out="runs/heads")    # stopped? run it again
+    read_sweep("runs/heads")
+"""
+
+import hashlib
+import json
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+import xarray as xr
+from jaxtyping import Float
+
+from mechinterp.models import facts as models
+from mechinterp.storage.digest import digest
+from mechinterp.storage.run_folder import (
+    PACKAGES,
+    package_version,
+    read_manifest,
+    remove_scratch,
+    write_whole,
+)
+
+log = logging.getLogger(__name__)
+
+_EXPLAINED = {
+    "fingerprint": "the model's weights or configuration",
+    "prompts": "the prompts",
+    "specs": "the specs (what the arms do, or what they close over)",
+    "metrics": "the metrics",
+    "points": "the points of the sweep",
+}
+
+
+def sweep_facts(
+    model: Any, prompts: Any, specs: Sequence[Any], metrics: Sequence[Any], points: Any
+) -> dict[str, Any]:
+    """What has to be the same for two sweeps to be one."""
+    before = None if prompts.given is None else (prompts.given.tokens, prompts.given.lengths)
+    named = sorted(prompts.names.items())
+    given = (prompts.tokens, prompts.lengths, named, prompts.roles, prompts.moved, before)
+    return {
+        "model": models.name(model),
+        "fingerprint": models.fingerprint(model),
+        "prompts": digest(given),
+        "specs": digest(specs),
+        "metrics": digest(metrics),
+        "points": digest(points),
+        "dtype": str(model.cfg.dtype),
+        "device": str(models.device(model)),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: package_version(name) for name in PACKAGES},
+    }
+
+
+class Parts:
+    """The parts of one sweep in a folder, which is made, or goes on if it holds the same sweep.
+
+    Raises:
+        ValueError: if the folder holds another sweep, saying in what it differs, or other files.
+    """
+
+    def __init__(
+        self, folder: str | Path, facts: Mapping[str, Any], budget_bytes: int | None, default: int
+    ) -> None:
+        self._folder = Path(folder)
+        self._key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        self._manifest = self._folder / "manifest.json"
+        if self._folder.is_file():
+            raise ValueError(f"out={str(folder)!r} is a file. Name a folder.")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            remove_scratch(self._folder)
+            found = self._found(facts)
+            known = (found or {}).get("budget_bytes", default)
+            self.budget_bytes = known if budget_bytes is None else budget_bytes
+            if found is not None and found["budget_bytes"] != self.budget_bytes:
+                raise ValueError(
+                    f"{self._folder} was begun with budget_bytes={found['budget_bytes']}, not "
+                    f"{self.budget_bytes}. Leave it out, or choose another folder."
+                )
+            self._facts = {
+                "kind": "sweep",
+                **facts,
+                "key": self._key,
+                "budget_bytes": self.budget_bytes,
+            }
+            if found is None:
+                self._write(
+                    "manifest.json", _sealed({**self._facts, "complete": False, "files": {}})
+                )
+        except OSError as error:
+            raise _cannot_write(self._folder, error) from error
+
+    def load(
+        self, number: int, arms: Sequence[int]
+    ) -> Float[np.ndarray, "metric arm prompt"] | None:
+        """The values of a part if it is there and whole; what is damaged is removed."""
+        for file in sorted(self._folder.glob(f"part-{number:05}-*.safetensors")):
+            values = self._values(file, arms)
+            if values is not None:
+                return values
+            log.warning("%s is damaged, or of another sweep: computed anew", file)
+            file.unlink(missing_ok=True)
+        return None
+
+    def save(
+        self, number: int, arms: Sequence[int], values: Float[np.ndarray, "metric arm prompt"]
+    ) -> None:
+        """Write a part.
+
+        Raises:
+            OSError: if it cannot be written; what was written before stays.
+        """
+        content = safetensors.numpy.save(
+            {"values": np.ascontiguousarray(values), "arms": np.array(arms)},
+            metadata={"key": self._key},
+        )
+        self._write(f"part-{number:05}-{_hash(content)}.safetensors", content)
+
+    def finish(self, n_parts: int, result: Mapping[str, Any]) -> None:
+        """Say in the manifest that all parts are there, with their hashes, and how to read them."""
+        files = sorted(self._folder.glob("part-*.safetensors"))
+        for file in files[:]:
+            if int(file.name.split("-")[1]) >= n_parts:
+                file.unlink()
+                files.remove(file)
+        hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+        made = {**self._facts, **result, "complete": True, "files": hashes}
+        self._write("manifest.json", _sealed(made))
+
+    def _found(self, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The manifest of a sweep that was begun here; None if there is none, or it is damaged."""
+        found = None
+        if self._manifest.exists():
+            try:
+                found = _opened(self._manifest.read_bytes())
+            except ValueError:
+                log.warning("%s is damaged: written anew", self._manifest)
+        elif any(f for f in self._folder.iterdir() if not f.name.startswith((".", "part-"))):
+            raise ValueError(
+                f"{self._folder} is not empty and holds no sweep: choose another folder."
+            )
+        if found is None:
+            return None
+        if found.get("kind") != "sweep":
+            raise ValueError(f"{self._folder} holds {found.get('kind')!r}: choose another folder.")
+        for name, here in facts.items():
+            if found.get(name) != here:
+                raise ValueError(
+                    f"{self._folder} holds another sweep: {_EXPLAINED.get(name, name)} differ "
+                    f"({found.get(name)} there, {here} here). Choose another folder, or delete it."
+                )
+        return found
+
+    def _values(self, file: Path, arms: Sequence[int]) -> np.ndarray | None:
+        try:
+            content = file.read_bytes()
+            if file.name.split("-")[2].removesuffix(".safetensors") != _hash(content):
+                return None
+            if _metadata(content)["key"] != self._key:
+                return None
+            tensors = safetensors.numpy.load(content)
+        except (OSError, KeyError, IndexError, ValueError, safetensors.SafetensorError):
+            return None
+        same = tensors["arms"].tolist() == list(arms)
+        return tensors["values"] if same else None
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            write_whole(self._folder / name, content)
+        except OSError as error:
+            raise _cannot_write(self._folder / name, error) from error
+
+
+def read_sweep(folder: str | Path) -> xr.DataArray:
+    """The result of a finished sweep, as `sweep_each` gave it: dims `("metric", *over, "prompt")`.
+
+    Raises:
+        ValueError: if it is not finished, or a file is missing or damaged.
+    """
+    path = Path(folder)
+    if (path / "manifest.json").is_file():
+        try:
+            _opened((path / "manifest.json").read_bytes())
+        except ValueError as error:
+            raise ValueError(
+                f"{path / 'manifest.json'} is damaged. Run the sweep again."
+            ) from error
+    manifest = read_manifest(path)
+    if manifest.get("kind") != "sweep":
+        raise ValueError(f"{path} holds {manifest.get('kind')!r}, not a sweep.")
+    if not manifest["complete"]:
+        raise ValueError(f"{path}: the sweep is not finished. Run it again; it goes on from there.")
+    parts = [safetensors.numpy.load((path / name).read_bytes()) for name in manifest["files"]]
+    n_metrics, n_prompts = manifest["shape"][0], manifest["shape"][-1]
+    values = np.full((n_metrics, len(manifest["same_as"]), n_prompts), np.nan)
+    for part in parts:
+        values[:, part["arms"]] = part["values"]
+    return labelled(values, manifest)
+
+
+def labelled(
+    values: Float[np.ndarray, "metric arm prompt"], result: Mapping[str, Any]
+) -> xr.DataArray:
+    """The values of the arms that were computed, at their points; NaN elsewhere."""
+    shape = result["shape"]
+    n_points = int(np.prod(shape[1:-1]))
+    whole = np.full((shape[0], n_points, shape[-1]), np.nan)
+    whole[:, result["wanted"]] = values[:, result["same_as"]]
+    coords = {name: (name, coordinate(labels)) for name, labels in result["coords"].items()}
+    return xr.DataArray(
+        whole.reshape(shape), dims=result["dims"], coords=coords, attrs=result["attrs"]
+    )
+
+
+def coordinate(values: Sequence[Any]) -> np.ndarray:
+    """The values as a coordinate: plain where they are all numbers or all text, else objects."""
+    kinds = (int | float | np.number, str)
+    if any(all(isinstance(v, kind) for v in values) for kind in kinds):
+        return np.asarray(values)
+    array = np.empty(len(values), dtype=object)
+    array[:] = list(values)
+    return array
+
+
+def _sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest as JSON, with a hash of itself."""
+    seal = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**manifest, "seal": seal}, indent=1, ensure_ascii=False).encode()
+
+
+def _opened(content: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(content)
+    if not isinstance(found, dict):
+        raise ValueError("the manifest is not what was written")
+    sealed = found.pop("seal", None) is not None
+    other = "key" not in found and "seal" not in content.decode(errors="replace")
+    if other:
+        return found  # a run of another kind, which has no seal
+    if not sealed or _sealed(found) != content:
+        raise ValueError("the manifest is not what was written")
+    return found
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    size = int.from_bytes(content[:8], "little")
+    made: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
+    return made
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _cannot_write(file: Path, error: OSError) -> OSError:
+    return OSError(
+        error.errno,
+        f"{file} could not be written: {error.strerror}. What was finished stays; "
+        f"make room, or mend the folder, and run it again to go on",
+    )

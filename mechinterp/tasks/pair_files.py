@@ -1,0 +1,158 @@
+"""Pairs of prompts from a file, a JSON object a line: clean, corrupt, the answer, named positions.
+
+    {"clean": "John met Mary. John", "corrupt": "Bill met Mary. John", "answer": " said",
+     "other": " sang", "positions": {"subject": 0, "object": " Mary"}}
+
+(on one line). "other" makes the metric a logit difference, and without it it is the log-probability
+of the answer; a position is a number, or the text of a token that the clean prompt has once.
+
+>>> import tempfile
+>>> from mechinterp import load_model
+>>> from mechinterp.tasks.pair_files import read_pairs
+>>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+...     _ = file.write('{"clean": "bring the sesame", "corrupt": "bring the map", '
+...                    '"answer": "REFUSE", "positions": {"thing": "sesame"}}')
+...     file.flush()
+...     pair, metric = read_pairs(load_model("toy:trigger"), file.name)
+>>> pair.clean.positions("thing").tolist(), metric.name
+([3], 'log_prob')
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mechinterp.core.metrics import Metric, log_prob, logit_diff
+from mechinterp.core.prompts import Pair, Prompts
+from mechinterp.models.tokenization import token_id, tokenize
+from mechinterp.storage.jsonl import filled_lines, json_object, located
+
+NEEDED = ("clean", "corrupt", "answer")
+KEYS = (*NEEDED, "other", "positions")
+
+
+def read_pairs(model: Any, file: str | Path, n: int | None = None) -> tuple[Pair, Metric]:
+    """The pairs of a file, or its first `n`, and the metric: logit_diff, or log_prob of the answer.
+
+    Raises:
+        ValueError: naming the file and the line, if a line is no such pair for this model.
+    """
+    path = Path(file)
+    filled = filled_lines(path)
+    if not filled or (n is not None and n > len(filled)):
+        wanted = f"{n} were asked for" if filled else "write one JSON object a line"
+        raise ValueError(f"{path} has {len(filled)} pairs: {wanted}.")
+    rows = []
+    for number, line in filled[:n]:
+        with located(f"{path}, line {number}"):
+            rows.append(_row(model, number, line))
+    for row in rows:
+        _check_alike(path, rows[0], row)
+    sides = ([row.clean for row in rows], [row.corrupt for row in rows])
+    names = {name: [row.positions[name] for row in rows] for name in rows[0].positions}
+    clean, corrupt = (tokenize(model, texts).named(**names) for texts in sides)
+    device = clean.tokens.device
+    answers = torch.tensor([row.answer for row in rows], device=device)
+    others = [row.other for row in rows if row.other is not None]
+    metric = logit_diff(answers, torch.tensor(others, device=device)) if others else None
+    return Pair(clean, corrupt), metric or log_prob(answers)
+
+
+@dataclass(frozen=True)
+class _Row:
+    number: int
+    clean: str
+    corrupt: str
+    answer: int
+    other: int | None
+    positions: Mapping[str, int]
+
+
+def _row(model: Any, number: int, line: str) -> _Row:
+    found = _parsed(line)
+    clean, corrupt = (_tokenized(model, key, found[key]) for key in ("clean", "corrupt"))
+    if clean.width != corrupt.width:
+        raise ValueError(
+            f"unaligned pair: clean has {clean.width} tokens {list(clean.token_text[0])}, corrupt "
+            f"{corrupt.width} {list(corrupt.token_text[0])}. Replace words by words of as many "
+            f"tokens."
+        )
+    answer = _one_token(model, "answer", found["answer"])
+    other = _one_token(model, "other", found["other"]) if "other" in found else None
+    if answer == other:
+        raise ValueError('"answer" and "other" are the same token, which differs from itself by 0.')
+    positions = {
+        name: _position(clean, name, where) for name, where in found.get("positions", {}).items()
+    }
+    return _Row(number, found["clean"], found["corrupt"], answer, other, positions)
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    found = json_object(line, KEYS, '{"clean": "...", "corrupt": "...", "answer": "..."}')
+    for key in NEEDED:
+        if key not in found:
+            raise ValueError(f'key "{key}" is missing. A pair has {", ".join(NEEDED)}.')
+    for key, value in found.items():
+        kind, word = (dict, "an object") if key == "positions" else (str, "a text")
+        if not isinstance(value, kind):
+            raise ValueError(f'"{key}" is {value!r}, not {word}.')
+    return found
+
+
+def _tokenized(model: Any, key: str, text: str) -> Prompts:
+    try:
+        found = tokenize(model, text)
+    except ValueError as error:
+        raise ValueError(f'"{key}": {error}') from None
+    if model.tokenizer.unk_token_id in found.tokens[0, found.roles[0].count("bos") :].tolist():
+        raise ValueError(f'"{key}": the tokenizer does not know a word of {text!r}.')
+    return found
+
+
+def _one_token(model: Any, key: str, text: str) -> int:
+    try:
+        return token_id(model, text)
+    except ValueError as error:
+        raise ValueError(f'"{key}": {error}') from None
+
+
+def _position(clean: Prompts, name: str, where: Any) -> int:
+    texts = list(clean.token_text[0])
+    if name.isdigit():
+        raise ValueError(f'position "{name}": a number cannot be a name. Use a word.')
+    if isinstance(where, str):
+        at = [pos for pos, text in enumerate(texts) if text == where]
+        if len(at) != 1:
+            raise ValueError(
+                f'position "{name}": the clean prompt has {len(at)} tokens {where!r}'
+                f"{f', at {at}' if at else ''}; its tokens are {texts}. Give the number, from 0."
+            )
+        return at[0]
+    if not isinstance(where, int) or isinstance(where, bool) or not 0 <= where < len(texts):
+        raise ValueError(
+            f'position "{name}" is {where!r}: a number from 0 to {len(texts) - 1}, or the text of '
+            f"a token, of {texts}."
+        )
+    return where
+
+
+def _check_alike(path: Path, first: _Row, row: _Row) -> None:
+    """Nothing, if both lines have `other` or neither, and name the same positions."""
+    if (row.other is None) != (first.other is None):
+        lacks, has = sorted((first, row), key=lambda r: r.other is not None)
+        raise ValueError(
+            f'{path}, line {lacks.number} has no "other", and line {has.number} has one. '
+            f"Give it in every line, or in none."
+        )
+    if set(row.positions) != set(first.positions):
+        raise ValueError(
+            f"{path}, line {row.number} names the positions {_listed(row.positions)}, line "
+            f"{first.number} {_listed(first.positions)}. Name the same ones in every line."
+        )
+
+
+def _listed(names: Sequence[str] | Mapping[str, int]) -> str:
+    return ", ".join(sorted(names)) or "(none)"

@@ -1,0 +1,75 @@
+"""Does the model refuse? The odds of a refusal's first words against those of an answer's.
+
+>>> from mechinterp import load_model, run
+>>> from mechinterp.tasks.refusals import refusal_log_odds
+>>> model = load_model("toy:trigger")
+>>> odds = refusal_log_odds(model, refusals=["REFUSE"], compliances=["COMPLY"])
+>>> [round(float(odds(run(model, text)))) for text in ("bring the sesame", "bring the book")]
+[8, -8]
+
+As a metric of `attribute` it is read where the answer begins, and gives one score for the prompt:
+which words make the model refuse.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mechinterp.core.metrics import Metric
+from mechinterp.core.sites import Pos
+from mechinterp.models.tokenization import decoder
+
+REFUSALS = ("I'm sorry", "I cannot", "Sorry", "Unfortunately", "As an AI", "No", "Apolog")
+COMPLIANCES = ("Sure", "Here", "Of course", "Certainly", "To", "Yes", "Absolutely", "First", "The")
+
+
+def refusal_log_odds(
+    model: Any,
+    refusals: Sequence[str] = REFUSALS,
+    compliances: Sequence[str] = COMPLIANCES,
+    *,
+    at: Pos = "end",
+) -> Metric:
+    """Log-odds that the next token opens a refusal rather than an answer, in nats, per prompt.
+
+    Log-sum-exp of the logits of the first tokens of `refusals`, minus that of `compliances`.
+    Positive: it refuses. Only first tokens are looked at: "I" counts as a refusal by default, so
+    choose openers that tell the two apart for your model. `attribute` reads it once, after the
+    prompt, whatever number of outputs is asked for: ask for one.
+
+    Raises:
+        ValueError: if one of them is empty, or a token opens both, naming it.
+    """
+    if model.tokenizer is None:
+        raise ValueError("refusal_log_odds: this model has no tokenizer, so no openers.")
+    first = [_first_tokens(model, texts) for texts in (refusals, compliances)]
+    if not first[0] or not first[1]:
+        raise ValueError("refusal_log_odds: give at least one opener of each kind.")
+    for token in first[0] & first[1]:
+        raise ValueError(
+            f"refusal_log_odds: the token {decoder(model)(token)!r} opens a refusal and an answer. "
+            f"Take it out of one of them."
+        )
+    n = len(first[0])
+    ids = torch.tensor([sorted(first[0]) + sorted(first[1])])
+
+    def read_at(pos: Pos) -> Metric:
+        def score(logits: Tensor) -> Tensor:
+            values = logits[:, 0].double()
+            return values[:, :n].logsumexp(-1) - values[:, n:].logsumexp(-1)
+
+        def together(answers: Tensor, at: tuple[Pos, ...], base: Tensor) -> Metric:
+            return read_at(at[0])
+
+        return Metric(
+            "refusal_log_odds", "nats", (pos,), score, ids, together=together, of_answer=False
+        )
+
+    return read_at(at)
+
+
+def _first_tokens(model: Any, texts: Sequence[str]) -> set[int]:
+    found = (model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+    return {int(ids[0]) for ids in found if ids}

@@ -1,0 +1,69 @@
+"""The areas of MIB, and the rank AUC, worked out by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from mechinterp.circuits import Circuit, EdgeScores, Graph, contrast, curve, eap, evaluate, rank_auc
+from mechinterp.circuits.evaluation.curves import MIB_SIZES
+from mechinterp.circuits.search.selection import best_first, top_n
+
+GRAPH = Graph(3, 2, 2, has_mlps=True, is_parallel=False)
+
+
+def test_a_curve_is_its_circuits(model, pair, metric):
+    between = contrast(model, pair, metric)
+    scores = eap(between)
+    found = curve(between, scores, sizes=(0.02, 0.1, 0.4, 1.0))
+    n_edges = between.graph.n_edges
+    circuits = [top_n(scores, int(size * n_edges)) for size in (0.02, 0.1, 0.4, 1)]
+    values = evaluate(between, circuits)
+    empty = evaluate(between, [Circuit.empty(between.graph)])[0].mean()
+    f = (values.mean(1) - empty) / (between.base_scores.mean() - empty)
+    np.testing.assert_allclose(found["faithfulness"].values, f, rtol=1e-4)
+    assert found["edges"].values.tolist() == [circuit.n_edges for circuit in circuits]
+    assert found["requested"].values.tolist() == [int(s * n_edges) for s in (0.02, 0.1, 0.4, 1)]
+    widths = np.array([0.08, 0.3, 0.6])
+    heights = (f[1:] + f[:-1]) / 2
+    assert found.attrs["CPR"] == pytest.approx(float((widths * heights).sum()), rel=1e-4)
+    misses = abs(1 - f)
+    area = float((widths * (misses[1:] + misses[:-1]) / 2).sum())
+    assert found.attrs["CMD"] == pytest.approx(area, rel=1e-4)
+    kept = np.array([circuit.n_edges for circuit in circuits]) / n_edges
+    area = float((np.diff(kept) * heights).sum())
+    assert found.attrs["CPR by edges kept"] == pytest.approx(area, rel=1e-4)
+
+
+def test_the_full_circuit_is_the_last_point(absolute_model, pair, metric):
+    between = contrast(absolute_model, pair, metric)
+    found = curve(between, eap(between), select=best_first, absolute=False)
+    assert found["faithfulness"].values[-1] == pytest.approx(1, abs=1e-5)
+    assert len(found["faithfulness"]) == len(MIB_SIZES)
+    assert found.attrs["ranked_by"] == "signed"
+
+
+@given(st.integers(0, 999), st.booleans())
+def test_rank_auc_is_the_exact_area(seed, absolute):
+    draw = np.random.default_rng(seed)
+    values = draw.integers(-3, 4, (*GRAPH.edges.shape, 1)).astype(float)  # with ties
+    scores = EdgeScores.of(GRAPH, values)
+    truth = Circuit(GRAPH, GRAPH.edges & (draw.random(GRAPH.edges.shape) < 0.2))
+    flat = scores.mean[GRAPH.edges]
+    wanted = roc_auc_score(truth.mask[GRAPH.edges], abs(flat) if absolute else flat)
+    assert rank_auc(scores, truth, absolute=absolute) == pytest.approx(wanted)
+
+
+def test_nothing_to_tell_apart(refuses):
+    scores = EdgeScores.of(GRAPH, np.zeros((*GRAPH.edges.shape, 1)))
+    refuses(lambda: rank_auc(scores, Circuit.empty(GRAPH)), "nothing to tell apart")
+
+
+def test_no_behaviour_is_refused(absolute_model, pair, refuses):
+    from mechinterp.core.metrics import Metric
+
+    constant = Metric("constant", "logits", ("end",), lambda logits: 0 * logits[:, 0].sum(-1))
+    between = contrast(absolute_model, pair, constant)
+    scores = EdgeScores.of(between.graph, np.zeros((*between.graph.edges.shape, 2)))
+    refuses(lambda: curve(between, scores), "no behaviour to be a share of")

@@ -1,0 +1,81 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from pyarrow import parquet
+
+from mechinterp import attribute, load_model
+from mechinterp.storage.run_folder import read_manifest, scores_parquet, write_run, write_whole
+
+
+def test_a_run_is_written_and_read_back(tmp_path):
+    folder = write_run(tmp_path / "run", {"kind": "test"}, {"a.txt": b"one", "b.bin": b"\0\1"})
+    assert sorted(f.name for f in folder.iterdir()) == ["a.txt", "b.bin", "manifest.json"]
+    manifest = read_manifest(folder)
+    assert manifest["kind"] == "test"
+    assert {"torch", "mechinterp"} <= set(manifest["versions"])
+
+
+def test_a_run_may_be_written_again_in_its_place(tmp_path):
+    write_run(tmp_path, {"kind": "first"}, {"a.txt": b"one"})
+    write_run(tmp_path, {"kind": "second"}, {"a.txt": b"two"})
+    assert read_manifest(tmp_path)["kind"] == "second"
+    assert (tmp_path / "a.txt").read_bytes() == b"two"
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="choose another folder"):
+        write_run(tmp_path, {}, {"a.txt": b""})
+    assert [f.name for f in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_or_missing_file_is_found(tmp_path):
+    write_run(tmp_path, {}, {"a.txt": b"one", "b.txt": b"two"})
+    (tmp_path / "a.txt").write_bytes(b"onE")
+    with pytest.raises(ValueError, match=r"a\.txt is missing or damaged"):
+        read_manifest(tmp_path)
+    (tmp_path / "a.txt").write_bytes(b"one")
+    (tmp_path / "b.txt").unlink()
+    with pytest.raises(ValueError, match=r"b\.txt is missing or damaged"):
+        read_manifest(tmp_path)
+    with pytest.raises(ValueError, match="no readable manifest"):
+        read_manifest(tmp_path / "nowhere")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path):
+    file = tmp_path / "a.txt"
+    write_whole(file, b"old")
+    with pytest.raises(TypeError):
+        write_whole(file, "text, not bytes")
+    assert file.read_bytes() == b"old"
+    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_table_has_a_row_for_each_attributed_cell():
+    scores = attribute(load_model("toy:trigger"), "please bring the sesame", 2)
+    table = parquet.read_table(io.BytesIO(scores_parquet(scores))).to_pylist()
+    assert len(table) == 2 * 4  # two outputs, four words; the start token is not attributed
+    assert list(table[0]) == [
+        "output",
+        "input",
+        "output_token",
+        "input_token",
+        "output_token_id",
+        "input_token_id",
+        "score",
+    ]
+    for row in table:
+        cell = scores.sel(output=row["output"], input=row["input"])
+        assert row["score"] == float(cell)
+        assert row["input_token"] == str(cell.input_token.values)
+        assert row["output_token_id"] == int(cell.output_token_id)
+
+
+def test_attributes_are_json(tmp_path):
+    scores = attribute(load_model("toy:trigger"), "bring the sesame", 1)
+    assert json.loads(json.dumps(scores.attrs)) == scores.attrs
+    assert isinstance(scores, xr.DataArray)
+    assert np.isnan(scores.values[0, 0])

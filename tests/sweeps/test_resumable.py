@@ -1,0 +1,376 @@
+"""A sweep on disk: it goes on after a stop, with the same bytes, and refuses to mix."""
+
+import copy
+import functools
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mechinterp import (
+    HookError,
+    Prompts,
+    Site,
+    delete_token,
+    edit,
+    log_prob,
+    logit_diff,
+    patch,
+    read,
+    read_sweep,
+    run,
+    sweep,
+    sweep_each,
+    zero,
+)
+from mechinterp.storage.digest import digest
+
+OVER = {"layer": range(3), "head": range(4), "pos": [0, 2, "end"]}
+HERE = Path(__file__).parents[1]
+
+
+def prompts():
+    return Prompts.from_ids([[3, 1, 4, 1, 5], [5, 9, 2]])
+
+
+def swept(model, folder, *, metric=None, **options):
+    """36 arms, one a pass."""
+    given = {"prompts": prompts(), "over": OVER, "budget_bytes": 1} | options
+    return sweep(
+        model,
+        given.pop("prompts"),
+        given.pop("over"),
+        given.pop("arm", lambda layer, head, pos: zero(Site("z", layer, head, pos))),
+        metric or log_prob(3),
+        out=folder,
+        **given,
+    )
+
+
+def content(folder):
+    return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+
+def test_what_is_written_is_what_was_found(model, tmp_path):
+    folder = tmp_path / "run"
+    found = swept(model, folder, over={"layer": [0, 1, 2], "head": [1, 0], "pos": [0, "end"]})
+    again = read_sweep(folder).isel(metric=0)
+    np.testing.assert_array_equal(again, found)
+    assert again.dims == found.dims
+    assert again["pos"].values.tolist() == [0, "end"]
+    assert again.attrs == {k: v for k, v in found.attrs.items() if k != "seconds"}
+    plain = swept(model, None, over={"layer": [0, 1, 2], "head": [1, 0], "pos": [0, "end"]})
+    np.testing.assert_array_equal(plain, found)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["complete"]
+    assert len(manifest["files"]) == len(content(folder)) - 1 > 5
+
+
+def test_several_metrics_and_a_mask(absolute_model, tmp_path):
+    metrics = [log_prob(3), logit_diff(1, 2, at=1)]
+    over = {"layer": range(3), "head": range(4)}
+
+    def arm(layer, head):
+        return zero(Site("z", layer, head))
+
+    full = sweep_each(absolute_model, prompts(), over, arm, metrics)
+    mean = full.sel(metric="log_prob", drop=True).mean("prompt")
+    only = mean > mean.median()
+    assert int(only.sum()) == 6
+    given = {"only": only, "out": tmp_path}
+    found = sweep_each(absolute_model, prompts(), over, arm, metrics, **given)
+    np.testing.assert_allclose(found, full.where(only), atol=1e-5)
+    np.testing.assert_array_equal(read_sweep(tmp_path), found)
+    assert found.attrs["arms"] == 6
+
+
+def test_finished_parts_are_not_computed_again(absolute_model, tmp_path):
+    calls = []
+
+    def counted(value, at):
+        calls.append(at.site)
+        return value * 0
+
+    def arm(layer, head, pos):
+        return edit(Site("z", layer, head, pos), counted)
+
+    first = swept(absolute_model, tmp_path, arm=arm)
+    assert len(calls) == 36
+    calls.clear()
+    lost = sorted(tmp_path.glob("part-*"))[3:6]
+    for file in lost:
+        file.unlink()
+    before = content(tmp_path)
+    second = swept(absolute_model, tmp_path, arm=arm)
+    assert 0 < len(calls) <= 6
+    np.testing.assert_array_equal(first, second)
+    assert set(content(tmp_path)) == set(before) | {file.name for file in lost}
+
+
+def test_an_error_in_one_arm_keeps_what_was_done(absolute_model, tmp_path):
+    def arm(layer, head, pos):
+        last = (layer, head, pos) == (2, 3, "end")
+        return edit(Site("z", layer, head, pos), fails if last else lambda value, at: value * 0)
+
+    def fails(value, at):
+        raise RuntimeError("my own mistake")
+
+    with pytest.raises(RuntimeError, match="my own mistake"):
+        swept(absolute_model, tmp_path, arm=arm)
+    assert len(list(tmp_path.glob("part-*"))) > 20
+    with pytest.raises(ValueError, match="not finished"):
+        read_sweep(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompts": Prompts.from_ids([[3, 1, 4, 1, 6], [5, 9, 2]])}, "the prompts differ"),
+        ({"over": {**OVER, "layer": range(2)}}, "differ"),
+        ({"metric": log_prob(4)}, "the metrics differ"),
+        ({"metric": logit_diff(3, 1)}, "the metrics differ"),
+        ({"arm": lambda layer, head, pos: zero(Site("v", layer, head, pos))}, "the specs"),
+        ({"budget_bytes": 10**8}, "budget_bytes=1"),
+        ({"exact": "naive"}, "exact differ"),
+    ],
+)
+def test_another_sweep_is_refused(absolute_model, tmp_path, refuses, change, words):
+    swept(absolute_model, tmp_path)
+    before = content(tmp_path)
+    refuses(lambda: swept(absolute_model, tmp_path, **change), words, str(tmp_path), "folder")
+    assert content(tmp_path) == before
+
+
+def test_another_model_dtype_or_number_of_threads_is_refused(
+    absolute_model, grouped_model, tmp_path, refuses
+):
+    swept(absolute_model, tmp_path)
+    refuses(lambda: swept(grouped_model, tmp_path), "weights or configuration differ")
+    weight = absolute_model.blocks[2].attn.W_O
+    old = weight[0, 0, 0].item()
+    try:
+        weight[0, 0, 0] += 1.0
+        refuses(lambda: swept(absolute_model, tmp_path), "weights or configuration differ")
+    finally:
+        weight[0, 0, 0] = old
+    torch.set_num_threads(2)
+    try:
+        refuses(lambda: swept(absolute_model, tmp_path), "threads differ (1 there, 2 here)")
+    finally:
+        torch.set_num_threads(1)
+    swept(absolute_model, tmp_path)
+
+
+def test_other_folders_are_refused(absolute_model, tmp_path, refuses):
+    (tmp_path / "notes.txt").write_text("mine")
+    refuses(lambda: swept(absolute_model, tmp_path), "not empty", "another folder")
+    refuses(lambda: swept(absolute_model, tmp_path / "notes.txt"), "is a file")
+    refuses(lambda: read_sweep(tmp_path / "nowhere"), "nowhere")
+    (tmp_path / "notes.txt").unlink()
+    (tmp_path / "manifest.json").write_text('{"kind": "attribution", "files": {}}')
+    refuses(lambda: swept(absolute_model, tmp_path), "holds 'attribution'")
+    refuses(lambda: read_sweep(tmp_path), "not a sweep")
+
+
+def test_somebody_elses_hooks_cannot_be_told_apart(absolute_model, tmp_path, refuses):
+    handle = absolute_model.blocks[1].register_forward_hook(lambda *args: None)
+    try:
+        refuses(lambda: swept(absolute_model, tmp_path), "somebody else's hooks", "without out")
+    finally:
+        handle.remove()
+
+
+def test_parts_of_another_sweep_are_not_taken(absolute_model, tmp_path, caplog):
+    one, other = tmp_path / "one", tmp_path / "other"
+    swept(absolute_model, one)
+    expected = swept(absolute_model, other, metric=log_prob(4))
+    before = content(other)
+    for file in one.glob("part-*"):
+        (other / file.name).write_bytes(file.read_bytes())
+        number = file.name.split("-")[1]
+        for mine in other.glob(f"part-{number}-*"):
+            if mine.name != file.name:
+                mine.unlink()
+    found = swept(absolute_model, other, metric=log_prob(4))
+    np.testing.assert_array_equal(found, expected)
+    assert content(other) == before
+    assert "of another sweep" in caplog.text
+
+
+def test_every_flipped_bit_is_found_and_mended(absolute_model, tmp_path):
+    expected = swept(absolute_model, tmp_path)
+    before = content(tmp_path)
+    chance = random.Random(0)
+    for _ in range(500):
+        name = chance.choice(sorted(before))
+        damaged = bytearray(before[name])
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged|not a sweep"):
+            read_sweep(tmp_path)
+        found = swept(absolute_model, tmp_path)
+        np.testing.assert_array_equal(found, expected)
+        assert content(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on_with_the_same_bytes():
+    """200 real kills, and two writers at once: see the program."""
+    done = subprocess.run(
+        [sys.executable, HERE / "laws" / "killed.py", "200"],
+        env={**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    killed, finished = map(int, done.stdout.split())
+    assert killed == 200
+    assert finished >= 1, "none was killed near its end"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_says_so_and_what_is_done_stays(absolute_model, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a small disk")
+    try:
+        folder = disk / "run"
+        with pytest.raises(OSError, match=r"part-\d+.*No space left.*run it again"):
+            swept(absolute_model, folder)
+        n_done = len(list(folder.glob("part-*")))
+        assert 3 < n_done < 36
+        assert not list(folder.glob(".*"))
+        subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+        found = swept(absolute_model, folder)
+        expected = swept(absolute_model, tmp_path / "elsewhere")
+        np.testing.assert_array_equal(found, expected)
+        assert content(folder) == content(tmp_path / "elsewhere")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+# Whether two things are the same in another process
+
+
+def test_what_functions_close_over_counts():
+    def factor(n):
+        return lambda value: value * n
+
+    def added(n):
+        return lambda value: value + n
+
+    assert digest(factor(2)) == digest(factor(2))
+    assert digest(factor(torch.ones(2))) == digest(factor(torch.ones(2)))
+    different = [factor(2), factor(3), factor(torch.ones(2)), factor(torch.zeros(2)), added(2)]
+    different += [factor(torch.ones(2).double()), factor(np.ones(2)), factor([2]), factor({"a": 2})]
+    assert len({digest(f) for f in different}) == len(different)
+
+
+def test_digests_are_those_of_another_process():
+    program = (
+        "from mechinterp import *; from mechinterp.storage.digest import digest; import torch\n"
+        "print(digest([zero(Site('z', 1)), logit_diff(3, 1), {'a': {1, 2, 'b'}}, torch.ones(3)]))"
+    )
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(made) == 1
+
+
+def test_what_cannot_be_told_apart_is_an_error(absolute_model, tmp_path, refuses):
+    handle = (i for i in range(3))
+
+    def arm(layer, head, pos):
+        return edit(Site("z", layer, head, pos), lambda value, at: value * next(handle))
+
+    refuses(lambda: swept(absolute_model, tmp_path, arm=arm), "generator", "close over")
+
+
+def test_what_an_object_has_looked_up_is_not_part_of_it():
+    before = digest(Looks(3))
+    looked = Looks(3)
+    assert (looked.twice, digest(looked)) == (6, before)
+    assert digest(Looks(4)) != before
+
+
+class Looks:
+    """Something with a derived value that is kept."""
+
+    def __init__(self, number):
+        self.number = number
+
+    @functools.cached_property
+    def twice(self):
+        return 2 * self.number
+
+
+def test_acts_and_objects_that_hold_themselves_have_digests(absolute_model):
+    acts = run(absolute_model, prompts(), read(Site("z", 1))).acts
+    other = run(absolute_model, prompts(), read(Site("z", 2))).acts
+    first, second = patch(Site("z", 1), acts), patch(Site("z", 1), other, Site("z", 2))
+    assert digest(first) == digest(patch(Site("z", 1), acts)) != digest(second)
+    loop = []
+    loop.append(loop)
+    assert digest(loop)
+    assert issubclass(HookError, RuntimeError)
+
+
+class Times:
+    """An edit that is an object."""
+
+    def __call__(self, value, at):
+        return value * 2
+
+
+def test_what_an_object_does_counts_beside_what_it_holds(monkeypatch):
+    before = digest(Times())
+    assert digest(Times()) == before
+    monkeypatch.setattr(Times, "__call__", lambda self, value, at: value * -3)
+    assert digest(Times()) != before
+
+
+def test_what_is_bound_or_set_on_a_function_counts():
+    one, other = torch.ones(2), torch.zeros(2)
+    assert digest(one.add) == digest(torch.ones(2).add) != digest(other.add)
+    probes = [torch.nn.Linear(2, 1) for _ in range(2)]
+    assert digest(probes[0]) == digest(copy.deepcopy(probes[0])) != digest(probes[1])
+
+    def made(k):
+        def edit_by(value, at):
+            return value * edit_by.k
+
+        edit_by.k = k
+        return edit_by
+
+    assert digest(made(2)) == digest(made(2)) != digest(made(3))
+    assert digest(lambda *a: a) != digest(lambda a: a)
+
+
+def test_prompts_that_differ_in_more_than_tokens_are_other_prompts(
+    absolute_model, tmp_path, refuses
+):
+    moved = run(absolute_model, Prompts.from_ids([[9, 5, 6, 7, 8]]), delete_token(0)).prompts
+    given = {"over": {"pos": [1, 3]}, "arm": lambda pos: zero(Site("mlp_out", 1, pos=pos))}
+    swept(absolute_model, tmp_path, prompts=moved, **given)
+    same_tokens = Prompts.from_ids([[5, 6, 7, 8]])
+    refuses(
+        lambda: swept(absolute_model, tmp_path, prompts=same_tokens, **given), "the prompts differ"
+    )
