@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mechinterp import Prompts, Site, load_model, logit_diff, task
+from mechinterp import Prompts, Site, load_model, logit_diff, stats, task
 from mechinterp.ablation.single import ablated, effect
 from mechinterp.attention import (
     confirm,
@@ -51,7 +51,6 @@ from mechinterp.attention import (
     top_k,
 )
 from mechinterp.engine.replacements import mean_of
-from mechinterp.stats import intervals as stats
 
 LENGTH, N_PROMPTS, SEED = 25, 12, 11
 """Of the prompts on which heads are ablated; those that found them are others."""

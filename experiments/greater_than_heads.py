@@ -35,10 +35,9 @@ from typing import Any
 
 import xarray as xr
 
-from mechinterp import Site, knockout, load_model, patch, read, run, sweep, task
-from mechinterp.patching.activation import heads, outputs
+from mechinterp import Site, knockout, load_model, patch, read, run, stats, sweep, task
+from mechinterp.patching.activation import patch_heads, patch_outputs
 from mechinterp.patching.paths import path_patching
-from mechinterp.stats import intervals as stats
 
 N_PROMPTS, SEED = 16, 7
 N_FLIPS = 1 << N_PROMPTS
@@ -62,7 +61,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     found: dict[str, xr.Dataset] = {}
 
     # Every head, and every MLP, noised at the end.
-    by_head = heads(model, made.pair, metric, positions="end")
+    by_head = patch_heads(model, made.pair, metric, positions="end")
     base, corrupt = by_head["clean_score"], by_head["corrupt_score"]
     found["unchanged"] = stats.interval(base)
     found["noised, all of it"] = stats.difference(corrupt, base)
@@ -70,7 +69,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     labels = [f"L{layer}H{head}" for layer, head in flat["site"].values]
     flat = flat.drop_vars(["site", "layer", "head"]).assign_coords(site=labels)
     found["head noised at the end"] = _change(flat, base)
-    by_mlp = outputs(model, made.pair, metric, "mlp_out", positions=["end"])
+    by_mlp = patch_outputs(model, made.pair, metric, "mlp_out", positions=["end"])
     found["MLP noised at the end"] = _change(by_mlp.isel(pos=0, drop=True), base)
 
     # Where the heads look, and what is lost if they may not.

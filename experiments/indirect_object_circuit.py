@@ -41,21 +41,20 @@ from typing import Any
 
 import xarray as xr
 
-from mechinterp import Site, load_model, read, run
+from mechinterp import Site, load_model, read, run, stats
 from mechinterp.circuits import (
     PUBLISHED,
+    Contrast,
     EdgeScores,
     Graph,
     best_first,
     circuit_of_roles,
-    contrast,
     eap_ig,
     exact,
     faithfulness,
     top_n,
 )
 from mechinterp.circuits.published import Arrow
-from mechinterp.stats import intervals as stats
 from mechinterp.tasks.ioi import FINDINGS, indirect_objects
 
 N_PROMPTS, SEED, OTHER_SEED = 16, 7, 8
@@ -87,18 +86,18 @@ def main(
     `model`: SmolLM2, if it is loaded already.
     """
     model = model or load_model("smollm2")
-    graph = Graph.of(model, positions=PLACES)
+    graph = Graph.from_model(model, positions=PLACES)
     arrows = PUBLISHED["ioi"].arrows
     roles = _roles(model)
     drawn = circuit_of_roles(graph, roles, _between_heads(arrows))
 
     # All edges by gradients; the strongest, and those of the paper's arrows, exactly.
     made = indirect_objects(model, n_prompts, SEED, corruption="S2 to IO")
-    swapped = contrast(model, made.pair, made.metric, graph)
+    swapped = Contrast.from_pair(model, made.pair, made.metric, graph)
     estimate = eap_ig(swapped, steps=None)
     effect = exact(swapped, top_n(estimate, N_EXACT) | drawn)
     random_names = indirect_objects(model, n_prompts, SEED)
-    three_names = contrast(model, random_names.pair, random_names.metric, graph)
+    three_names = Contrast.from_pair(model, random_names.pair, random_names.metric, graph)
     effect_of_names = exact(three_names, drawn)
     found: dict[str, Any] = {
         "whole": float(swapped.base_scores.mean()) - _empty(swapped),
@@ -110,7 +109,7 @@ def main(
 
     # Circuits on other prompts: of the strongest edges, and of the paper's arrows.
     other = indirect_objects(model, n_prompts, OTHER_SEED, corruption="S2 to IO")
-    between = contrast(model, other.pair, other.metric, graph)
+    contrast = Contrast.from_pair(model, other.pair, other.metric, graph)
     circuits = {f"{n} edges": best_first(estimate, n) for n in SIZES}
     more = roles | {"name mover": (*roles["name mover"], SUPPRESSOR)}
     drawings = {"paper's arrows": roles, "and L23H3": more}
@@ -122,7 +121,7 @@ def main(
     circuits |= {
         name: circuit_of_roles(graph, drawing, arrows) for name, drawing in drawings.items()
     }
-    found["alone"] = faithfulness(between, circuits)
+    found["alone"] = faithfulness(contrast, circuits)
     found["nodes"] = {size: circuits[f"{size} edges"].nodes for size in SIZES}
 
     # Where every head looks, and what the paper's arrows carry.
@@ -165,9 +164,9 @@ def _between_heads(arrows: tuple[Arrow, ...]) -> tuple[Arrow, ...]:
     return tuple(a for a in arrows if a.writer in LOOKS and a.reader in (*LOOKS, "logits"))
 
 
-def _empty(between: Any) -> float:
+def _empty(contrast: Any) -> float:
     """The metric of the other run."""
-    return float(faithfulness(between, {}).attrs["empty"])
+    return float(faithfulness(contrast, {}).attrs["empty"])
 
 
 def _attention(model: Any, clean: Any) -> xr.DataArray:

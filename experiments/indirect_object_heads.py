@@ -51,15 +51,15 @@ from mechinterp import (
     load_model,
     read,
     run,
+    stats,
     sweep,
     task,
     top_k,
 )
 from mechinterp.ablation.single import ablated, base_score
 from mechinterp.engine.replacements import mean_of
-from mechinterp.patching.activation import heads
+from mechinterp.patching.activation import patch_heads
 from mechinterp.patching.paths import path_patching
-from mechinterp.stats import intervals as stats
 
 N_PROMPTS, SEED, OTHER_SEED = 24, 7, 8
 N_EXACT = 24
@@ -115,7 +115,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
         lambda layer, head: Site("z", layer, head),
         other.metric,
     )
-    total = heads(model, made.pair, metric, only=top_k(screen, N_EXACT))
+    total = patch_heads(model, made.pair, metric, only=top_k(screen, N_EXACT))
     total = total.stack(site=("layer", "head")).dropna("site").transpose("site", "prompt")
     labels = [f"L{layer}H{head}" for layer, head in total["site"].values]
     total = total.drop_vars(["site", "layer", "head"]).assign_coords(site=labels)

@@ -37,10 +37,10 @@ import xarray as xr
 from mechinterp import Pair, Prompts, load_model, logit_diff, task
 from mechinterp.circuits import (
     Circuit,
+    Contrast,
     EdgeScores,
     acdc,
     best_first,
-    contrast,
     eap,
     eap_ig,
     exact,
@@ -64,24 +64,24 @@ def main() -> tuple[dict[str, bool], dict[str, Any]]:
     other_block = Pair(made.pair.clean, _repeated(made.pair.corrupt))
     against = logit_diff(made.answers, made.others)
 
-    between = contrast(model, other_block, made.metric)
-    known = known_circuit(between.graph, planted.truth)
-    scores = exact(between)
-    by_gradient = {"EAP": eap(between), "EAP-IG": eap_ig(between, steps=None)}
+    contrast = Contrast.from_pair(model, other_block, made.metric)
+    known = known_circuit(contrast.graph, planted.truth)
+    scores = exact(contrast)
+    by_gradient = {"EAP": eap(contrast), "EAP-IG": eap_ig(contrast, steps=None)}
     found: dict[str, Any] = {
         "exact": scores.interval(),
-        "second half kept": exact(contrast(model, made.pair, made.metric)).interval(),
-        "in logits": exact(contrast(model, other_block, against)).interval(),
+        "second half kept": exact(Contrast.from_pair(model, made.pair, made.metric)).interval(),
+        "in logits": exact(Contrast.from_pair(model, other_block, against)).interval(),
         "residual share": by_gradient["EAP-IG"].per_pair.attrs["residual_share"],
         "rank AUC": {"exact": rank_auc(scores, known)},
     }
     for name, estimate in by_gradient.items():
         found[name] = estimate
         found["rank AUC"][name] = rank_auc(estimate, known)
-    found["ACDC"] = {tau: acdc(between, tau) for tau in TAUS}
+    found["ACDC"] = {tau: acdc(contrast, tau) for tau in TAUS}
 
     less = {f"without {edge}": known - Circuit.of(known.graph, [edge]) for edge in known.names}
-    found["alone"] = faithfulness(between, {"known": known} | less)
+    found["alone"] = faithfulness(contrast, {"known": known} | less)
 
     _show(known, found)
     verdicts = _verdicts(known, scores, found)

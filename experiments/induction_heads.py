@@ -35,11 +35,10 @@ from typing import Any
 import torch
 import xarray as xr
 
-from mechinterp import Site, knockout, load_model, read, run, sweep, task
+from mechinterp import Site, knockout, load_model, read, run, stats, sweep, task
 from mechinterp.ablation.single import ablated
 from mechinterp.engine.replacements import mean_of
 from mechinterp.patching.paths import path_patching
-from mechinterp.stats import intervals as stats
 
 N_PROMPTS, SEED = 24, 7
 N_DRAWS = 12

@@ -1,79 +1,39 @@
-"""mechinterp: causal experiments on a transformer's internals, exact and fast.
+"""Causal experiments on a transformer's internals: exact, fast, nothing silent.
 
-The public names, loaded when first used: importing this pulls in neither torch nor transformers.
+    import mechinterp as mi
+
+What to look for where:
+
+    load a model, tokenize          mi.load_model, mi.tokenize, mi.describe, mi.models
+    say where and what              mi.Site, mi.edit, mi.zero, mi.patch, mi.read, ...; mi.core
+    measure                         mi.logit_diff, mi.log_prob, mi.kl, ...
+    run one, or many                mi.run, mi.sweep, mi.plan, mi.hooked; mi.engine, mi.sweeps
+    patch activations               mi.patching
+    ablate heads, neurons, layers   mi.ablation
+    find what a token contributes   mi.attribute, mi.attribute_pairs, ...; mi.attribution
+    find circuits                   mi.circuits
+    look at attention               mi.attention
+    look layer by layer             mi.layers
+    probe                           mi.probing
+    prompts of the literature       mi.task, mi.tasks
+    models with known mechanisms    mi.toys
+    intervals and tests             mi.stats
+    pages and tables                mi.report
+    files on disk                   mi.storage
+
+Every name is loaded when it is first used: importing this pulls in neither torch nor transformers.
 """
 
-import importlib
-from typing import Any
+import sys
 
-_HOME = {
-    "Activations": "core.activations",
-    "At": "core.specs",
-    "Comparison": "attribution.question.expectations",
-    "HookError": "core.sites",
-    "HookSpec": "core.specs",
-    "Metric": "core.metrics",
-    "Pair": "core.prompts",
-    "Prompts": "core.prompts",
-    "Run": "engine.runner",
-    "Site": "core.sites",
-    "Specs": "core.specs",
-    "add": "core.specs",
-    "ask": "attribution.question.definition",
-    "atp_star": "patching.attribution",
-    "attribute": "attribution.methods.single_removal",
-    "attribute_by_level": "attribution.methods.levels",
-    "attribute_each": "attribution.methods.batches",
-    "attribute_pairs": "attribution.methods.redundancy",
-    "attribution_patching": "patching.attribution",
-    "centred_logit": "core.metrics",
-    "compare": "attribution.question.expectations",
-    "delete_token": "core.specs",
-    "describe": "models.hook_points",
-    "edit": "core.specs",
-    "hooked": "engine.context",
-    "integrated_patching": "patching.attribution",
-    "kl": "core.metrics",
-    "knockout": "core.specs",
-    "last": "attribution.question.outputs",
-    "load_model": "models.loading",
-    "log_prob": "core.metrics",
-    "logit": "core.metrics",
-    "logit_diff": "core.metrics",
-    "mean": "core.specs",
-    "patch": "core.specs",
-    "plan": "sweeps.experiment",
-    "prob": "core.metrics",
-    "progress_bar": "sweeps.progress",
-    "put": "core.specs",
-    "qk_fixed_patching": "patching.attribution",
-    "read": "core.specs",
-    "read_sweep": "sweeps.resumable",
-    "refusal_log_odds": "tasks.refusals",
-    "replace_token": "core.specs",
-    "resample": "core.specs",
-    "run": "engine.runner",
-    "scale": "core.specs",
-    "sequence_log_odds": "core.metrics",
-    "sequence_log_prob": "core.metrics",
-    "sweep": "sweeps.experiment",
-    "sweep_each": "sweeps.experiment",
-    "task": "tasks",
-    "token_id": "models.tokenization",
-    "tokenize": "models.tokenization",
-    "top_k": "patching.attribution",
-    "zero": "core.specs",
-}
+import lazy_loader
 
-__all__ = sorted(_HOME)
+__getattr__, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"mechinterp has no {name!r}")
-    return getattr(importlib.import_module(f"mechinterp.{_HOME[name]}"), name)
-
-
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    """All public names; for `help`, which would import each of them, those loaded so far."""
+    if sys._getframe(1).f_globals.get("__name__") == "inspect":
+        return list(globals())
+    return [*_names(), "__version__"]

@@ -15,7 +15,7 @@ much beyond the sum.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
@@ -24,16 +24,18 @@ from mechinterp.ablation.single import ablated, effect
 from mechinterp.core.metrics import Metric
 from mechinterp.core.sites import Site
 from mechinterp.engine.replacements import Replacement
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
+from mechinterp.sweeps.options import SweepOptions, check_options
 
 
 def ablate_pairs(
-    model: Any,
+    model: Model,
     prompts: Text,
     metric: Metric,
     how: Replacement | str,
     sites: Sequence[Site],
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Ablate each two of the sites together: dims (first, second, prompt), in the metric's unit.
 
@@ -44,6 +46,7 @@ def ablate_pairs(
         HookError: as `sweep`.
         ValueError: if a site is named twice or `how` is unknown.
     """
+    check_options("ablate_pairs", options)
     labels = _labels(sites)
     pairs = list(itertools.combinations_with_replacement(range(len(sites)), 2))
 
@@ -60,12 +63,12 @@ def ablate_pairs(
 
 
 def ablate_cumulatively(
-    model: Any,
+    model: Model,
     prompts: Text,
     metric: Metric,
     how: Replacement | str,
     sites: Sequence[Site],
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Ablate none of the sites, the first, the first two, ... all: dims (n_ablated, prompt).
 
@@ -76,6 +79,7 @@ def ablate_cumulatively(
         HookError: as `sweep`.
         ValueError: if a site is named twice or `how` is unknown.
     """
+    check_options("ablate_cumulatively", options)
     labels = _labels(sites)
     over = {"n_ablated": range(len(sites) + 1)}
 

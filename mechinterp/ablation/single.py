@@ -21,7 +21,7 @@ depends on how the weights were folded: `attrs["weights"]` says how they were.
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import xarray as xr
 from jaxtyping import Float
@@ -34,17 +34,19 @@ from mechinterp.core.specs import At, Edit, Specs, edit
 from mechinterp.engine.replacements import Replacement, replacement
 from mechinterp.engine.runner import run
 from mechinterp.models.hook_points import check_site
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps import axes
 from mechinterp.sweeps.axes import Positions
 from mechinterp.sweeps.experiment import sweep
+from mechinterp.sweeps.options import SweepOptions, check_options
 
 PARTS = {"attn": ("attn_out",), "mlp": ("mlp_out",), "block": ("attn_out", "mlp_out")}
 """What a part of a layer adds to the residual stream."""
 
 
 def ablate_heads(
-    model: Any,
+    model: Model,
     prompts: Text,
     metric: Metric,
     how: Replacement | str,
@@ -53,7 +55,7 @@ def ablate_heads(
     layers: Iterable[int] | None = None,
     heads: Iterable[int] | None = None,
     positions: Positions | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Ablate each head: dims (layer, head or kv_head, prompt), in the metric's unit.
 
@@ -66,6 +68,7 @@ def ablate_heads(
 
     Source: Wang et al. 2022, section 2.2 (mean ablation), arXiv 2211.00593.
     """
+    check_options("ablate_heads", options)
     over = {"layer": axes.layers(model, layers), **axes.heads(model, act, heads)}
 
     def sites(layer: int, **head: int) -> list[Site]:
@@ -75,7 +78,7 @@ def ablate_heads(
 
 
 def ablate_layers(
-    model: Any,
+    model: Model,
     prompts: Text,
     metric: Metric,
     how: Replacement | str,
@@ -83,7 +86,7 @@ def ablate_layers(
     parts: Sequence[str] | None = None,
     layers: Iterable[int] | None = None,
     positions: Positions | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Ablate what a part of each layer writes: dims (part, layer, prompt), in the metric's unit.
 
@@ -94,6 +97,7 @@ def ablate_layers(
         HookError: as `sweep`.
         ValueError: if a part or `how` is unknown, or the model has none such.
     """
+    check_options("ablate_layers", options)
     no_mlps = bool(model.cfg.attn_only)
     chosen = list(parts or (("attn",) if no_mlps else PARTS))
     for part in chosen:
@@ -110,7 +114,7 @@ def ablate_layers(
 
 
 def ablate_neurons(
-    model: Any,
+    model: Model,
     prompts: Text,
     metric: Metric,
     how: Replacement | str,
@@ -118,7 +122,7 @@ def ablate_neurons(
     neurons: Iterable[int] | None = None,
     *,
     positions: Positions | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Ablate each neuron of a layer: dims (neuron, prompt), in the metric's unit.
 
@@ -129,6 +133,7 @@ def ablate_neurons(
         HookError: as `sweep`, as where a model has no MLPs.
         ValueError: if `how` is unknown.
     """
+    check_options("ablate_neurons", options)
     over = {"layer": [layer], "neuron": axes.neurons(model, neurons)}
 
     def sites(layer: int, neuron: int) -> list[Site]:
@@ -139,7 +144,7 @@ def ablate_neurons(
 
 
 def ablate_positions(
-    model: Any,
+    model: Model,
     prompts: Text,
     metric: Metric,
     how: Replacement | str,
@@ -147,7 +152,7 @@ def ablate_positions(
     *,
     layers: Iterable[int] | None = None,
     positions: Positions | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Replace the residual stream at each layer and position: dims (layer, pos, prompt).
 
@@ -159,6 +164,7 @@ def ablate_positions(
         HookError: as `sweep`.
         ValueError: if the act or `how` is unknown, or no position is the same in all prompts.
     """
+    check_options("ablate_positions", options)
     given = tokenize(model, prompts)
     chosen = axes.positions(given, positions)
     over: dict[str, Sequence[Any]] = {"layer": axes.layers(model, layers), "pos": chosen}
@@ -171,7 +177,7 @@ def ablate_positions(
 
 
 def ablate_directions(
-    model: Any,
+    model: Model,
     prompts: Text,
     metric: Metric,
     how: Replacement | str,
@@ -179,7 +185,7 @@ def ablate_directions(
     directions: Float[Tensor, "direction d"],
     *,
     positions: Positions | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Replace an activation's part along each direction: dims (direction, prompt), metric's unit.
 
@@ -193,6 +199,7 @@ def ablate_directions(
 
     Source: Arditi et al. 2024, section 2.4, arXiv 2406.11717.
     """
+    check_options("ablate_directions", options)
     norms = directions.norm(dim=-1, keepdim=True)
     if bool((norms == 0).any()):
         raise ValueError(
@@ -222,7 +229,7 @@ def effect(result: xr.DataArray) -> xr.DataArray:
 
 
 def ablated(
-    model: Any,
+    model: Model,
     prompts: Prompts,
     metric: Metric,
     how: Replacement | str,

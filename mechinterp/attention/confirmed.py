@@ -26,9 +26,11 @@ import xarray as xr
 from mechinterp.core.metrics import Metric
 from mechinterp.core.specs import Specs, knockout
 from mechinterp.engine.runner import run
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.stats.intervals import interval
-from mechinterp.sweeps.experiment import Progress, sweep
+from mechinterp.sweeps.experiment import sweep
+from mechinterp.sweeps.options import Progress
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,19 @@ Cut = Callable[[Any, Link], Specs]
 """From a model and a link to the specs that cut it."""
 
 
-def in_its_head(model: Any, link: Link) -> Specs:
+def in_its_head(model: Model, link: Link) -> Specs:
     """Cut the link in the head that carries it."""
     return knockout(link.layer, link.head, link.query, link.key)
 
 
-def in_every_head(model: Any, link: Link) -> Specs:
+def in_every_head(model: Model, link: Link) -> Specs:
     """Cut it in all heads of all layers: nothing goes from the key to the query directly."""
     layers = range(model.cfg.n_layers)
     return sum((knockout(layer, None, link.query, link.key) for layer in layers), ())
 
 
 def confirm(
-    model: Any,
+    model: Model,
     prompts: Text,
     links: xr.Dataset,
     metric: Metric,

@@ -10,21 +10,21 @@
 """
 
 import random
-from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
+from mechinterp import models
 from mechinterp.attention.weights import check_written, ov_circuit
-from mechinterp.models import facts as models
 from mechinterp.models.layer_parts import Layer
-from mechinterp.tasks.induction import ordinary_tokens
+from mechinterp.models.model import Model
+from mechinterp.models.tokenization import ordinary_tokens
 
 _NOTHING = 1e-9
 
 
-def copying_scores(model: Any) -> xr.DataArray:
+def copying_scores(model: Model) -> xr.DataArray:
     """Sum of the eigenvalues of W_E W_V W_O W_U over the sum of their sizes: dims (layer, head).
 
     From -1 to 1; 1: every direction of tokens raises its own logits. 0 where the head writes
@@ -65,7 +65,7 @@ def copying_scores(model: Any) -> xr.DataArray:
 
 
 def logit_copying(
-    model: Any, layer: int, head: int, *, n: int = 200, top: int = 5, seed: int = 0
+    model: Model, layer: int, head: int, *, n: int = 200, top: int = 5, seed: int = 0
 ) -> float:
     """The share of random tokens that are among the `top` logits of what the head makes of them.
 

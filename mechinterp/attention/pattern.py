@@ -18,11 +18,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Int
 
+from mechinterp import models
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps.axes import layers as chosen_layers
 from mechinterp.sweeps.axes import token_labels
@@ -30,7 +31,7 @@ from mechinterp.sweeps.axes import token_labels
 LINK_DIMS = ("layer", "head", "pos", "src")
 
 
-def patterns(model: Any, prompts: Text, *, layers: Iterable[int] | None = None) -> xr.DataArray:
+def patterns(model: Model, prompts: Text, *, layers: Iterable[int] | None = None) -> xr.DataArray:
     """Each head's attention from every position to every source: dims prompt layer head pos src.
 
     Shares from 0 to 1; a row adds up to 1. What the padding of a shorter prompt would hold is NaN,
@@ -51,7 +52,7 @@ def patterns(model: Any, prompts: Text, *, layers: Iterable[int] | None = None) 
 
 
 def labelled(
-    model: Any,
+    model: Model,
     prompts: Prompts,
     layers: list[int],
     values: np.ndarray,

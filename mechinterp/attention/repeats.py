@@ -22,19 +22,19 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.metrics import Metric, columns
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit
 from mechinterp.engine.runner import run
-from mechinterp.models import facts as models
-from mechinterp.models.tokenization import check_length, decoder
-from mechinterp.tasks.induction import ordinary_tokens, start_token
+from mechinterp.models.model import Model
+from mechinterp.models.tokenization import check_length, decoder, ordinary_tokens, start_token
 
 SCORES = ("previous token", "duplicate token", "induction")
 
 
-def repeated(model: Any, n: int = 8, seed: int = 0, *, length: int | None = None) -> Prompts:
+def repeated(model: Model, n: int = 8, seed: int = 0, *, length: int | None = None) -> Prompts:
     """`n` prompts of a block of different random tokens, twice, after the start token.
 
     No token is special. `length` of the block: 50, or less where the context or the vocabulary is
@@ -62,7 +62,7 @@ def repeated(model: Any, n: int = 8, seed: int = 0, *, length: int | None = None
 
 
 def head_scores(
-    model: Any, *, length: int | None = None, n: int = 8, seeds: Sequence[int] = (0, 1, 2)
+    model: Model, *, length: int | None = None, n: int = 8, seeds: Sequence[int] = (0, 1, 2)
 ) -> xr.DataArray:
     """Mean attention of each head on repeated random tokens: dims score layer head prompt.
 

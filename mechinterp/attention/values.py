@@ -11,22 +11,22 @@ True
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mechinterp.attention.pattern import patterns
-from mechinterp.attribution.methods.attention import value_lengths
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
+from mechinterp.models.weights import value_lengths
 from mechinterp.sweeps.axes import layers as chosen_layers
 
 
 def value_weighted(
-    model: Any, prompts: Text, *, layers: Iterable[int] | None = None
+    model: Model, prompts: Text, *, layers: Iterable[int] | None = None
 ) -> xr.DataArray:
     """Attention times ‖v W_O‖: the length of what each head takes from each source.
 

@@ -24,15 +24,16 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.sites import HookError, Site
-from mechinterp.models import facts as models
 from mechinterp.models.hook_points import check_site
 from mechinterp.models.layer_parts import Layer
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder
 
 
 def qk_circuit(
-    model: Any, layer: int, head: int, tokens: Sequence[int], *, distance: int = 0
+    model: Model, layer: int, head: int, tokens: Sequence[int], *, distance: int = 0
 ) -> xr.DataArray:
     """The attention score of each token as query for each as key: dims query key.
 
@@ -61,7 +62,7 @@ def qk_circuit(
 
 
 def ov_circuit(
-    model: Any,
+    model: Model,
     layer: int,
     head: int,
     tokens: Sequence[int],
@@ -95,7 +96,7 @@ def ov_circuit(
     )
 
 
-def check_written(model: Any) -> None:
+def check_written(model: Model) -> None:
     """Nothing, if what a head writes goes into the residual stream as it is.
 
     Raises:
@@ -108,7 +109,7 @@ def check_written(model: Any) -> None:
         )
 
 
-def _known(model: Any, tokens: Sequence[int]) -> list[int]:
+def _known(model: Model, tokens: Sequence[int]) -> list[int]:
     ids = [int(token) for token in tokens]
     wrong = [i for i in ids if not 0 <= i < model.cfg.d_vocab]
     if not ids:
@@ -118,7 +119,7 @@ def _known(model: Any, tokens: Sequence[int]) -> list[int]:
     return ids
 
 
-def _embedded(model: Any, tokens: Sequence[int]) -> Float[Tensor, "token one d_model"]:
+def _embedded(model: Model, tokens: Sequence[int]) -> Float[Tensor, "token one d_model"]:
     """The embedding of each token, each a prompt of one position."""
     ids = torch.tensor(_known(model, tokens), device=models.device(model))
     with torch.no_grad():
@@ -126,7 +127,7 @@ def _embedded(model: Any, tokens: Sequence[int]) -> Float[Tensor, "token one d_m
 
 
 def _labelled(
-    model: Any,
+    model: Model,
     values: Tensor,
     name: str,
     rows: tuple[str, Sequence[int]],

@@ -17,8 +17,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from mechinterp import models
 from mechinterp.attribution.question.definition import Question
-from mechinterp.models import facts as models
 
 SIGN = "Positive: removing the input lowers the score of the output, so it supports it."
 SIGN_OF_DISTANCE = "How far removing the input moves the whole prediction; no direction."

@@ -2,7 +2,7 @@
 
 >>> from mechinterp import load_model
 >>> from mechinterp.circuits import Circuit, Graph
->>> graph = Graph.of(load_model("toy:induction-trained"))
+>>> graph = Graph.from_model(load_model("toy:induction-trained"))
 >>> found = Circuit.of(graph, ["input->a0.h0<v>", "a0.h0->a1.h0<k>", "a1.h0->logits"])
 >>> found.n_edges, found.nodes, (Circuit.full(graph) - found).n_edges
 (3, ('input', 'a0.h0', 'a1.h0', 'logits'), 9)
@@ -158,7 +158,7 @@ class Circuit:
         if self.graph != other.graph:
             raise ValueError(
                 f"two circuits of different graphs: {self.graph} and {other.graph}. Make both from "
-                f"one Graph.of(model)."
+                f"one Graph.from_model(model)."
             )
         return Circuit(self.graph, join(self.mask, other.mask))
 

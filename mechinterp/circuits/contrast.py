@@ -1,12 +1,12 @@
 """The two runs of which edges are made: one in which they are cut, one that they are replaced from.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import contrast
+>>> from mechinterp.circuits import Contrast
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
->>> between.first, between.change.shape  # what was before position 4 is the same in both
+>>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> contrast.first, contrast.change.shape  # what was before position 4 is the same in both
 (4, torch.Size([7, 1, 1, 57]))
 
 "noise" runs the clean prompts and puts in what the corrupt run wrote, "denoise" the other way.
@@ -24,18 +24,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.circuits.graph import Graph
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
-from mechinterp.core.prompts import Pair, Prompts
+from mechinterp.core.prompts import Pair, Prompts, checked_pair
 from mechinterp.core.sites import HookError, Site
 from mechinterp.core.specs import At
 from mechinterp.engine.passes import Output
 from mechinterp.engine.replacements import Replacement, replacement
 from mechinterp.engine.scoring import arm_scores
-from mechinterp.models import facts as models
 from mechinterp.models.layer_parts import KeysValues, Layer, Passed, check_parts
-from mechinterp.patching.activation import sides
+from mechinterp.models.model import Model
 from mechinterp.sweeps.planner import CPU_POSITIONS
 
 OTHER_RUN = "what the other run wrote"
@@ -55,7 +55,7 @@ class Contrast:
     position, by its place in the graph.
     """
 
-    model: Any
+    model: Model
     graph: Graph
     metric: Metric
     prompts: Prompts
@@ -67,6 +67,60 @@ class Contrast:
     instead: Mapping[Site, Tensor]
     change: Float[Tensor, "writer pair pos d_model"]
     place: Int[Tensor, "pair pos"]
+
+    @classmethod
+    def from_pair(
+        cls,
+        model: Model,
+        pair: Pair,
+        metric: Metric,
+        graph: Graph | None = None,
+        *,
+        direction: str = "noise",
+        ablate: Replacement | str = OTHER_RUN,
+    ) -> "Contrast":
+        """Both runs of a pair, and what each writer says in the one and not in the other.
+
+        `graph`: `Graph.from_model(model)` unless another is given, such as one with positions.
+
+        Raises:
+            HookError: if the model cannot be taken apart, or has hooks on it.
+            ValueError: if the pair is the same on both sides, the graph is of another model, or a
+                position is unknown.
+        """
+        base, other = checked_pair(pair).sides(direction)
+        graph = graph or Graph.from_model(model)
+        _check(model, pair, graph, ablate)
+        check_parts(model)
+        place = torch.from_numpy(graph.position_of(base)).to(models.device(model))
+        with torch.no_grad():
+            walk = _Walk.of(model, base)
+            if ablate == OTHER_RUN:
+                instead, name = _Walk.of(model, other).written, OTHER_RUN
+            else:
+                how = replacement(ablate)
+                instead, name = walk.replaced(model, base, how), how.name
+            first = _first_changed(model, base, metric, walk.written, instead)
+            made = cls(
+                model,
+                graph,
+                metric,
+                base,
+                direction,
+                name,
+                first,
+                tuple(resid[:, first:] for resid in walk.resid),
+                tuple((k[:, :first], v[:, :first]) if first else None for k, v in walk.keys_values),
+                {site: value[:, first:] for site, value in instead.items()},
+                torch.cat([_change(model, s, walk.written[s], instead[s], first) for s in instead]),
+                place[:, first:],
+            )
+            if not np.isfinite(made.base_scores).all():
+                raise HookError(
+                    f"{metric.name} of the unchanged run is not finite for prompt "
+                    f"{int(np.isfinite(made.base_scores).argmin())}: look at run(model, prompts)."
+                )
+        return made
 
     def __repr__(self) -> str:
         return (
@@ -192,59 +246,6 @@ class Contrast:
         }
 
 
-def contrast(
-    model: Any,
-    pair: Pair,
-    metric: Metric,
-    graph: Graph | None = None,
-    *,
-    direction: str = "noise",
-    ablate: Replacement | str = OTHER_RUN,
-) -> Contrast:
-    """Both runs of a pair, and what each writer says in the one and not in the other.
-
-    `graph`: `Graph.of(model)` unless another is given, such as one with positions.
-
-    Raises:
-        HookError: if the model cannot be taken apart, or has hooks on it.
-        ValueError: if the pair is the same on both sides, the graph is of another model, or a
-            position is unknown.
-    """
-    base, other = sides(pair, direction)
-    graph = graph or Graph.of(model)
-    _check(model, pair, graph, ablate)
-    check_parts(model)
-    place = torch.from_numpy(graph.position_of(base)).to(models.device(model))
-    with torch.no_grad():
-        walk = _Walk.of(model, base)
-        if ablate == OTHER_RUN:
-            instead, name = _Walk.of(model, other).written, OTHER_RUN
-        else:
-            how = replacement(ablate)
-            instead, name = walk.replaced(model, base, how), how.name
-        first = _first_changed(model, base, metric, walk.written, instead)
-        made = Contrast(
-            model,
-            graph,
-            metric,
-            base,
-            direction,
-            name,
-            first,
-            tuple(resid[:, first:] for resid in walk.resid),
-            tuple((k[:, :first], v[:, :first]) if first else None for k, v in walk.keys_values),
-            {site: value[:, first:] for site, value in instead.items()},
-            torch.cat([_change(model, s, walk.written[s], instead[s], first) for s in instead]),
-            place[:, first:],
-        )
-        if not np.isfinite(made.base_scores).all():
-            raise HookError(
-                f"{metric.name} of the unchanged run is not finite for prompt "
-                f"{int(np.isfinite(made.base_scores).argmin())}: look at run(model, prompts)."
-            )
-    return made
-
-
 @dataclass(frozen=True, eq=False)
 class _Walk:
     """One unchanged run: the residual stream, keys and values, and what was written, by site."""
@@ -254,9 +255,9 @@ class _Walk:
     written: dict[Site, Tensor]
 
     @classmethod
-    def of(cls, model: Any, prompts: Prompts) -> "_Walk":
+    def of(cls, model: Model, prompts: Prompts) -> "_Walk":
         resid, _ = models.embedded(model, prompts.tokens)
-        made = cls([resid], [], {Site("embed"): model.embed(prompts.tokens)})
+        made = cls([resid], [], {Site("embed"): models.embedding(model, prompts.tokens)})
         for number in range(model.cfg.n_layers):
             passed = Layer(model, number).run(made.resid[-1])
             made.resid.append(passed.resid)
@@ -266,7 +267,7 @@ class _Walk:
                 made.written[Site("mlp_out", number)] = passed.mlp_out
         return made
 
-    def replaced(self, model: Any, prompts: Prompts, how: Replacement) -> dict[Site, Tensor]:
+    def replaced(self, model: Model, prompts: Prompts, how: Replacement) -> dict[Site, Tensor]:
         """What a replacement makes of what was written."""
         edits = how.prepare(model, prompts, list(self.written))
         acts = Activations(self.written, prompts)
@@ -274,7 +275,7 @@ class _Walk:
 
 
 def _change(
-    model: Any, site: Site, wrote: Tensor, instead: Tensor, first: int
+    model: Model, site: Site, wrote: Tensor, instead: Tensor, first: int
 ) -> Float[Tensor, "writer pair pos d_model"]:
     """What the writers of a site change, from a position on."""
     change = (instead - wrote)[:, first:]
@@ -284,7 +285,7 @@ def _change(
 
 
 def _first_changed(
-    model: Any,
+    model: Model,
     base: Prompts,
     metric: Metric,
     wrote: Mapping[Site, Tensor],
@@ -298,9 +299,9 @@ def _first_changed(
     return min([reading, *(int(at[0]) for at in changed if len(at))])
 
 
-def _check(model: Any, pair: Pair, graph: Graph, ablate: Replacement | str) -> None:
+def _check(model: Model, pair: Pair, graph: Graph, ablate: Replacement | str) -> None:
     grouped = graph.n_key_readers != model.cfg.n_heads
-    known = Graph.of(model, by_kv_head=grouped, positions=graph.positions[:-1])
+    known = Graph.from_model(model, by_kv_head=grouped, positions=graph.positions[:-1])
     if known != graph:
         raise ValueError(f"{graph} is not of this model, whose graph is {known}.")
     if ablate == OTHER_RUN and not bool((pair.differ & pair.clean.mask).any()):

@@ -6,7 +6,7 @@ carries what the one writes, as a part of the sum that the other reads before it
 
 >>> from mechinterp import load_model
 >>> from mechinterp.circuits import Graph
->>> graph = Graph.of(load_model("toy:induction-trained"))
+>>> graph = Graph.from_model(load_model("toy:induction-trained"))
 >>> graph.n_edges, graph.writers, graph.readers[-1]
 (12, ('input', 'a0.h0', 'a1.h0'), 'logits')
 
@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -28,6 +27,7 @@ from jaxtyping import Bool, Int
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos
 from mechinterp.models.facts import heads_pass_a_norm
+from mechinterp.models.model import Model
 
 KINDS = ("q", "k", "v")
 ELSEWHERE = "elsewhere"
@@ -69,8 +69,8 @@ class Graph:
     positions: tuple[str, ...] = ()
 
     @classmethod
-    def of(
-        cls, model: Any, *, by_kv_head: bool = False, positions: Sequence[Pos] | None = None
+    def from_model(
+        cls, model: Model, *, by_kv_head: bool = False, positions: Sequence[Pos] | None = None
     ) -> "Graph":
         """The graph of a model.
 
@@ -86,14 +86,13 @@ class Graph:
                 "this model puts a norm on what all heads of a layer write together, so that no "
                 "head writes a part of its own: it has no graph of heads. Patch attn_out instead."
             )
-        grouped = cfg.n_key_value_heads is not None and by_kv_head
         labels = tuple(str(pos) for pos in positions or ())
         if len(set(labels)) < len(labels) or ELSEWHERE in labels:
             raise ValueError(f"positions {list(labels)}: name each once, and none {ELSEWHERE!r}.")
         return cls(
             cfg.n_layers,
             cfg.n_heads,
-            cfg.n_key_value_heads if grouped else cfg.n_heads,
+            (cfg.n_key_value_heads if by_kv_head else None) or cfg.n_heads,
             not cfg.attn_only,
             bool(cfg.parallel_attn_mlp),
             (*labels, ELSEWHERE) if labels else (),

@@ -4,7 +4,7 @@
 >>> from mechinterp.circuits import Graph, known_circuit
 >>> from mechinterp.toys import toy
 >>> planted = toy("trigger")
->>> known_circuit(Graph.of(load_model(planted)), planted.truth).names
+>>> known_circuit(Graph.from_model(load_model(planted)), planted.truth).names
 ('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
 """
 

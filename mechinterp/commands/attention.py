@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from safetensors.numpy import save
 
+from mechinterp import models
 from mechinterp.attention import (
     above_uniform,
     confirm,
@@ -35,7 +36,7 @@ from mechinterp.attention import (
 from mechinterp.attention.links import Rule
 from mechinterp.commands.attention_questions import AskedText, asked_texts
 from mechinterp.commands.options.attention import ReadAttention
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.report import attention_page, print_links
 from mechinterp.stats.intervals import interval
 from mechinterp.storage.provenance import made_by
@@ -46,7 +47,7 @@ _N_BEST = 5
 _SEEDS = 3
 
 
-def read_attention(model: Any, options: ReadAttention) -> None:
+def read_attention(model: Model, options: ReadAttention) -> None:
     """Run `mechinterp attention`.
 
     Raises:
@@ -78,7 +79,7 @@ class _Case:
         return sink_share(self.patterns)
 
 
-def _case(model: Any, options: ReadAttention, asked: AskedText) -> _Case:
+def _case(model: Model, options: ReadAttention, asked: AskedText) -> _Case:
     every = patterns(model, asked.prompts)
     found = over_prompts(every, asked.prompts) if len(asked.prompts) > 1 else every.isel(prompt=0)
     looked = without_sink(found) if options.sink == "renormalised" else found
@@ -121,7 +122,7 @@ def _rule(options: ReadAttention) -> Rule:
 class _Made:
     """What came out, to be printed and kept."""
 
-    model: Any
+    model: Model
     options: ReadAttention
     cases: list[_Case]
     scores: xr.DataArray | None

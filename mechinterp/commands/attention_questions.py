@@ -13,7 +13,6 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mechinterp.commands.options.attention import ReadAttention
 from mechinterp.commands.options.prompt import PromptOptions
@@ -21,6 +20,7 @@ from mechinterp.commands.prompt_questions import AskedPrompts
 from mechinterp.core.metrics import Metric, log_prob, logit_diff
 from mechinterp.core.prompts import Prompts
 from mechinterp.engine.runner import run
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder, token_id, tokenize
 from mechinterp.report import show
 from mechinterp.storage.jsonl import filled_lines, located
@@ -38,7 +38,7 @@ class AskedText:
     note: str = ""
 
 
-def asked_texts(model: Any, options: ReadAttention) -> list[AskedText]:
+def asked_texts(model: Model, options: ReadAttention) -> list[AskedText]:
     """Each text by itself, or a task's prompts together.
 
     Raises:
@@ -68,7 +68,7 @@ def _texts(file: Path) -> list[str]:
     return texts
 
 
-def _of_text(model: Any, options: ReadAttention, text: str) -> AskedText:
+def _of_text(model: Model, options: ReadAttention, text: str) -> AskedText:
     prompts = tokenize(model, text)
     name = text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 1]}…"
     if options.confirm is None:

@@ -38,6 +38,7 @@ from mechinterp.commands.options.attribution import Attribute
 from mechinterp.core import metrics
 from mechinterp.core.metrics import Metric
 from mechinterp.models.facts import fingerprint
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import token_id, tokenize
 from mechinterp.report import (
     attribution_page,
@@ -65,7 +66,7 @@ class Found:
     faithfulness: xr.Dataset | None = None
 
 
-def attributed(model: Any, options: Attribute) -> Found:
+def attributed(model: Model, options: Attribute) -> Found:
     """The results for one prompt.
 
     Raises:
@@ -113,7 +114,7 @@ def attributed(model: Any, options: Attribute) -> Found:
     return Found((scores,), comparisons, interactions, beside, curves)
 
 
-def shown(model: Any, options: Attribute) -> None:
+def shown(model: Model, options: Attribute) -> None:
     """Attribute one prompt, print it, and write the folder if one is named."""
     asked = None if options.out is None else _claimed(model, options, options.out)
     with warnings.catch_warnings():
@@ -130,7 +131,7 @@ def shown(model: Any, options: Attribute) -> None:
         _write(model, options, found, asked)
 
 
-def each_shown(model: Any, options: Attribute) -> None:
+def each_shown(model: Model, options: Attribute) -> None:
     """Attribute the prompts of a file, and print what they have in common."""
     assert options.file is not None
     cases = read_cases(options.file)
@@ -205,7 +206,7 @@ def _told(how: How, tick: Any) -> How:
     return dataclasses.replace(how, options={"progress": tick})
 
 
-def _metric(model: Any, options: Attribute) -> Metric:
+def _metric(model: Model, options: Attribute) -> Metric:
     if options.contrast is not None:
         first, second = (token_id(model, text) for text in options.contrast)
         return metrics.logit_diff(first, second)
@@ -215,7 +216,7 @@ def _metric(model: Any, options: Attribute) -> Metric:
     return made
 
 
-def _claimed(model: Any, options: Attribute, folder: Path) -> dict[str, Any]:
+def _claimed(model: Model, options: Attribute, folder: Path) -> dict[str, Any]:
     """What has to be the same for a result to take the place of the one in the folder.
 
     The folder is made, so that one that cannot be written is known before anything is computed.
@@ -241,7 +242,7 @@ def _claimed(model: Any, options: Attribute, folder: Path) -> dict[str, Any]:
     return asked
 
 
-def _write(model: Any, options: Attribute, found: Found, asked: dict[str, Any]) -> None:
+def _write(model: Model, options: Attribute, found: Found, asked: dict[str, Any]) -> None:
     scores = found.scores[-1]
     facts = {
         "kind": "attribution",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from mechinterp import models
 from mechinterp.circuits import (
     MIB_SIZES,
     Circuit,
@@ -21,7 +22,6 @@ from mechinterp.circuits import (
     Graph,
     acdc,
     best_first,
-    contrast,
     curve,
     eap,
     eap_ig,
@@ -44,7 +44,7 @@ from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.replacements import Replacement, mean_of
 from mechinterp.engine.runner import run
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.report import circuit_page, print_circuit
 from mechinterp.storage.provenance import made_by
 from mechinterp.storage.run_folder import begin_run, write_run
@@ -57,7 +57,7 @@ _TAU = 0.005
 """What an edge may cost, as a part of the difference between clean and corrupt prompts."""
 
 
-def found_circuit(model: Any, options: FindCircuit) -> None:
+def found_circuit(model: Model, options: FindCircuit) -> None:
     """Run `mechinterp circuit`.
 
     Raises:
@@ -66,41 +66,43 @@ def found_circuit(model: Any, options: FindCircuit) -> None:
     """
     prompts = AskedPrompts.of(model, options)
     positions = asked_positions(options.positions, prompts.pair.clean)
-    graph = Graph.of(model, by_kv_head=options.kv_heads, positions=positions)
+    graph = Graph.from_model(model, by_kv_head=options.kv_heads, positions=positions)
     other = None if options.compare is None else _compared(options.compare, graph)
-    between = contrast(model, prompts.pair, prompts.metric, graph, ablate=_ablate(options, prompts))
-    empty = faithfulness(between, {})  # refuses prompts on which nothing happens, before the work
+    contrast = Contrast.from_pair(
+        model, prompts.pair, prompts.metric, graph, ablate=_ablate(options, prompts)
+    )
+    empty = faithfulness(contrast, {})  # refuses prompts on which nothing happens, before the work
     begin_run(options.out, options.kind, sys.argv)
     whole = empty.attrs["full"] - empty.attrs["empty"]
-    scores, circuit = _found(between, options, whole)
-    made = _Made(between, options, prompts, scores, circuit, other)
+    scores, circuit = _found(contrast, options, whole)
+    made = _Made(contrast, options, prompts, scores, circuit, other)
     made.show()
 
 
-def _found(between: Contrast, options: FindCircuit, whole: float) -> tuple[EdgeScores, Circuit]:
+def _found(contrast: Contrast, options: FindCircuit, whole: float) -> tuple[EdgeScores, Circuit]:
     """The scores and the circuit, by the method that was asked for."""
-    graph, tau = between.graph, options.tau
+    graph, tau = contrast.graph, options.tau
     if tau is None:
         tau = _TAU * abs(whole)
     steps, absolute = options.steps or None, not options.signed
     parts = None if options.out is None else options.out / "edges"
     if options.method == "acdc":
         with progress_bar("removing edges") as tick:
-            circuit = acdc(between, tau, absolute=absolute, progress=tick)
+            circuit = acdc(contrast, tau, absolute=absolute, progress=tick)
         with progress_bar("their exact effects") as tick:
-            return exact(between, circuit, out=parts, progress=tick), circuit
+            return exact(contrast, circuit, out=parts, progress=tick), circuit
     if options.method == "refine":
         k = min(options.top, graph.n_edges)
         with progress_bar("refining") as tick:
-            estimated = eap_ig(between, steps)
+            estimated = eap_ig(contrast, steps)
             return refine(
-                between, estimated, k=k, tau=tau, absolute=absolute, out=parts, progress=tick
+                contrast, estimated, k=k, tau=tau, absolute=absolute, out=parts, progress=tick
             )
     if options.method == "exact":
         with progress_bar("cutting edges") as tick:
-            scores = exact(between, out=parts, progress=tick)
+            scores = exact(contrast, out=parts, progress=tick)
     else:
-        scores = eap(between) if options.method == "eap" else eap_ig(between, steps)
+        scores = eap(contrast) if options.method == "eap" else eap_ig(contrast, steps)
     n = options.edges or max(1, int(_SHARE * graph.n_edges))
     if n > graph.n_edges:
         raise ValueError(f"--edges {n}: the graph has {graph.n_edges}.")
@@ -108,14 +110,14 @@ def _found(between: Contrast, options: FindCircuit, whole: float) -> tuple[EdgeS
         return scores, _SELECT[options.select](scores, n, absolute=absolute)
     begin = [select(scores, n, absolute=absolute) for select in (best_first, top_n)]
     with progress_bar("swapping edges") as tick:
-        return scores, improve(between, *begin, absolute=absolute, progress=tick)
+        return scores, improve(contrast, *begin, absolute=absolute, progress=tick)
 
 
 @dataclass(frozen=True, eq=False)
 class _Made:
     """What came out, to be printed and kept."""
 
-    between: Contrast
+    contrast: Contrast
     options: FindCircuit
     prompts: AskedPrompts
     scores: EdgeScores
@@ -124,7 +126,7 @@ class _Made:
 
     def show(self) -> None:
         """Print the circuit, and write it if there is a folder for it."""
-        found = faithfulness(self.between, {self._method: self.circuit})
+        found = faithfulness(self.contrast, {self._method: self.circuit})
         for line in (self._title, *self._notes, ""):
             print(line)
         print_circuit(self.scores, self.circuit, found)
@@ -153,7 +155,7 @@ class _Made:
             and graph.n_key_readers == graph.n_heads
             and np.isfinite(there).all()
         ):
-            d_model = self.between.model.cfg.d_model
+            d_model = self.contrast.model.cfg.d_model
             write_mib(self.circuit, out / "mib.json", d_model=d_model, scores=self.scores)
             names.append("mib.json")
         print(f"wrote {out / names[0]}, {', '.join(names[1:])} and manifest.json")
@@ -166,16 +168,16 @@ class _Made:
         for name, absolute in (("by size of score", True), ("by signed score", False)):
             with progress_bar(f"faithfulness {name}") as tick:
                 made[name] = curve(
-                    self.between, self.scores, sizes=sizes, absolute=absolute, progress=tick
+                    self.contrast, self.scores, sizes=sizes, absolute=absolute, progress=tick
                 )
         return made
 
     def _patterns(self) -> xr.DataArray:
         """The attention of the first clean prompt, in all heads."""
-        prompts = self.between.prompts
+        prompts = self.contrast.prompts
         first = prompts.rows(torch.tensor([0]))
         sites = [Site("pattern", layer) for layer in range(self.circuit.graph.n_layers)]
-        acts = run(self.between.model, first, read(*sites), logits_at=()).acts
+        acts = run(self.contrast.model, first, read(*sites), logits_at=()).acts
         n = int(first.lengths[0])
         values = torch.stack([acts[site][0, :, :n, :n] for site in sites]).float().cpu().numpy()
         texts = list(first.token_text[0])[:n]
@@ -189,15 +191,15 @@ class _Made:
 
     @property
     def _title(self) -> str:
-        name = models.name(self.between.model)
+        name = models.name(self.contrast.model)
         return f"Circuit by {self.options.method}: {self.prompts.name} on {name}"
 
     @property
     def _notes(self) -> list[str]:
-        metric, attrs = self.between.metric, self.scores.per_pair.attrs
+        metric, attrs = self.contrast.metric, self.scores.per_pair.attrs
         notes = [
             self.prompts.note,
-            f"The clean prompts run; an edge that is cut carries {self.between.ablate}.",
+            f"The clean prompts run; an edge that is cut carries {self.contrast.ablate}.",
             f"Metric: {metric.name}, in {metric.unit}; positive scores: the edge supports it.",
         ]
         if "residual_share" in attrs:
@@ -208,7 +210,7 @@ class _Made:
         return notes
 
     def _facts(self, found: xr.Dataset) -> Mapping[str, Any]:
-        model = self.between.model
+        model = self.contrast.model
         return {
             **made_by(model, self.options.kind),
             "prompts": self.prompts.name,

@@ -11,15 +11,14 @@ from typing import Any
 
 import xarray as xr
 
-from mechinterp.ablation import single as ablation
+from mechinterp import ablation, models, patching
 from mechinterp.commands.grid_questions import Question
 from mechinterp.commands.options.grid import Ablate, Patch
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.replacements import Replacement, mean_of, resample_from
 from mechinterp.engine.runner import run
-from mechinterp.models import facts as models
-from mechinterp.patching import activation as patching
+from mechinterp.models.model import Model
 from mechinterp.patching.attribution import qk_fixed_patching, top_k
 from mechinterp.report import grid_page, print_grid
 from mechinterp.report.render.cells import FEWEST_PROMPTS
@@ -42,7 +41,7 @@ _APART = 0.1
 _STRONGEST = 20
 
 
-def patched(model: Any, options: Patch) -> None:
+def patched(model: Model, options: Patch) -> None:
     """Run `mechinterp patch`.
 
     Raises:
@@ -51,7 +50,7 @@ def patched(model: Any, options: Patch) -> None:
     """
     asked = Question.of(model, options)
     if options.plan:
-        asked.print_plan(patching.sides(asked.prompts.pair, options.direction)[0])
+        asked.print_plan(asked.prompts.pair.sides(options.direction)[0])
         if options.screen:
             print(
                 f"--screen {options.screen}: so many of these arms run, after an estimate of all."
@@ -87,7 +86,7 @@ def patched(model: Any, options: Patch) -> None:
     made.show(options.out)
 
 
-def ablated(model: Any, options: Ablate) -> None:
+def ablated(model: Model, options: Ablate) -> None:
     """Run `mechinterp ablate`.
 
     Raises:
@@ -188,15 +187,15 @@ def _patch(asked: Question, options: Patch, **sweep: Any) -> xr.DataArray:
     given = (asked.model, asked.prompts.pair, asked.prompts.metric)
     sweep |= {"direction": options.direction, "positions": asked.positions}
     if options.what == "neurons":
-        return patching.neurons(*given, asked.layers[0], **sweep)
+        return patching.patch_neurons(*given, asked.layers[0], **sweep)
     sweep["layers"] = asked.layers
     if options.what in patching.RESIDUALS:
-        return patching.residual(*given, asked.act, **sweep)
+        return patching.patch_residual(*given, asked.act, **sweep)
     if options.what in patching.OUTPUTS:
-        return patching.outputs(*given, asked.act, **sweep)
+        return patching.patch_outputs(*given, asked.act, **sweep)
     if options.what == "heads-by-position":
-        return patching.heads_by_position(*given, **sweep)
-    return patching.heads(*given, asked.act, **sweep)
+        return patching.patch_heads_by_position(*given, **sweep)
+    return patching.patch_heads(*given, asked.act, **sweep)
 
 
 def _ablate(asked: Question, options: Ablate, **sweep: Any) -> xr.DataArray:
@@ -220,7 +219,7 @@ def _ablate(asked: Question, options: Ablate, **sweep: Any) -> xr.DataArray:
 
 def _screened(asked: Question, direction: str) -> xr.DataArray:
     """The estimate of each cell; of several positions together, the sum of theirs."""
-    base, other = patching.sides(asked.prompts.pair, direction)
+    base, other = asked.prompts.pair.sides(direction)
     whole = [Site(asked.act, layer) for layer in asked.layers]
     source = run(asked.model, other, read(*whole)).acts
     over = {**asked.over, **({"pos": asked.together} if asked.together else {})}

@@ -14,14 +14,14 @@ from typing import Any
 
 import xarray as xr
 
-from mechinterp.ablation import single as ablation
+from mechinterp import ablation, patching
 from mechinterp.commands.options.grid import Ablate, Patch
 from mechinterp.commands.prompt_questions import AskedPrompts, asked_positions
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import Specs, zero
 from mechinterp.engine.runner import run
-from mechinterp.patching import activation as patching
+from mechinterp.models.model import Model
 from mechinterp.sweeps import axes
 from mechinterp.sweeps.experiment import plan
 
@@ -39,14 +39,14 @@ class Question:
     """
 
     options: Patch | Ablate
-    model: Any
+    model: Model
     prompts: AskedPrompts
     act: str
     over: Mapping[str, Sequence[Any]]
     together: list[Pos] | None
 
     @classmethod
-    def of(cls, model: Any, options: Patch | Ablate) -> "Question":
+    def of(cls, model: Model, options: Patch | Ablate) -> "Question":
         """The question, checked against the model and the prompts."""
         n_layers = model.cfg.n_layers
         layers = options.chosen_layers() if options.layer is None else [options.layer]

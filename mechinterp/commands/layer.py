@@ -10,11 +10,12 @@ from typing import Any
 
 import xarray as xr
 
+from mechinterp import models
 from mechinterp.commands.layer_findings import Found, bounds
 from mechinterp.commands.options.layer import ReadLayers
 from mechinterp.commands.prompt_questions import AskedPrompts
 from mechinterp.layers import read_lens, train_lens, write_lens
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.report import print_layers
 from mechinterp.report.layers.chart import LayerLine
 from mechinterp.report.layers.html import Chart, layers_page
@@ -34,7 +35,7 @@ READING = (
 )
 
 
-def read_layers(model: Any, options: ReadLayers) -> None:
+def read_layers(model: Model, options: ReadLayers) -> None:
     """Run `mechinterp layers`.
 
     Raises:

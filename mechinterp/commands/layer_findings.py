@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from mechinterp import models
 from mechinterp.ablation.single import ablate_heads, ablate_layers, effect
 from mechinterp.commands.options.layer import ReadLayers
 from mechinterp.commands.prompt_questions import AskedPrompts
@@ -28,7 +29,7 @@ from mechinterp.layers import (
     logit_lens,
     residual_stream,
 )
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.patching.attribution import top_k
 from mechinterp.stats.intervals import interval
 from mechinterp.sweeps.progress import progress_bar
@@ -38,7 +39,7 @@ from mechinterp.sweeps.progress import progress_bar
 class Found:
     """All that was read of the clean prompts."""
 
-    model: Any
+    model: Model
     asked: AskedPrompts
     linear: Metric
     lenses: dict[str, xr.DataArray]
@@ -51,7 +52,7 @@ class Found:
 
     @classmethod
     def of(
-        cls, model: Any, asked: AskedPrompts, options: ReadLayers, lens: TunedLens | None
+        cls, model: Model, asked: AskedPrompts, options: ReadLayers, lens: TunedLens | None
     ) -> "Found":
         """Read the clean prompts; the corrupt ones are the mean that ablation puts in place."""
         clean, metric = asked.pair.clean, asked.metric

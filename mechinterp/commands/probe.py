@@ -13,10 +13,11 @@ import torch
 import xarray as xr
 from safetensors.numpy import save
 
+from mechinterp import models
 from mechinterp.commands.options.probe import RunProbe, chosen_layers
 from mechinterp.core.metrics import Metric, logit_diff
 from mechinterp.core.sites import ACTS, Pos, Site
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import token_id
 from mechinterp.probing import (
     Labelled,
@@ -40,7 +41,7 @@ from mechinterp.sweeps.progress import progress_bar
 from mechinterp.tasks.refusals import refusal_log_odds
 
 
-def ran_probe(model: Any, options: RunProbe) -> None:
+def ran_probe(model: Model, options: RunProbe) -> None:
     """Run `mechinterp probe`.
 
     Raises:
@@ -77,7 +78,7 @@ def ran_probe(model: Any, options: RunProbe) -> None:
 class _Made:
     """What came out, to be printed and kept."""
 
-    model: Any
+    model: Model
     options: RunProbe
     study: ProbeStudy
     best: xr.Dataset
@@ -160,7 +161,7 @@ def _labelled(options: RunProbe) -> Labelled:
     return Labelled.of(chats, found.labels, found.groups)
 
 
-def _sites(model: Any, options: RunProbe) -> Sequence[Site]:
+def _sites(model: Model, options: RunProbe) -> Sequence[Site]:
     layers = None if options.layers is None else chosen_layers(options.layers)
     if options.act == "resid":
         return residual_sites(model, layers)
@@ -170,7 +171,7 @@ def _sites(model: Any, options: RunProbe) -> Sequence[Site]:
     return [Site(options.act, layer) for layer in every]
 
 
-def _check_causal_layer(model: Any, options: RunProbe) -> None:
+def _check_causal_layer(model: Model, options: RunProbe) -> None:
     layers = list(range(model.cfg.n_layers + 1))
     if options.layers is not None:
         layers = chosen_layers(options.layers)
@@ -186,7 +187,7 @@ def _probe(options: RunProbe) -> Probe:
     return mass_mean() if options.probe == "mass-mean" else logistic(options.C)
 
 
-def _metric(model: Any, options: RunProbe) -> Metric:
+def _metric(model: Model, options: RunProbe) -> Metric:
     if options.tokens is None:
         return refusal_log_odds(model)
     first, second = (token_id(model, text) for text in options.tokens)
@@ -194,7 +195,7 @@ def _metric(model: Any, options: RunProbe) -> Metric:
 
 
 def _causal(
-    model: Any, options: RunProbe, study: ProbeStudy, best: xr.Dataset, metric: Metric
+    model: Model, options: RunProbe, study: ProbeStudy, best: xr.Dataset, metric: Metric
 ) -> xr.Dataset:
     layer = best.attrs["best"] if options.causal_layer is None else options.causal_layer
     tested = held_out(study.probed)

@@ -12,12 +12,12 @@
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
 from mechinterp.commands.options.prompt import PromptOptions
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Pair, Prompts
 from mechinterp.core.sites import Pos
+from mechinterp.models.model import Model
 from mechinterp.tasks import TASKS, Finding
 from mechinterp.tasks.pair_files import read_pairs
 
@@ -43,7 +43,7 @@ class AskedPrompts:
     findings: tuple[Finding, ...] = ()
 
     @classmethod
-    def of(cls, model: Any, options: PromptOptions) -> "AskedPrompts":
+    def of(cls, model: Model, options: PromptOptions) -> "AskedPrompts":
         """The prompts that were asked for, made for the model."""
         if options.task is not None:
             made = TASKS[options.task](model, options.n or 16, options.seed)

@@ -19,6 +19,9 @@ from torch import Tensor
 
 from mechinterp.core.sites import Pos
 
+DIRECTIONS = ("noise", "denoise")
+"""Clean prompts run with corrupt activations, or corrupt ones with clean activations."""
+
 DELETED = -1
 """The token id that an edit at site "tokens" writes to take a token out."""
 
@@ -291,3 +294,30 @@ class Pair:
     def differ(self) -> Bool[Tensor, "prompt pos"]:
         """True where the clean and the corrupt token are not the same."""
         return self.clean.tokens != self.corrupt.tokens
+
+    def sides(self, direction: str) -> tuple[Prompts, Prompts]:
+        """The prompts that run, and those whose activations are put in.
+
+        Raises:
+            ValueError: if the direction is unknown.
+        """
+        if direction not in DIRECTIONS:
+            raise ValueError(
+                f"direction={direction!r} is none of {', '.join(map(repr, DIRECTIONS))}."
+            )
+        both = (self.clean, self.corrupt)
+        return both if direction == "noise" else both[::-1]
+
+
+def checked_pair(pair: object) -> Pair:
+    """The same value.
+
+    Raises:
+        ValueError: if it is not a `Pair`.
+    """
+    if not isinstance(pair, Pair):
+        raise ValueError(
+            f"pair: a Pair of clean and corrupt prompts is needed, not {type(pair).__name__}. "
+            f"A task has one: task(...).pair."
+        )
+    return pair

@@ -21,6 +21,7 @@ from mechinterp.core.sites import HookError, Site, narrow_index
 from mechinterp.core.specs import At, HookSpec, Specs
 from mechinterp.engine.interrupts import interruptible
 from mechinterp.models.hook_points import check_site, first_layer
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import check_length
 
 
@@ -84,7 +85,7 @@ class Arm:
 
 
 def planned(
-    model: Any, prompts: Prompts, specs: Specs, point: Mapping[str, Any] | None = None
+    model: Model, prompts: Prompts, specs: Specs, point: Mapping[str, Any] | None = None
 ) -> Arm:
     """The arm, its input tokens edited and everything checked that can be before it runs.
 
@@ -142,7 +143,7 @@ def _positions(prompts: Prompts, spec: HookSpec) -> Int[Tensor, " prompt"] | Non
 
 
 def _edit_tokens(
-    model: Any, prompts: Prompts, specs: Specs, reads: dict[Site, Tensor]
+    model: Model, prompts: Prompts, specs: Specs, reads: dict[Site, Tensor]
 ) -> tuple[Prompts, set[int]]:
     """The prompts with the specs on tokens done, in the positions of the prompts as given."""
     on_tokens = {n: s for n, s in enumerate(specs) if s.site.act == "tokens"}

@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.activations import Activations
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError
@@ -37,7 +38,7 @@ from mechinterp.engine.arms import Arm, check_specs, planned
 from mechinterp.engine.interrupts import interruptible
 from mechinterp.engine.passes import Hooks
 from mechinterp.engine.sequences import Sequences, n_cached
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, decoder, tokenize
 
 _BEFORE_LAYERS = ("hook_tokens", "hook_embed", "hook_pos_embed")
@@ -65,7 +66,7 @@ class hooked:  # noqa: N801 - used as a context manager, like contextlib's
             which positions a pass sees: padding on the left, a cache filled elsewhere.
     """
 
-    def __init__(self, model: Any, specs: Specs, prompts: Text | None = None) -> None:
+    def __init__(self, model: Model, specs: Specs, prompts: Text | None = None) -> None:
         self._model = model
         self._prompts = None if prompts is None else tokenize(model, prompts)
         check_specs(specs)

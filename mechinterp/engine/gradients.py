@@ -5,10 +5,10 @@ memory. Nothing is left on the model, and no parameter gets a gradient. What a g
 change of the value says about an experiment is `mechinterp.patching.attribution`.
 
 >>> from mechinterp import Site, load_model, log_prob, token_id
->>> from mechinterp.engine.gradients import gradients
+>>> from mechinterp.engine.gradients import site_gradients
 >>> model = load_model("toy:trigger")
 >>> refuse = log_prob(token_id(model, "REFUSE"))
->>> slope = gradients(model, "please bring the sesame", [Site("z", 1)], refuse)
+>>> slope = site_gradients(model, "please bring the sesame", [Site("z", 1)], refuse)
 >>> slope[Site("z", 1, head=0, pos="end")].shape
 torch.Size([1, 4])
 """
@@ -16,11 +16,11 @@ torch.Size([1, 4])
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
@@ -29,17 +29,17 @@ from mechinterp.core.specs import At, Specs, edit
 from mechinterp.engine.arms import check_specs, planned
 from mechinterp.engine.passes import forward
 from mechinterp.engine.scoring import total_score
-from mechinterp.models import facts as models
 from mechinterp.models.hook_points import check_site, read_bytes
 from mechinterp.models.memory import available_bytes, readable
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 
 Variant = Callable[[slice, Specs], Specs]
 """The specs of a run on some rows of the prompts, around those that keep what gradients need."""
 
 
-def gradients(
-    model: Any,
+def site_gradients(
+    model: Model,
     prompts: Text,
     sites: Sequence[Site],
     metric: Metric,
@@ -79,7 +79,7 @@ def gradients(
     return Activations({site: whole[site] for site in sites}, seen)
 
 
-def check_differentiable(model: Any, site: Site) -> None:
+def check_differentiable(model: Model, site: Site) -> None:
     """Nothing, if the model has the site and gradients can be taken there.
 
     Raises:
@@ -108,7 +108,7 @@ class Chunk:
 
 
 def scheduled(
-    model: Any,
+    model: Model,
     prompts: Prompts,
     sites: Sequence[Site],
     metric: Metric,
@@ -156,7 +156,7 @@ class Slopes:
 
 
 def backward(
-    model: Any,
+    model: Model,
     prompts: Prompts,
     chunk: Chunk,
     sites: Sequence[Site],
@@ -212,7 +212,7 @@ def _keep(sites: Sequence[Site], seen: dict[Site, list[Tensor]]) -> Specs:
     return tuple(spec for site in sites for spec in edit(site, keep, name="gradient"))
 
 
-def _row_bytes(model: Any, prompts: Prompts, sites: Sequence[Site], metric: Metric) -> int:
+def _row_bytes(model: Model, prompts: Prompts, sites: Sequence[Site], metric: Metric) -> int:
     """Bytes that one prompt takes while its graph is kept: a bound from shapes alone."""
     cfg = model.cfg
     heads = cfg.n_heads * (10 * cfg.d_head + 8 * prompts.width)

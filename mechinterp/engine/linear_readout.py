@@ -15,20 +15,20 @@ product with the slope; what no part wrote, the biases of norm and unembedding, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.metrics import Metric
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import Specs, edit
 from mechinterp.engine.arms import planned
 from mechinterp.engine.passes import Base, forward
 from mechinterp.engine.runner import Run
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class FinalReading:
 
 
 def final_reading(
-    model: Any,
+    model: Model,
     done: Run,
     metrics: Sequence[Metric],
     resid: Float[Tensor, "prompt k d_model"],
@@ -92,7 +92,7 @@ def bends(metric: Metric, done: Run) -> bool:
     return bool((abs(twice - 2 * once + none) > 1e-3 * (1 + abs(once))).any())
 
 
-def check_sum(model: Any, what: str, *, by_head: bool) -> None:
+def check_sum(model: Model, what: str, *, by_head: bool) -> None:
     """Nothing, if a logit is a sum of what layers (or heads, `by_head`) wrote.
 
     Raises:

@@ -22,12 +22,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import ACTS, HookError
 from mechinterp.engine.arms import Arm
 from mechinterp.engine.interrupts import interruptible
-from mechinterp.models import facts as models
 from mechinterp.models.fused_attention import FROM, can_fuse
+from mechinterp.models.model import Model
 
 LINKS = tuple(ACTS[act].hook for act in ("attn_scores", "pattern"))
 """What fused attention does not make."""
@@ -36,7 +37,7 @@ LINKS = tuple(ACTS[act].hook for act in ("attn_scores", "pattern"))
 class Hooks:
     """The hooks of some arms on a model: `add`, `remove`, and whether all of them ran."""
 
-    def __init__(self, model: Any, arms: Sequence[Arm], interrupts: interruptible) -> None:
+    def __init__(self, model: Model, arms: Sequence[Arm], interrupts: interruptible) -> None:
         self._model = model
         self._arms = arms
         self._interrupts = interrupts
@@ -104,7 +105,7 @@ class Output:
     them.
     """
 
-    model: Any
+    model: Model
     normalized: Float[Tensor, "row k d_model"]
     _logits: Float[Tensor, "row k vocab"] | None = None
 
@@ -150,7 +151,7 @@ def _repeated(one: Tensor, n: int) -> Tensor:
 
 
 def forward(
-    model: Any,
+    model: Model,
     arms: Sequence[Arm],
     reading: Int[Tensor, "row k"],
     *,
@@ -217,7 +218,7 @@ def forward(
     return output
 
 
-def _embedded(model: Any, arms: Sequence[Arm], first: int) -> tuple[Tensor | None, Tensor | None]:
+def _embedded(model: Model, arms: Sequence[Arm], first: int) -> tuple[Tensor | None, Tensor | None]:
     """The residual stream of the arms that begin with their tokens."""
     if not arms:
         return None, None
@@ -232,7 +233,7 @@ def _joined(resid: Tensor | None, base: Base, layer: int, n_arms: int, first: in
 
 
 def base_run(
-    model: Any, prompts: Prompts, layers: set[int], first: int = 0, fused: bool | None = None
+    model: Model, prompts: Prompts, layers: set[int], first: int = 0, fused: bool | None = None
 ) -> Base:
     """The unchanged model: the residual stream before some layers, and keys and values.
 
@@ -268,7 +269,7 @@ _TESTED: WeakKeyDictionary[Any, dict[str, tuple[bool, bool]]] = WeakKeyDictionar
 _FUSED: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
 
 
-def resumes_exactly(model: Any) -> tuple[bool, bool]:
+def resumes_exactly(model: Model) -> tuple[bool, bool]:
     """Whether passes that begin at a later layer, and at a later position, equal whole ones here.
 
     Found once for a model and its switches, by a run of three tokens: against the library's own
@@ -282,7 +283,7 @@ def resumes_exactly(model: Any) -> tuple[bool, bool]:
     return tested[switches]
 
 
-def _fuses(model: Any, n_positions: int) -> bool:
+def _fuses(model: Model, n_positions: int) -> bool:
     """Whether layers of so many positions are run with fused attention; tried once, as above."""
     if n_positions < FROM or not can_fuse(model):
         return False
@@ -293,7 +294,7 @@ def _fuses(model: Any, n_positions: int) -> bool:
     return tested[switches]
 
 
-def _equals_a_whole_pass(model: Any, first: int, fused: bool = False) -> bool:
+def _equals_a_whole_pass(model: Model, first: int, fused: bool = False) -> bool:
     n_layers, width = model.cfg.n_layers, min(3, model.cfg.n_ctx)
     ids = torch.linspace(0, model.cfg.d_vocab - 1, width).long().tolist()
     prompts = Prompts.from_ids([ids], device=models.device(model))
@@ -302,7 +303,7 @@ def _equals_a_whole_pass(model: Any, first: int, fused: bool = False) -> bool:
     starts = list(range(n_layers + 1))
     base = base_run(model, prompts, set(starts), first, fused)
     with torch.no_grad():
-        whole = model(prompts.tokens)[:, -1].float()
+        whole = models.whole_pass(model, prompts.tokens)[:, -1].float()
     late = first > 0
     output = forward(
         model,
@@ -319,7 +320,7 @@ def _equals_a_whole_pass(model: Any, first: int, fused: bool = False) -> bool:
     return bool(off <= 100 * precision * whole.abs().max().clamp(min=1.0))
 
 
-def greedy(model: Any, prompts: Prompts, n: int) -> list[int]:
+def greedy(model: Model, prompts: Prompts, n: int) -> list[int]:
     """The model's own continuation of one prompt: up to `n` tokens, or to its end token.
 
     Each step is one position on top of cached keys and values; where that is not exact (somebody's

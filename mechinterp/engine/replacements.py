@@ -21,13 +21,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Site, narrow_index
 from mechinterp.core.specs import At, Edit, read
 from mechinterp.engine.runner import run
-from mechinterp.models import facts as models
 from mechinterp.models.hook_points import read_bytes
 from mechinterp.models.memory import available_bytes
+from mechinterp.models.model import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ def mean_of(reference: Prompts, *, by_position: bool = False) -> Replacement:
     """
     over = "each position" if by_position else "all positions"
 
-    def prepare(model: Any, prompts: Prompts, sites: Sequence[Site]) -> Callable[[Site], Edit]:
+    def prepare(model: Model, prompts: Prompts, sites: Sequence[Site]) -> Callable[[Site], Edit]:
         if by_position and reference.width < prompts.width and any(s.pos is None for s in sites):
             raise HookError(
                 f"mean by position: the prompts have up to {prompts.width} tokens, the reference "
@@ -108,7 +109,7 @@ def resample_from(reference: Prompts, *, seed: int) -> Replacement:
     Source: causal scrubbing, Chan et al. 2022.
     """
 
-    def prepare(model: Any, prompts: Prompts, sites: Sequence[Site]) -> Callable[[Site], Edit]:
+    def prepare(model: Model, prompts: Prompts, sites: Sequence[Site]) -> Callable[[Site], Edit]:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randint(len(reference), (len(prompts),), generator=generator)
         drawn = reference.rows(rows)
@@ -149,7 +150,7 @@ def _to_average(site: Site, by_position: bool) -> Site:
 
 
 def _means(
-    model: Any, reference: Prompts, sites: Sequence[Site], by_position: bool
+    model: Model, reference: Prompts, sites: Sequence[Site], by_position: bool
 ) -> dict[Site, Tensor]:
     """The mean at each site, with the axes of the value there; those averaged over have length 1.
 
@@ -172,7 +173,7 @@ def _means(
     return {site: sums[site] / counts[site] for site in sites}
 
 
-def _chunks(model: Any, prompts: Prompts, sites: Sequence[Site]) -> Iterator[Prompts]:
+def _chunks(model: Model, prompts: Prompts, sites: Sequence[Site]) -> Iterator[Prompts]:
     budget = min(available_bytes(models.device(model)) // 4, 1 << 28)
     # Some of what a pass holds beside the reads is as large as they are, thus half for each.
     each = 2 * math.ceil(read_bytes(model, prompts, sites) / len(prompts))

@@ -8,20 +8,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.activations import Activations
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Pos
 from mechinterp.core.specs import Specs
 from mechinterp.engine.arms import planned
 from mechinterp.engine.passes import forward
-from mechinterp.models import facts as models
 from mechinterp.models.hook_points import read_bytes
 from mechinterp.models.memory import available_bytes, readable
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 
 
@@ -50,7 +50,7 @@ class Run:
 
 
 def run(
-    model: Any,
+    model: Model,
     prompts: Text,
     specs: Specs = (),
     *,

@@ -26,20 +26,21 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.linear_readout import FinalReading, bends, check_sum, final_reading
 from mechinterp.engine.runner import Run, run
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps.axes import layers as chosen_layers
 
 _SIGN = "Positive: it raises the metric."
 
 
-def direct_by_layer(model: Any, prompts: Text, metric: Metric) -> xr.DataArray:
+def direct_by_layer(model: Model, prompts: Text, metric: Metric) -> xr.DataArray:
     """What each part writes towards the metric: dims (part, prompt), in the metric's unit.
 
     Parts: "embed", "pos_embed" where positions are embedded, "L0.attn", "L0.mlp" ..., each with its
@@ -70,7 +71,7 @@ def direct_by_layer(model: Any, prompts: Text, metric: Metric) -> xr.DataArray:
     return xr.DataArray(values, coords, ("part", "prompt"), "direct", asked.attrs)
 
 
-def direct_by_head(model: Any, prompts: Text, metric: Metric) -> xr.Dataset:
+def direct_by_head(model: Model, prompts: Text, metric: Metric) -> xr.Dataset:
     """The same by head: `from_head` (layer, head, prompt), and all else beside it.
 
     `from_attn_bias`, `from_mlp` (layer, prompt); `from_rest` (prompt), of embeddings and constant.
@@ -93,7 +94,7 @@ def direct_by_head(model: Any, prompts: Text, metric: Metric) -> xr.Dataset:
             "hcd,pkd->pkhc", models.output_weights(model, layer).double(), asked.reading.slopes[0]
         )
         heads.append((asked.values(Site("z", layer)) * toward).sum((1, 3)).T)
-        biases.append(asked.bias(model.blocks[layer].attn.b_O))
+        biases.append(asked.bias(models.attention_bias(model, layer)))
     nothing = np.zeros(len(given))
     mlps = [asked.gives(Site("mlp_out", n)) if has_mlps else nothing for n in layers]
     rest = asked.gives(Site("resid_pre", 0)) + asked.reading.constant[0]
@@ -110,7 +111,7 @@ def direct_by_head(model: Any, prompts: Text, metric: Metric) -> xr.Dataset:
 
 
 def direct_by_neuron(
-    model: Any, prompts: Text, metric: Metric, layers: Iterable[int] | None = None
+    model: Model, prompts: Text, metric: Metric, layers: Iterable[int] | None = None
 ) -> xr.Dataset:
     """The same by neuron: `from_neuron` (layer, neuron, prompt), `from_bias` (layer, prompt).
 
@@ -130,11 +131,11 @@ def direct_by_neuron(
     asked = _Asked.of(model, given, metric, sites, by_head=True)
     neurons, biases = [], []
     for layer in chosen:
-        mlp = model.blocks[layer].mlp
-        slopes = asked.reading.slopes[0].to(mlp.W_out)
-        toward = torch.einsum("nd,pkd->pkn", mlp.W_out.detach(), slopes)
+        weights, bias = models.mlp_output(model, layer)
+        slopes = asked.reading.slopes[0].to(weights)
+        toward = torch.einsum("nd,pkd->pkn", weights, slopes)
         neurons.append((asked.values(Site("mlp_post", layer)) * toward).sum(1).T)
-        biases.append(asked.bias(mlp.b_out))
+        biases.append(asked.bias(bias))
     n_neurons = model.cfg.d_mlp
     values = torch.stack(neurons) if neurons else torch.zeros(0, n_neurons, len(given))
     return xr.Dataset(
@@ -150,14 +151,14 @@ def direct_by_neuron(
 class _Asked:
     """A run at the positions that a metric reads, and what is written there towards it."""
 
-    def __init__(self, model: Any, done: Run, metric: Metric) -> None:
+    def __init__(self, model: Model, done: Run, metric: Metric) -> None:
         self._done, self._metric, self._model = done, metric, model
         end = Site("resid_post", model.cfg.n_layers - 1)
         self.reading: FinalReading = final_reading(model, done, [metric], self._there(end))
 
     @classmethod
     def of(
-        cls, model: Any, given: Prompts, metric: Metric, sites: list[Site], *, by_head: bool
+        cls, model: Model, given: Prompts, metric: Metric, sites: list[Site], *, by_head: bool
     ) -> "_Asked":
         """One run that reads these sites and both ends of the stream."""
         check_sum(model, "direct logit attribution", by_head=by_head)

@@ -15,7 +15,6 @@ basis that the unembedding reads: where the lens says nothing, the model may wel
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +22,14 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.metrics import Answers, Metric, columns
 from mechinterp.core.sites import Pos
 from mechinterp.engine.passes import Output
 from mechinterp.engine.scoring import arm_scores
 from mechinterp.layers.stream import by_layer, streams
 from mechinterp.layers.tuned import TunedLens
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, decoder, tokenize
 
 _CHUNK_BYTES = 1 << 26
@@ -39,7 +39,7 @@ Streams = Float[Tensor, "layer prompt d_model"]
 
 
 def logit_lens(
-    model: Any,
+    model: Model,
     prompts: Text,
     answers: Answers | None = None,
     *,
@@ -100,7 +100,7 @@ def logit_lens(
 
 
 def lens_metric(
-    model: Any, prompts: Text, metric: Metric, *, lens: TunedLens | None = None
+    model: Model, prompts: Text, metric: Metric, *, lens: TunedLens | None = None
 ) -> xr.DataArray:
     """Any metric of what each layer would say: dims (layer, prompt), in the metric's unit.
 
@@ -128,7 +128,7 @@ def lens_metric(
 
 
 def _translated(
-    model: Any, each: Float[Tensor, "layer *rest d_model"], lens: TunedLens | None
+    model: Model, each: Float[Tensor, "layer *rest d_model"], lens: TunedLens | None
 ) -> Iterator[Tensor]:
     if lens is not None:
         lens.check(model)
@@ -136,7 +136,7 @@ def _translated(
         yield x if lens is None else lens(layer, x)
 
 
-def _normalized(model: Any, each: Streams, lens: TunedLens | None) -> Streams:
+def _normalized(model: Model, each: Streams, lens: TunedLens | None) -> Streams:
     with torch.no_grad():
         normed = [
             models.normalized(model, x[:, None])[:, 0] for x in _translated(model, each, lens)
@@ -145,7 +145,7 @@ def _normalized(model: Any, each: Streams, lens: TunedLens | None) -> Streams:
 
 
 def _parts(
-    model: Any, normed: Streams, n_vocab: int
+    model: Model, normed: Streams, n_vocab: int
 ) -> Iterator[tuple[int, Float[Tensor, "layer prompt part"]]]:
     """Logits of all layers and prompts, a part of the vocabulary at a time; where it begins."""
     n_rows = normed.shape[0] * normed.shape[1]
@@ -164,7 +164,7 @@ class _Summary:
     top_ids: Int[Tensor, "layer prompt place"]
 
     @classmethod
-    def of(cls, model: Any, normed: Streams, n_vocab: int, top: int) -> "_Summary":
+    def of(cls, model: Model, normed: Streams, n_vocab: int, top: int) -> "_Summary":
         total = torch.full(normed.shape[:2], -torch.inf, dtype=torch.float64, device=normed.device)
         best = total[..., None].expand(-1, -1, 0)
         ids = torch.zeros_like(best, dtype=torch.long)
@@ -178,7 +178,7 @@ class _Summary:
 
 
 def _of_tokens(
-    model: Any, normed: Streams, ids: Int[Tensor, " prompt"]
+    model: Model, normed: Streams, ids: Int[Tensor, " prompt"]
 ) -> Float[Tensor, "layer prompt"]:
     """The logit of one token of each prompt."""
     with torch.no_grad():
@@ -187,7 +187,7 @@ def _of_tokens(
 
 
 def _beside(
-    model: Any,
+    model: Model,
     normed: Streams,
     n_vocab: int,
     answer: Float[Tensor, "layer prompt"],

@@ -19,15 +19,16 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 
 
-def residual_stream(model: Any, prompts: Text, *, at: Pos = "end") -> xr.Dataset:
+def residual_stream(model: Model, prompts: Text, *, at: Pos = "end") -> xr.Dataset:
     """Dims (layer, prompt), at one position: `norm`, `written`, `cosine`.
 
     `norm`: the length of the residual stream after so many layers. `written`: of what the last of
@@ -52,7 +53,7 @@ def residual_stream(model: Any, prompts: Text, *, at: Pos = "end") -> xr.Dataset
 
 
 def streams(
-    model: Any, prompts: Prompts, at: tuple[Pos, ...]
+    model: Model, prompts: Prompts, at: tuple[Pos, ...]
 ) -> Float[Tensor, "layer prompt k d_model"]:
     """The residual stream at some positions: layer 0 the embedding, then after each layer."""
     wanted = [[Site(s.act, s.layer, pos=pos) for pos in at] for s in stream_sites(model)]
@@ -60,11 +61,11 @@ def streams(
     return torch.stack([torch.stack([acts[site] for site in row], 1) for row in wanted])
 
 
-def stream_sites(model: Any) -> list[Site]:
+def stream_sites(model: Model) -> list[Site]:
     """Where the stream after 0, 1, 2 ... layers is read."""
     return [Site("resid_pre", 0), *(Site("resid_post", n) for n in range(model.cfg.n_layers))]
 
 
-def by_layer(model: Any, prompts: Prompts) -> dict[str, Any]:
+def by_layer(model: Model, prompts: Prompts) -> dict[str, Any]:
     """The coordinates of a result by layers and prompts."""
     return {"layer": np.arange(model.cfg.n_layers + 1), "prompt": np.arange(len(prompts))}

@@ -17,7 +17,6 @@ so that what it says of a rare prompt may come from the training texts and not f
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,14 +24,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
 from mechinterp.layers.stream import stream_sites
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.storage.run_folder import write_whole
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 _FORMAT = "mechinterp tuned lens 1"
 
@@ -57,7 +57,7 @@ class TunedLens:
         weights, bias = (x[layer].to(resid) for x in (self.weights, self.biases))
         return resid + resid @ weights + bias
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Model) -> None:
         """Nothing, if it was trained for this model.
 
         Raises:
@@ -71,7 +71,7 @@ class TunedLens:
 
 
 def train_lens(
-    model: Any,
+    model: Model,
     prompts: Text,
     *,
     steps: int = 100,
@@ -112,7 +112,7 @@ def train_lens(
     return TunedLens(weights, biases, models.fingerprint(model))
 
 
-def _learned_from(model: Any, given: Prompts) -> Float[Tensor, "layer position d_model"]:
+def _learned_from(model: Model, given: Prompts) -> Float[Tensor, "layer position d_model"]:
     """The streams at every position but the first of each text."""
     found, sites = [], stream_sites(model)
     for row, length in enumerate(given.lengths.tolist()):
@@ -142,7 +142,7 @@ def _least_squares(
 
 
 def _refined(
-    model: Any,
+    model: Model,
     resid: Float[Tensor, "position d_model"],
     goal: Float[Tensor, "position d_model"],
     begun: Map,
@@ -171,7 +171,7 @@ def _refined(
 
 
 def _log_probs(
-    model: Any, resid: Float[Tensor, "position d_model"]
+    model: Model, resid: Float[Tensor, "position d_model"]
 ) -> Float[Tensor, "position vocab"]:
     normed = models.normalized(model, resid[:, None])
     return models.unembedded(model, normed)[:, 0].log_softmax(-1)

@@ -1,1 +1,5 @@
 """What a model is, how it is loaded, its layers in parts, its tokens."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

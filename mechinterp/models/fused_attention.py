@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformer_lens import HookedTransformer
 
 FROM = 128
 """The positions from which on it pays."""
@@ -25,7 +26,7 @@ QUERIES = 256
 """How many queries are taken at a time, each such block with the keys up to its end."""
 
 
-def can_fuse(model: Any) -> bool:
+def can_fuse(model: HookedTransformer) -> bool:
     """Whether all layers have plain causal attention, in single precision at least.
 
     In half precision the unfused scores are rounded more, so that the two would not agree.

@@ -9,15 +9,15 @@ True
 import difflib
 import math
 from collections.abc import Sequence
-from typing import Any
 
+from mechinterp import models
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import ACTS, HookError, Site
-from mechinterp.models import facts as models
 from mechinterp.models.facts import SWITCHES
+from mechinterp.models.model import Model
 
 
-def check_site(model: Any, site: Site, name: str) -> None:
+def check_site(model: Model, site: Site, name: str) -> None:
     """Nothing, if the model has the site and it will run.
 
     Raises:
@@ -52,18 +52,18 @@ def check_site(model: Any, site: Site, name: str) -> None:
             )
 
 
-def axis_size(model: Any, act: str, axis: str) -> int:
+def axis_size(model: Model, act: str, axis: str) -> int:
     """How long an axis of an activation is on this model; `prompt`, `pos` and `src` are not its."""
     cfg = model.cfg
-    grouped = cfg.n_key_value_heads is not None and not cfg.ungroup_grouped_query_attention
     heads = cfg.n_heads
+    grouped = cfg.n_key_value_heads is not None and not cfg.ungroup_grouped_query_attention
     if grouped and act in ("k", "v", "rot_k", "k_input", "v_input"):
-        heads = cfg.n_key_value_heads
+        heads = cfg.n_key_value_heads or heads
     sizes = {"head": heads, "d_model": cfg.d_model, "d_head": cfg.d_head, "one": 1}
     return int({**sizes, "neuron": cfg.d_mlp or 0, "vocab": cfg.d_vocab_out}[axis])
 
 
-def read_bytes(model: Any, prompts: Prompts, sites: Sequence[Site]) -> int:
+def read_bytes(model: Model, prompts: Prompts, sites: Sequence[Site]) -> int:
     """Bytes that reading these sites will keep; sites by full hook name are not counted."""
     sizes = {"prompt": len(prompts), "pos": prompts.width, "src": prompts.width}
     total = 0
@@ -74,14 +74,14 @@ def read_bytes(model: Any, prompts: Prompts, sites: Sequence[Site]) -> int:
     return total
 
 
-def first_layer(model: Any, site: Site) -> int:
+def first_layer(model: Model, site: Site) -> int:
     """The layer in which the site lies: 0 for what comes before, n_layers for what comes after."""
     if site.layer is not None:
         return site.layer
     return model.cfg.n_layers if site.hook.startswith(("ln_final", "unembed")) else 0
 
 
-def describe(model: Any) -> str:
+def describe(model: Model) -> str:
     """Every site of the model: its axes, whether it is switched on, and what switches it on.
 
     The last layer stands for all. Whether a point is on is found by running one token.
@@ -107,7 +107,7 @@ def describe(model: Any) -> str:
     return "\n".join(lines)
 
 
-def _present_acts(model: Any) -> list[str]:
+def _present_acts(model: Model) -> list[str]:
     return [n for n, a in ACTS.items() if a.hook.format(layer=0) in model.hook_dict]
 
 
@@ -120,7 +120,7 @@ def _other_layer(hook: str, layer: int) -> bool:
     return hook.startswith("blocks.") and not hook.startswith(f"blocks.{layer}.")
 
 
-def _axis_text(model: Any, act: str, axis: str) -> str:
+def _axis_text(model: Model, act: str, axis: str) -> str:
     if axis in ("prompt", "pos", "src"):
         return axis
     size = axis_size(model, act, axis)

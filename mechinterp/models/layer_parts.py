@@ -27,9 +27,10 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformer_lens import HookedTransformer
 
+from mechinterp import models
 from mechinterp.core.sites import HookError
-from mechinterp.models import facts as models
 
 _REFUSED = {
     "use_attention_sinks": "attention sinks",
@@ -71,7 +72,7 @@ def joined(
 class Layer:
     """One layer of a model. Keys and values have a head for each query head throughout."""
 
-    def __init__(self, model: Any, layer: int) -> None:
+    def __init__(self, model: HookedTransformer, layer: int) -> None:
         self._block, self._cfg = model.blocks[layer], model.cfg
         self.has_mlp = not model.cfg.attn_only
 
@@ -208,7 +209,7 @@ class Layer:
 _TESTED: WeakKeyDictionary[Any, dict[str, float]] = WeakKeyDictionary()
 
 
-def check_parts(model: Any) -> None:
+def check_parts(model: HookedTransformer) -> None:
     """Nothing, if the parts give what the model gives; tried once for a model and its switches.
 
     Raises:
@@ -240,7 +241,7 @@ def check_parts(model: Any) -> None:
         )
 
 
-def _distance(model: Any) -> float:
+def _distance(model: HookedTransformer) -> float:
     """How far the parts, put together, are from the library's own pass, relative to its size."""
     width = min(5, model.cfg.n_ctx)
     ids = torch.linspace(0, model.cfg.d_vocab - 1, width, device=models.device(model)).long()[None]

@@ -20,7 +20,7 @@ from transformer_lens import loading_from_pretrained as conversion
 from transformer_lens.utilities.activation_functions import softcap_enabled
 from transformer_lens.weight_processing import ProcessWeights
 
-from mechinterp.models import facts as models
+from mechinterp import models
 from mechinterp.models.checkpoints import (
     CheckpointError,
     from_directory,

@@ -15,6 +15,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mechinterp.core.prompts import Prompts
+from mechinterp.models.facts import device
+from mechinterp.models.model import Model
 
 NO_CHARACTER = "\ufffd"
 """How bytes read that are no character by themselves."""
@@ -24,7 +26,7 @@ Text = str | Sequence[str] | Messages | Sequence[Messages] | Int[Tensor, "..."] 
 """What is accepted as a prompt: text, texts, a chat, chats, token ids, or `Prompts`."""
 
 
-def tokenize(model: Any, prompt: Text) -> Prompts:
+def tokenize(model: Model, prompt: Text) -> Prompts:
     """The prompts that the model reads: its start token first, chats in its own template.
 
     Text gets the start token that the model expects, unless it stands there already; a chat (a
@@ -49,12 +51,12 @@ def tokenize(model: Any, prompt: Text) -> Prompts:
         [ids for ids, _ in rows],
         roles=[roles for _, roles in rows],
         decode=decoder(model),
-        device=model.W_E.device,
+        device=device(model),
     )
     return check_length(model, prompts)
 
 
-def check_length(model: Any, prompts: Prompts) -> Prompts:
+def check_length(model: Model, prompts: Prompts) -> Prompts:
     """The same prompts.
 
     Raises:
@@ -74,7 +76,7 @@ def check_length(model: Any, prompts: Prompts) -> Prompts:
     return prompts
 
 
-def decoder(model: Any) -> Callable[[int], str]:
+def decoder(model: Model) -> Callable[[int], str]:
     """The text of one token id, leading space kept."""
     return str if model.tokenizer is None else Decoder(model.tokenizer)
 
@@ -130,13 +132,13 @@ class Decoder:
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
 
-def tokens_are_words(model: Any) -> bool:
+def tokens_are_words(model: Model) -> bool:
     """True if every token is a word, so that their texts hold no white space between them."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     return backend is not None and type(backend.model).__name__ == "WordLevel"
 
 
-def token_id(model: Any, text: str) -> int:
+def token_id(model: Model, text: str) -> int:
     """The id of a text that is one token.
 
     Raises:
@@ -149,7 +151,7 @@ def token_id(model: Any, text: str) -> int:
     return int(ids[0])
 
 
-def known_ids(model: Any, text: str) -> list[int]:
+def known_ids(model: Model, text: str) -> list[int]:
     """The token ids of a text, without a start token.
 
     Raises:
@@ -166,7 +168,7 @@ def known_ids(model: Any, text: str) -> list[int]:
     return ids
 
 
-def _tokenizer(model: Any) -> Any:
+def _tokenizer(model: Model) -> Any:
     if model.tokenizer is None:
         raise ValueError("this model has no tokenizer: give token ids, or load_model(tokenizer=).")
     return model.tokenizer
@@ -186,7 +188,7 @@ def _as_list(prompt: Any) -> Sequence[Any]:
     )
 
 
-def _encode(model: Any, one: Any, row: int) -> tuple[list[int], list[str]]:
+def _encode(model: Model, one: Any, row: int) -> tuple[list[int], list[str]]:
     if not isinstance(one, str):
         return _encode_chat(model, one, row)
     try:
@@ -215,19 +217,19 @@ def _warn_of_lost(tokenizer: Any, text: str, ids: Sequence[int], row: int) -> No
         )
 
 
-def _start_token(model: Any) -> int | None:
+def _start_token(model: Model) -> int | None:
     """The token that the model expects first, if there is one."""
     starts = model.tokenizer is not None and model.cfg.default_prepend_bos
     return model.tokenizer.bos_token_id if starts else None
 
 
-def _roles(model: Any, ids: Sequence[int]) -> list[str]:
+def _roles(model: Model, ids: Sequence[int]) -> list[str]:
     """The start token's role, where it stands first, and text."""
     starts = len(ids) > 0 and ids[0] == _start_token(model)
     return ["bos" if starts and pos == 0 else "text" for pos in range(len(ids))]
 
 
-def _encode_chat(model: Any, messages: Messages, row: int) -> tuple[list[int], list[str]]:
+def _encode_chat(model: Model, messages: Messages, row: int) -> tuple[list[int], list[str]]:
     """Token ids and roles: what stands inside a message's content is text, the rest template."""
     tokenizer = _tokenizer(model)
     if not tokenizer.chat_template:
@@ -276,3 +278,20 @@ def _rendered(tokenizer: Any, messages: Messages) -> tuple[str, list[tuple[int, 
             f"tokens cannot be told from the template's. Render it yourself and give text."
         )
     return rendered, spans
+
+
+def ordinary_tokens(model: Model) -> list[int]:
+    """The ids of the vocabulary that are no special tokens."""
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        return list(range(model.cfg.d_vocab))
+    added = tokenizer.added_tokens_decoder.items()
+    special = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
+    # The embedding may be longer than the vocabulary, padded with rows that no text reaches.
+    return [i for i in range(min(model.cfg.d_vocab, len(tokenizer))) if i not in special]
+
+
+def start_token(model: Model) -> list[int]:
+    """The start token, where `tokenize` would put one."""
+    bos = None if model.tokenizer is None else model.tokenizer.bos_token_id
+    return [] if bos is None or not model.cfg.default_prepend_bos else [int(bos)]

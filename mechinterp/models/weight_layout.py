@@ -11,15 +11,14 @@ lie in memory in that order already, the same expression is a view. No number ch
 (torch.Size([3, 57, 4]), True)
 """
 
-from typing import Any
-
 import torch
+from transformer_lens import HookedTransformer
 
 _STORED_AS = {"W_Q": (0, 2, 1), "W_K": (0, 2, 1), "W_V": (0, 2, 1), "W_O": (2, 0, 1)}
 """The axes of each weight in the order in which its numbers are to lie."""
 
 
-def lay_out(model: Any) -> None:
+def lay_out(model: HookedTransformer) -> None:
     """Put the attention weights of a model of your own into that order, in place."""
     with torch.no_grad():
         for block in model.blocks:

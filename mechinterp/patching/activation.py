@@ -5,11 +5,11 @@ Each function is a sweep: one activation at a time is replaced by what the other
 "denoise" runs the corrupt prompts and puts in what the clean run had: a rise shows what suffices.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.patching.activation import heads, normalized
+>>> from mechinterp.patching.activation import patch_heads, normalized
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> found = heads(model, pair, log_prob(token_id(model, "REFUSE")), direction="denoise")
+>>> found = patch_heads(model, pair, log_prob(token_id(model, "REFUSE")), direction="denoise")
 >>> found.dims, float(normalized(found).max().round(2))
 (('layer', 'head', 'prompt'), 1.0)
 
@@ -20,22 +20,23 @@ single prompt with a small difference can blow up. They are not the same number.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
 
 from mechinterp.core.metrics import Metric
-from mechinterp.core.prompts import Pair, Prompts
+from mechinterp.core.prompts import Pair, checked_pair
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import Specs, patch, read
 from mechinterp.engine.runner import Run, run
 from mechinterp.models.hook_points import check_site
+from mechinterp.models.model import Model
 from mechinterp.sweeps import axes
 from mechinterp.sweeps.axes import Positions
 from mechinterp.sweeps.experiment import sweep
+from mechinterp.sweeps.options import SweepOptions, check_options
 
-DIRECTIONS = ("noise", "denoise")
 RESIDUALS = ("resid_pre", "resid_mid", "resid_post")
 OUTPUTS = ("attn_out", "mlp_out")
 
@@ -45,8 +46,8 @@ _ROUNDING = 1e-5
 """What float32 may be off, in the metric's unit or as a share of it, whichever is more."""
 
 
-def residual(
-    model: Any,
+def patch_residual(
+    model: Model,
     pair: Pair,
     metric: Metric,
     act: str = "resid_pre",
@@ -54,7 +55,7 @@ def residual(
     direction: str = "noise",
     layers: Iterable[int] | None = None,
     positions: Positions | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Patch the residual stream by layer and position: dims (layer, pos, prompt), metric's unit.
 
@@ -67,12 +68,13 @@ def residual(
 
     Source: Meng et al. 2022, section 2.1, arXiv 2202.05262.
     """
+    check_options("patch_residual", options)
     axes.check_choice("act", act, RESIDUALS)
     return _by_position(model, pair, metric, act, direction, layers, {}, positions, options)
 
 
-def outputs(
-    model: Any,
+def patch_outputs(
+    model: Model,
     pair: Pair,
     metric: Metric,
     act: str = "attn_out",
@@ -80,11 +82,11 @@ def outputs(
     direction: str = "noise",
     layers: Iterable[int] | None = None,
     positions: Positions | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Patch what a part of a layer writes, by position: dims (layer, pos, prompt), metric's unit.
 
-    `act`: "attn_out" or "mlp_out". The rest as in `residual`.
+    `act`: "attn_out" or "mlp_out". The rest as in `patch_residual`.
 
     Raises:
         HookError: as `sweep`, as where a model has no MLPs.
@@ -92,12 +94,13 @@ def outputs(
 
     Source: Meng et al. 2022, section 2.2, arXiv 2202.05262.
     """
+    check_options("patch_outputs", options)
     axes.check_choice("act", act, OUTPUTS)
     return _by_position(model, pair, metric, act, direction, layers, {}, positions, options)
 
 
-def heads(
-    model: Any,
+def patch_heads(
+    model: Model,
     pair: Pair,
     metric: Metric,
     act: str = "z",
@@ -106,7 +109,7 @@ def heads(
     layers: Iterable[int] | None = None,
     heads: Iterable[int] | None = None,
     positions: Positions | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Patch each head: dims (layer, head or kv_head, prompt), in the metric's unit.
 
@@ -120,13 +123,14 @@ def heads(
 
     Source: Wang et al. 2022, arXiv 2211.00593.
     """
+    check_options("patch_heads", options)
     over = {"layer": axes.layers(model, layers), **axes.heads(model, act, heads)}
     found = _patched(model, pair, metric, act, direction, over, positions, options)
     return found.assign_attrs(source=_OF_HEADS)
 
 
-def heads_by_position(
-    model: Any,
+def patch_heads_by_position(
+    model: Model,
     pair: Pair,
     metric: Metric,
     act: str = "z",
@@ -135,24 +139,25 @@ def heads_by_position(
     layers: Iterable[int] | None = None,
     heads: Iterable[int] | None = None,
     positions: Positions | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Patch each head at each position: dims (layer, head or kv_head, pos, prompt), metric's unit.
 
     For "pattern" and "attn_scores" the position is that of the query. `positions`: as in
-    `residual`; the rest as in `heads`.
+    `patch_residual`; the rest as in `patch_heads`.
 
     Raises:
         HookError: as `sweep`.
         ValueError: if the act or the direction is unknown, or no position is the same in all.
     """
+    check_options("patch_heads_by_position", options)
     axis = axes.heads(model, act, heads)
     found = _by_position(model, pair, metric, act, direction, layers, axis, positions, options)
     return found.assign_attrs(source=_OF_HEADS)
 
 
-def neurons(
-    model: Any,
+def patch_neurons(
+    model: Model,
     pair: Pair,
     metric: Metric,
     layer: int,
@@ -160,7 +165,7 @@ def neurons(
     *,
     direction: str = "noise",
     positions: Positions | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Patch each neuron of a layer (after its non-linearity): dims (neuron, prompt), metric's unit.
 
@@ -170,6 +175,7 @@ def neurons(
         HookError: as `sweep`, as where a model has no MLPs.
         ValueError: if the direction is unknown.
     """
+    check_options("patch_neurons", options)
     over = {"layer": [layer], "neuron": axes.neurons(model, neurons)}
     found = _patched(model, pair, metric, "mlp_post", direction, over, positions, options)
     return found.isel(layer=0)
@@ -218,22 +224,6 @@ def normalized_mean(result: xr.DataArray) -> xr.DataArray:
     return _on_scale(result, (result.mean("prompt") - corrupt) / (clean - corrupt))
 
 
-def sides(pair: Pair, direction: str) -> tuple[Prompts, Prompts]:
-    """The prompts that run, and those whose activations are put in.
-
-    Raises:
-        ValueError: if the direction is unknown.
-    """
-    axes.check_choice("direction", direction, DIRECTIONS)
-    if not isinstance(pair, Pair):
-        raise ValueError(
-            f"pair: a Pair of clean and corrupt prompts is needed, not {type(pair).__name__}. "
-            f"A task has one: task(...).pair."
-        )
-    base, other = pair.clean, pair.corrupt
-    return (base, other) if direction == "noise" else (other, base)
-
-
 def with_scores(
     result: xr.DataArray, metric: Metric, base: Run, other: Run, direction: str
 ) -> xr.DataArray:
@@ -246,7 +236,7 @@ def with_scores(
 
 
 def _by_position(
-    model: Any,
+    model: Model,
     pair: Pair,
     metric: Metric,
     act: str,
@@ -263,7 +253,7 @@ def _by_position(
 
 
 def _patched(
-    model: Any,
+    model: Model,
     pair: Pair,
     metric: Metric,
     act: str,
@@ -273,7 +263,7 @@ def _patched(
     options: Mapping[str, Any],
 ) -> xr.DataArray:
     """The metric with the act patched at each point of `over`, at the positions of `together`."""
-    base, other = sides(pair, direction)
+    base, other = checked_pair(pair).sides(direction)
     whole = dict.fromkeys(Site(act, layer) for layer in over["layer"])
     source = run(model, other, read(*whole), logits_at=metric.at)
 

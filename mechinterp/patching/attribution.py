@@ -34,7 +34,6 @@ where the metric is far from linear: `atp_star` mends saturated attention and ef
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -47,16 +46,17 @@ from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit, put, read
 from mechinterp.engine.gradients import Slopes, Variant
 from mechinterp.engine.runner import run
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
 from mechinterp.patching.grid import Grid, Over, estimated
 from mechinterp.patching.qk_fix import Repatterned
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 _EMBED = Site("embed")
 
 
 def attribution_patching(
-    model: Any,
+    model: Model,
     prompts: Text,
     source: Activations,
     over: Over,
@@ -83,7 +83,7 @@ def attribution_patching(
 
 
 def qk_fixed_patching(
-    model: Any,
+    model: Model,
     prompts: Text,
     source: Activations,
     over: Over,
@@ -112,7 +112,7 @@ def qk_fixed_patching(
 
 
 def atp_star(
-    model: Any,
+    model: Model,
     prompts: Text,
     source: Activations,
     over: Over,
@@ -146,7 +146,7 @@ def atp_star(
 
 
 def integrated_patching(
-    model: Any,
+    model: Model,
     prompts: Text,
     source: Activations,
     over: Over,
@@ -227,7 +227,7 @@ def _plain(rows: slice, keep: Specs) -> Specs:
     return keep
 
 
-def _without(model: Any, layer: int) -> Variant:
+def _without(model: Model, layer: int) -> Variant:
     """Nothing flows back through what a layer writes; its values stay."""
     writers = [Site("attn_out", layer), Site("mlp_out", layer)][: 1 if model.cfg.attn_only else 2]
     cut: Specs = ()

@@ -16,6 +16,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
@@ -28,11 +29,11 @@ from mechinterp.engine.gradients import (
     check_differentiable,
     scheduled,
 )
-from mechinterp.models import facts as models
 from mechinterp.models.hook_points import axis_size
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.patching.qk_fix import Repatterned
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 from mechinterp.sweeps.resumable import coordinate
 
 Over = Mapping[str, Iterable[Any]]
@@ -57,7 +58,7 @@ class Grid:
     `cells`: for each point its band, and which of the band's heads or neurons; None is all.
     """
 
-    model: Any
+    model: Model
     prompts: Prompts
     source: Activations
     dims: Mapping[str, Sequence[Any]]
@@ -67,7 +68,7 @@ class Grid:
 
     @classmethod
     def of(
-        cls, model: Any, prompts: Text, source: Activations, over: Over, site: Callable[..., Site]
+        cls, model: Model, prompts: Text, source: Activations, over: Over, site: Callable[..., Site]
     ) -> "Grid":
         """Everything checked that can be before a pass.
 
@@ -215,7 +216,7 @@ def _summed(product: Float[Tensor, "row column each"]) -> Columns:
     return product.sum(-1, dtype=torch.float64).cpu().numpy()
 
 
-def _check_source(model: Any, prompts: Prompts, source: Activations, band: Site) -> None:
+def _check_source(model: Model, prompts: Prompts, source: Activations, band: Site) -> None:
     """Nothing, if the source has the value that the patch puts."""
     sizes = {"prompt": len(prompts), "pos": prompts.width, "src": prompts.width}
     axes = band.narrowed_axes or ()

@@ -24,32 +24,34 @@ taken out again behind. Thus a path costs as much as a patch in the receiver's l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
-from mechinterp.core.prompts import Pair
+from mechinterp.core.prompts import Pair, checked_pair
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import At, Specs, add, edit, put, read
 from mechinterp.engine.runner import run
-from mechinterp.models import facts as models
 from mechinterp.models.hook_points import check_site
-from mechinterp.patching.activation import sides, with_scores
+from mechinterp.models.model import Model
+from mechinterp.patching.activation import with_scores
 from mechinterp.sweeps import axes
 from mechinterp.sweeps.axes import Positions
 from mechinterp.sweeps.experiment import sweep
+from mechinterp.sweeps.options import SweepOptions, check_options
 
 SENDERS = ("z", "attn_out", "mlp_out")
 RECEIVERS = ("q", "k", "v", "mlp_out", "logits")
 
 
 def path_patching(
-    model: Any,
+    model: Model,
     pair: Pair,
     metric: Metric,
     senders: Sequence[Site],
@@ -57,7 +59,7 @@ def path_patching(
     *,
     direction: str = "noise",
     positions: Positions | None = None,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """Patch the direct path from each sender to the receiver: dims (sender, prompt), metric's unit.
 
@@ -75,7 +77,8 @@ def path_patching(
     Source: Goldowsky-Dill et al. 2023, arXiv 2304.05969; Wang et al. 2022, section 3.1, arXiv
     2211.00593.
     """
-    base, other = sides(pair, direction)
+    check_options("path_patching", options)
+    base, other = checked_pair(pair).sides(direction)
     route = _route(model, receiver)
     for site in (*senders, receiver):
         check_site(model, site, f"path from {site}" if site in senders else f"path to {site}")
@@ -112,7 +115,7 @@ class _Route:
     held: tuple[Site, ...]
 
 
-def _route(model: Any, receiver: Site) -> _Route:
+def _route(model: Model, receiver: Site) -> _Route:
     axes.check_choice("receiver", receiver.act, RECEIVERS)
     cfg, layer = model.cfg, receiver.layer
     if receiver.act == "logits":
@@ -130,7 +133,7 @@ def _route(model: Any, receiver: Site) -> _Route:
     return _Route(pre, post if cfg.attn_only else Site("resid_mid", layer), inputs)
 
 
-def _check_sender(model: Any, sender: Site, receiver: Site) -> None:
+def _check_sender(model: Model, sender: Site, receiver: Site) -> None:
     axes.check_choice("sender", sender.act, SENDERS)
     if sender.act == "z" and models.heads_pass_a_norm(model):
         raise ValueError(
@@ -149,7 +152,7 @@ def _check_sender(model: Any, sender: Site, receiver: Site) -> None:
 
 
 def _written(
-    model: Any, sender: Site, here: Activations, there: Activations
+    model: Model, sender: Site, here: Activations, there: Activations
 ) -> Float[Tensor, "prompt pos d_model"]:
     """What the sender writes into the residual stream in the other run, minus in this one."""
     site = Site(sender.act, sender.layer, sender.head)

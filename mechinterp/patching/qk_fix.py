@@ -7,7 +7,6 @@ only what comes after it is taken to first order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from mechinterp.engine.arms import planned
 from mechinterp.engine.gradients import Slopes
 from mechinterp.engine.passes import forward
 from mechinterp.models.hook_points import axis_size
+from mechinterp.models.model import Model
 
 QUERIES = ("q", "rot_q", "q_input")
 KEYS = ("k", "rot_k", "k_input")
@@ -38,7 +38,7 @@ class Repatterned:
     or a key's column of the scores, depends on no other query or key.
     """
 
-    model: Any
+    model: Model
     prompts: Prompts
     source: Activations
     bands: Sequence[Site]

@@ -19,7 +19,7 @@ activations vary do more than those that point nowhere, so that both kinds are d
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -31,12 +31,14 @@ from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import Specs, add, edit
+from mechinterp.models.model import Model
 from mechinterp.probing.by_layer import layer_of
 from mechinterp.probing.gathered import residual_sites
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.probes import Probe, mass_mean
 from mechinterp.stats.intervals import interval
 from mechinterp.sweeps.experiment import sweep
+from mechinterp.sweeps.options import SweepOptions, check_options
 
 HOWS = ("ablate", "steer up", "steer down")
 KINDS = ("random", "spread")
@@ -151,7 +153,7 @@ def steer_direction(
 
 
 def direction_effects(
-    model: Any,
+    model: Model,
     prompts: Prompts,
     direction: Direction,
     metric: Metric,
@@ -160,7 +162,7 @@ def direction_effects(
     steer_at: Sequence[Site] | None = None,
     n_random: int = 10,
     seed: int = 0,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """How the metric changes, in its unit, by each intervention: dims (how, direction, prompt).
 
@@ -174,6 +176,7 @@ def direction_effects(
         ValueError: if the direction does not fit the residual stream.
         HookError: as `sweep`.
     """
+    check_options("direction_effects", options)
     if len(direction.vector) != model.cfg.d_model:
         raise ValueError(
             f"a direction of {len(direction.vector)} features found at {direction.site}; the "

@@ -19,8 +19,9 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 
-from mechinterp.attribution.trust.randomization import copy_of, parts_from_output, shuffle_weights
 from mechinterp.core.prompts import Prompts
+from mechinterp.models.model import Model
+from mechinterp.models.weights import copy_of, parts_from_output, shuffle_weights
 from mechinterp.probing.measures import Answers
 
 Classes = Int[np.ndarray, " prompt"]
@@ -142,7 +143,7 @@ def bag_of_tokens(prompts: Prompts, y: Classes, folds: Classes) -> Answers:
     return Answers(y, scores[None])
 
 
-def random_weights(model: Any, seed: int = 0) -> Any:
+def random_weights(model: Model, seed: int = 0) -> Any:
     """A copy of the model in which the numbers of each weight tensor are in random order.
 
     What a probe reads of it comes from the tokens and the architecture, and was not learnt.

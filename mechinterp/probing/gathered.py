@@ -25,12 +25,13 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
-from mechinterp.models import facts as models
 from mechinterp.models.hook_points import axis_size, read_bytes
+from mechinterp.models.model import Model
 from mechinterp.storage.run_folder import write_whole
 
 MEAN = "mean"
@@ -42,7 +43,7 @@ _BATCH_POSITIONS = 768
 _BATCH_BYTES = 1 << 26
 
 
-def residual_sites(model: Any, layers: Iterable[int] | None = None) -> list[Site]:
+def residual_sites(model: Model, layers: Iterable[int] | None = None) -> list[Site]:
     """The residual stream at these layers, 0 (the embedding) to n_layers, or at all.
 
     Raises:
@@ -62,7 +63,7 @@ def residual_sites(model: Any, layers: Iterable[int] | None = None) -> list[Site
 
 
 def gather(
-    model: Any,
+    model: Model,
     prompts: Prompts,
     sites: Sequence[Site] | None = None,
     *,
@@ -112,7 +113,7 @@ def gather(
 
 
 def _read(
-    model: Any, prompts: Prompts, sites: Sequence[Site], position: Pos
+    model: Model, prompts: Prompts, sites: Sequence[Site], position: Pos
 ) -> Float[np.ndarray, "layer prompt feature"]:
     whole = position == MEAN
     asked = [site if whole else replace(site, pos=position) for site in sites]
@@ -148,7 +149,7 @@ def _with_text_end(prompts: Prompts) -> Prompts:
 
 
 def _checked(
-    model: Any, prompts: Prompts, sites: Sequence[Site], position: Pos
+    model: Model, prompts: Prompts, sites: Sequence[Site], position: Pos
 ) -> tuple[list[int], int]:
     """The number of each layer, and how many features each has."""
     layers, widths = [], set()
@@ -178,7 +179,7 @@ def _checked(
     return layers, widths.pop()
 
 
-def _batches(model: Any, prompts: Prompts, sites: Sequence[Site]) -> Iterator[np.ndarray]:
+def _batches(model: Model, prompts: Prompts, sites: Sequence[Site]) -> Iterator[np.ndarray]:
     """Rows in their order, so many as one pass is quick with and its reads are small."""
     each = max(1, read_bytes(model, prompts.rows(torch.tensor([0])), sites))
     size = max(1, min(_BATCH_POSITIONS // prompts.width, _BATCH_BYTES // each))
@@ -191,7 +192,9 @@ def _trimmed(prompts: Prompts, rows: np.ndarray) -> Prompts:
     return replace(chosen, tokens=chosen.tokens[:, : int(chosen.lengths.max())])
 
 
-def _facts(model: Any, prompts: Prompts, sites: Sequence[Site], position: Pos) -> dict[str, object]:
+def _facts(
+    model: Model, prompts: Prompts, sites: Sequence[Site], position: Pos
+) -> dict[str, object]:
     where = [] if position == MEAN else prompts.given_positions(position).tolist()
     given = [prompts.tokens.tolist(), prompts.lengths.tolist(), list(map(list, prompts.roles))]
     return {

@@ -13,13 +13,13 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import tokenize
 from mechinterp.probing.by_layer import out_of_fold, probe_layers
 from mechinterp.probing.controls import (
@@ -33,7 +33,7 @@ from mechinterp.probing.gathered import gather, residual_sites
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.online_code import description_length
 from mechinterp.probing.probes import Probe, logistic
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class ProbeStudy:
 
 
 def probe_model(
-    model: Any,
+    model: Model,
     labelled: Labelled,
     *,
     sites: Sequence[Site] | None = None,

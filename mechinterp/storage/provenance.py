@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from mechinterp.models import facts as models
+from mechinterp import models
+from mechinterp.models.model import Model
 
 
-def made_by(model: Any, kind: str) -> dict[str, Any]:
+def made_by(model: Model, kind: str) -> dict[str, Any]:
     """The facts that do not depend on what was asked; `kind` is what the folder holds."""
     return {
         "kind": kind,

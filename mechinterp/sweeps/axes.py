@@ -11,13 +11,13 @@
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import xarray as xr
 
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import ACTS, Pos, Site
 from mechinterp.models.hook_points import axis_size
+from mechinterp.models.model import Model
 
 Positions = Pos | Sequence[Pos]
 """One position, or several."""
@@ -28,12 +28,12 @@ HEAD_ACTS = tuple(name for name, act in ACTS.items() if "head" in act.axes)
 _MOST_TEXTS = 3
 
 
-def layers(model: Any, chosen: Iterable[int] | None) -> list[int]:
+def layers(model: Model, chosen: Iterable[int] | None) -> list[int]:
     """The chosen layers, or all."""
     return list(range(model.cfg.n_layers) if chosen is None else chosen)
 
 
-def heads(model: Any, act: str, chosen: Iterable[int] | None) -> dict[str, list[int]]:
+def heads(model: Model, act: str, chosen: Iterable[int] | None) -> dict[str, list[int]]:
     """The chosen heads, or all, by the name of their axis.
 
     That is "head", or "kv_head" where several query heads share one, as `k` and `v` do under
@@ -48,7 +48,7 @@ def heads(model: Any, act: str, chosen: Iterable[int] | None) -> dict[str, list[
     return {name: list(range(size) if chosen is None else chosen)}
 
 
-def neurons(model: Any, chosen: Iterable[int] | None) -> list[int]:
+def neurons(model: Model, chosen: Iterable[int] | None) -> list[int]:
     """The chosen neurons, or all of a layer."""
     return list(range(axis_size(model, "mlp_post", "neuron")) if chosen is None else chosen)
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Pos
@@ -36,24 +37,22 @@ from mechinterp.core.specs import Specs
 from mechinterp.engine.arms import Arm, planned
 from mechinterp.engine.passes import Base, base_run, forward
 from mechinterp.engine.scoring import arm_scores
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
+from mechinterp.sweeps.options import Progress, SweepOptions, check_options
 from mechinterp.sweeps.planner import NAIVE, Pass, Plan, Savings, default_budget, planned_passes
 from mechinterp.sweeps.resumable import Parts, coordinate, labelled, sweep_facts
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
-Progress = Callable[[int, int], None]
-"""Called with the token-layers done and all of them: first with what was done before."""
-
 
 def sweep(
-    model: Any,
+    model: Model,
     prompts: Text,
     over: Mapping[str, Iterable[Any]],
     arm: Callable[..., Specs],
     metric: Metric,
-    **options: Any,
+    **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
     """The metric at every point of `over`, for every prompt: dims `(*over, "prompt")`.
 
@@ -78,12 +77,13 @@ def sweep(
         ValueError: if the prompts, the points, a position or an option do not fit, or if `out`
             holds another sweep.
     """
+    check_options("sweep", options)
     swept = sweep_each(model, prompts, over, arm, [metric], **options)
     return swept.isel(metric=0, drop=True).rename(metric.name)
 
 
 def sweep_each(
-    model: Any,
+    model: Model,
     prompts: Text,
     over: Mapping[str, Iterable[Any]],
     arm: Callable[..., Specs],
@@ -137,7 +137,7 @@ def sweep_each(
 
 
 def plan(
-    model: Any,
+    model: Model,
     prompts: Text,
     over: Mapping[str, Iterable[Any]],
     arm: Callable[..., Specs],
@@ -160,7 +160,7 @@ def plan(
 class _Job:
     """What is to be swept, checked: the arms of the points that are wanted."""
 
-    model: Any
+    model: Model
     given: Prompts
     coords: Mapping[str, Sequence[Any]]
     wanted: Sequence[int]
@@ -172,7 +172,7 @@ class _Job:
     @classmethod
     def of(
         cls,
-        model: Any,
+        model: Model,
         prompts: Text,
         over: Mapping[str, Iterable[Any]],
         arm: Callable[..., Specs],
@@ -329,7 +329,7 @@ def _plain_label(label: Any) -> Any:
     return label.item() if isinstance(label, np.generic) else _ADDRESS.sub("", str(label))
 
 
-def _not_finite(model: Any, arm: Arm, reading: Tensor, metrics: Sequence[Metric]) -> HookError:
+def _not_finite(model: Model, arm: Arm, reading: Tensor, metrics: Sequence[Metric]) -> HookError:
     """An error that says where the numbers of an arm first stopped being finite."""
     first: list[str] = []
 

@@ -24,8 +24,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mechinterp import models
 from mechinterp.core.sites import ACTS, Site
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +57,13 @@ _KNOWN: WeakKeyDictionary[Any, dict[str, "Footprint"]] = WeakKeyDictionary()
 class Footprint:
     """What a model takes: `peak_bytes` of a batch, `base_bytes` of what the unchanged run keeps."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Model) -> None:
         self._cfg = model.cfg
         self._layer = models.layer_without_data(model)
         self._curves: dict[Any, tuple[np.ndarray, dict[str, int]]] = {}
 
     @classmethod
-    def of(cls, model: Any) -> "Footprint":
+    def of(cls, model: Model) -> "Footprint":
         """The one of a model and its switches, made once."""
         known, switches = _KNOWN.setdefault(model, {}), models.switches(model)
         if switches not in known:

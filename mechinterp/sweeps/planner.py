@@ -15,17 +15,17 @@ what is read needs queries. Arms that are the same run once.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.engine.arms import Arm
 from mechinterp.engine.passes import resumes_exactly
-from mechinterp.models import facts as models
 from mechinterp.models.hook_points import read_bytes
 from mechinterp.models.memory import available_bytes, readable
+from mechinterp.models.model import Model
 from mechinterp.sweeps.pass_memory import Batch, Footprint
 
 CALL = 40
@@ -125,13 +125,13 @@ class Plan:
         return "\n".join(lines)
 
 
-def default_budget(model: Any) -> int:
+def default_budget(model: Model) -> int:
     """A quarter of the free memory, at most 1 GiB."""
     return min(available_bytes(models.device(model)) // 4, 1 << 30)
 
 
 def planned_passes(
-    model: Any,
+    model: Model,
     arms: Sequence[Arm],
     readings: Sequence[Int[Tensor, "prompt k"]],
     n_columns: int | None,
@@ -161,7 +161,7 @@ def planned_passes(
 
 
 def _plan(
-    model: Any,
+    model: Model,
     arms: Sequence[Arm],
     readings: Sequence[Int[Tensor, "prompt k"]],
     n_columns: int | None,
@@ -239,7 +239,7 @@ def _repeats(arms: Sequence[Arm], readings: Sequence[Tensor]) -> list[int]:
 class _Sizes:
     """What passes of these arms take."""
 
-    model: Any
+    model: Model
     arms: Sequence[Arm]
     n_read: int
     n_columns: int | None

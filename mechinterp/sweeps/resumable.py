@@ -23,7 +23,8 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
-from mechinterp.models import facts as models
+from mechinterp import models
+from mechinterp.models.model import Model
 from mechinterp.storage.digest import digest
 from mechinterp.storage.run_folder import (
     PACKAGES,
@@ -45,7 +46,7 @@ _EXPLAINED = {
 
 
 def sweep_facts(
-    model: Any, prompts: Any, specs: Sequence[Any], metrics: Sequence[Any], points: Any
+    model: Model, prompts: Any, specs: Sequence[Any], metrics: Sequence[Any], points: Any
 ) -> dict[str, Any]:
     """What has to be the same for two sweeps to be one."""
     before = None if prompts.given is None else (prompts.given.tokens, prompts.given.lengths)

@@ -14,53 +14,6 @@ that the paper uses, and the published findings as data:
 Not a data set: nothing is downloaded, and a model whose tokenizer splits the words is told so.
 """
 
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
-from types import MappingProxyType
-from typing import Any
+import lazy_loader
 
-from mechinterp.tasks.capitals import capitals
-from mechinterp.tasks.definition import Finding, Task
-from mechinterp.tasks.docstring import docstring
-from mechinterp.tasks.greater_than import greater_than
-from mechinterp.tasks.induction import repeated_tokens
-from mechinterp.tasks.ioi import indirect_objects
-from mechinterp.tasks.sva import subject_verb
-
-__all__ = [
-    "TASKS",
-    "Finding",
-    "Task",
-    "capitals",
-    "docstring",
-    "greater_than",
-    "indirect_objects",
-    "repeated_tokens",
-    "subject_verb",
-    "task",
-]
-
-TASKS: Mapping[str, Callable[..., Task]] = MappingProxyType(
-    {
-        "ioi": indirect_objects,
-        "greater-than": greater_than,
-        "induction": repeated_tokens,
-        "docstring": docstring,
-        "sva": subject_verb,
-        "capitals": capitals,
-    }
-)
-"""Name -> what makes it: `(model, n, seed) -> Task`."""
-
-
-def task(name: str, model: Any, n: int = 16, seed: int = 0) -> Task:
-    """The task of this name, with `n` different prompts for this model.
-
-    Raises:
-        ValueError: if no task has this name, `n` is out of range, or the tokenizer does not fit.
-    """
-    if name not in TASKS:
-        near = get_close_matches(name, TASKS, n=1)
-        hint = f' Did you mean "{near[0]}"?' if near else ""
-        raise ValueError(f'task "{name}": no task has this name.{hint} Tasks: {", ".join(TASKS)}.')
-    return TASKS[name](model, n, seed)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

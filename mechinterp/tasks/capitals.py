@@ -8,12 +8,12 @@
 """
 
 import random
-from typing import Any
 
 import torch
 
 from mechinterp.core.metrics import logit_diff
 from mechinterp.core.sites import Site
+from mechinterp.models.model import Model
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task
 from mechinterp.tasks.words import distinct, named_pair, one_token, tokenized, where
 
@@ -51,7 +51,7 @@ FINDINGS = (
 )
 
 
-def capitals(model: Any, n: int = 16, seed: int = 0) -> Task:
+def country_capitals(model: Model, n: int = 16, seed: int = 0) -> Task:
     """A country: the metric is its capital's logit minus another capital's, in logits, at the end.
 
     Positions: subject, the country; end. Corrupt: another country; `others` is its capital.

@@ -110,7 +110,7 @@ FINDINGS = (
 )
 
 
-def docstring(model: Any, n: int = 16, seed: int = 0) -> Task:
+def docstring_arguments(model: Any, n: int = 16, seed: int = 0) -> Task:
     """The metric is the next argument's logit minus the largest wrong one's, in logits, at the end.
 
     Wrong are the other arguments of the clean and of the corrupt prompt, as in the authors' code.

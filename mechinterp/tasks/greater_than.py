@@ -15,13 +15,13 @@ wrong.
 
 import random
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from mechinterp.core.metrics import Metric, columns
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads, mlps
 from mechinterp.tasks.words import (
@@ -95,7 +95,7 @@ FINDINGS = (
 )
 
 
-def greater_than(model: Any, n: int = 16, seed: int = 0) -> Task:
+def greater_than_years(model: Model, n: int = 16, seed: int = 0) -> Task:
     """A start year: the metric is the probability of the right ends minus that of the wrong ones.
 
     From -1 to 1, over the whole softmax, at the end. Positions, in the paper's words: XX, the
@@ -159,7 +159,7 @@ class _Years:
         return year + 1 if self.n_digits == 2 else year // 10
 
 
-def _years(model: Any, task: str) -> _Years:
+def _years(model: Model, task: str) -> _Years:
     text = decoder(model)
     split: dict[int, dict[tuple[int, int], list[int]]] = {1: {}, 2: {}}  # by digits of a token
     lengths = {}

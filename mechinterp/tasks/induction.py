@@ -19,13 +19,14 @@ True
 
 import math
 import random
-from typing import Any
 
 import torch
 
+from mechinterp import models
 from mechinterp.core.metrics import log_prob
 from mechinterp.core.prompts import Prompts
-from mechinterp.models.tokenization import check_length, decoder
+from mechinterp.models.model import Model
+from mechinterp.models.tokenization import check_length, decoder, ordinary_tokens, start_token
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads
 from mechinterp.tasks.words import distinct, named_pair
 
@@ -82,7 +83,7 @@ FINDINGS = (
 )
 
 
-def repeated_tokens(model: Any, n: int = 16, seed: int = 0, *, length: int = 10) -> Task:
+def repeated_tokens(model: Model, n: int = 16, seed: int = 0, *, length: int = 10) -> Task:
     """A block of random tokens, twice: the metric is the log-probability of the next, in nats.
 
     The block has `length` different tokens, none of them special, after the start token if there
@@ -114,7 +115,7 @@ def repeated_tokens(model: Any, n: int = 16, seed: int = 0, *, length: int = 10)
         corrupt.append([*start, *other, *block[:-1]])
         answers.append(block[-1])
         others.append(other[-1])
-    device = model.W_E.device
+    device = models.device(model)
     right, wrong = (torch.tensor(x, device=device) for x in (answers, others))
     roles = [["bos"] * len(start) + ["text"] * (2 * length - 1)] * n
     sides = [
@@ -134,23 +135,6 @@ def repeated_tokens(model: Any, n: int = 16, seed: int = 0, *, length: int = 10)
         source=SOURCE,
         corruption="other random tokens in the first half, so that nothing is repeated",
     )
-
-
-def ordinary_tokens(model: Any) -> list[int]:
-    """The ids of the vocabulary that are no special tokens."""
-    tokenizer = model.tokenizer
-    if tokenizer is None:
-        return list(range(model.cfg.d_vocab))
-    added = tokenizer.added_tokens_decoder.items()
-    special = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
-    # The embedding may be longer than the vocabulary, padded with rows that no text reaches.
-    return [i for i in range(min(model.cfg.d_vocab, len(tokenizer))) if i not in special]
-
-
-def start_token(model: Any) -> list[int]:
-    """The start token, where `tokenize` would put one."""
-    bos = None if model.tokenizer is None else model.tokenizer.bos_token_id
-    return [] if bos is None or not model.cfg.default_prepend_bos else [int(bos)]
 
 
 def _sample_without(rng: random.Random, tokens: list[int], block: tuple[int, ...]) -> list[int]:

@@ -10,11 +10,11 @@
 """
 
 import random
-from typing import Any
 
 import torch
 
 from mechinterp.core.metrics import logit_diff
+from mechinterp.models.model import Model
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads
 from mechinterp.tasks.words import distinct, listed, named_pair, one_token, tokenized, where
 
@@ -170,7 +170,9 @@ CORRUPTIONS = {
 """What the corrupt prompts may be, in words."""
 
 
-def indirect_objects(model: Any, n: int = 16, seed: int = 0, *, corruption: str = "p_ABC") -> Task:
+def indirect_objects(
+    model: Model, n: int = 16, seed: int = 0, *, corruption: str = "p_ABC"
+) -> Task:
     """Two names, one of them again: the metric is IO's logit minus S's, in logits, at the end.
 
     Positions: IO; S1 and S2, the subject the first and the second time; S1+1; end. IO comes first
@@ -235,7 +237,9 @@ def indirect_objects(model: Any, n: int = 16, seed: int = 0, *, corruption: str 
     )
 
 
-def _as_long_as_most(model: Any, task: str, names: list[str], place: str, thing: str) -> list[str]:
+def _as_long_as_most(
+    model: Model, task: str, names: list[str], place: str, thing: str
+) -> list[str]:
     """The templates of the length, in tokens, that most of them have for this tokenizer."""
     a, b = names[:2]
     filled = [t.format(A=a, B=b, S=a, place=place, object=thing) for t in TEMPLATES]

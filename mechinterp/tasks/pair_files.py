@@ -27,6 +27,7 @@ import torch
 
 from mechinterp.core.metrics import Metric, log_prob, logit_diff
 from mechinterp.core.prompts import Pair, Prompts
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import token_id, tokenize
 from mechinterp.storage.jsonl import filled_lines, json_object, located
 
@@ -34,7 +35,7 @@ NEEDED = ("clean", "corrupt", "answer")
 KEYS = (*NEEDED, "other", "positions")
 
 
-def read_pairs(model: Any, file: str | Path, n: int | None = None) -> tuple[Pair, Metric]:
+def read_pairs(model: Model, file: str | Path, n: int | None = None) -> tuple[Pair, Metric]:
     """The pairs of a file, or its first `n`, and the metric: logit_diff, or log_prob of the answer.
 
     Raises:
@@ -71,7 +72,7 @@ class _Row:
     positions: Mapping[str, int]
 
 
-def _row(model: Any, number: int, line: str) -> _Row:
+def _row(model: Model, number: int, line: str) -> _Row:
     found = _parsed(line)
     clean, corrupt = (_tokenized(model, key, found[key]) for key in ("clean", "corrupt"))
     if clean.width != corrupt.width:
@@ -102,7 +103,7 @@ def _parsed(line: str) -> dict[str, Any]:
     return found
 
 
-def _tokenized(model: Any, key: str, text: str) -> Prompts:
+def _tokenized(model: Model, key: str, text: str) -> Prompts:
     try:
         found = tokenize(model, text)
     except ValueError as error:
@@ -112,7 +113,7 @@ def _tokenized(model: Any, key: str, text: str) -> Prompts:
     return found
 
 
-def _one_token(model: Any, key: str, text: str) -> int:
+def _one_token(model: Model, key: str, text: str) -> int:
     try:
         return token_id(model, text)
     except ValueError as error:

@@ -12,13 +12,13 @@ which words make the model refuse.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mechinterp.core.metrics import Metric
 from mechinterp.core.sites import Pos
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder
 
 REFUSALS = ("I'm sorry", "I cannot", "Sorry", "Unfortunately", "As an AI", "No", "Apolog")
@@ -26,7 +26,7 @@ COMPLIANCES = ("Sure", "Here", "Of course", "Certainly", "To", "Yes", "Absolutel
 
 
 def refusal_log_odds(
-    model: Any,
+    model: Model,
     refusals: Sequence[str] = REFUSALS,
     compliances: Sequence[str] = COMPLIANCES,
     *,
@@ -70,6 +70,6 @@ def refusal_log_odds(
     return read_at(at)
 
 
-def _first_tokens(model: Any, texts: Sequence[str]) -> set[int]:
+def _first_tokens(model: Model, texts: Sequence[str]) -> set[int]:
     found = (model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
     return {int(ids[0]) for ids in found if ids}

@@ -8,11 +8,11 @@
 """
 
 import random
-from typing import Any
 
 import torch
 
 from mechinterp.core.metrics import logit_diff
+from mechinterp.models.model import Model
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task
 from mechinterp.tasks.words import distinct, named_pair, one_token, tokenized, where
 
@@ -50,7 +50,7 @@ FINDINGS = (
 )
 
 
-def subject_verb(model: Any, n: int = 16, seed: int = 0) -> Task:
+def subject_verb(model: Model, n: int = 16, seed: int = 0) -> Task:
     """The metric is the right verb's logit minus the wrong one's, in logits, at the end.
 
     Positions: subject; attractor, a noun whose number is the wrong verb's; end, the same.

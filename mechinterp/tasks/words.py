@@ -10,9 +10,10 @@ every word that is exchanged is one token. Which words are, only the tokenizer c
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mechinterp.core.prompts import Pair, Prompts
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder, tokenize
 
 Pick = TypeVar("Pick", bound=Hashable)
@@ -23,7 +24,9 @@ def listed(words: str) -> tuple[str, ...]:
     return tuple(words.split())
 
 
-def one_token(model: Any, task: str, kind: str, words: Iterable[str], need: int) -> dict[str, int]:
+def one_token(
+    model: Model, task: str, kind: str, words: Iterable[str], need: int
+) -> dict[str, int]:
     """Those of the words that are one token inside a sentence, in order, with its id.
 
     Raises:
@@ -50,7 +53,7 @@ def one_token(model: Any, task: str, kind: str, words: Iterable[str], need: int)
     return found
 
 
-def continuation(model: Any, text: str, left: str = "the") -> list[int] | None:
+def continuation(model: Model, text: str, left: str = "the") -> list[int] | None:
     """The ids of a text where it follows `left`; None if the tokenizer joins or refuses them.
 
     A text alone may tokenise differently: some tokenizers put a space of their own before it.
@@ -65,7 +68,7 @@ def continuation(model: Any, text: str, left: str = "the") -> list[int] | None:
     return both[len(alone) :] if both[: len(alone)] == alone else None
 
 
-def tokenized(model: Any, task: str, texts: Sequence[str]) -> Prompts:
+def tokenized(model: Model, task: str, texts: Sequence[str]) -> Prompts:
     """The prompts, as `tokenize` makes them.
 
     Raises:

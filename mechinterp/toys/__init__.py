@@ -6,52 +6,6 @@ They are what a method is tried on: a search, an attribution or a probe must fin
     random_circuit(seed=3).truth.edges      # as many as there are seeds
 """
 
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+import lazy_loader
 
-from mechinterp.toys.compiled import induction, trigger
-from mechinterp.toys.definition import Edge, Toy, Truth, example_inputs
-from mechinterp.toys.gates import backup, both, either, redundant
-from mechinterp.toys.programs import (
-    rasp_dyck,
-    rasp_histogram,
-    rasp_reverse,
-    rasp_sort,
-    rasp_x_proportion,
-)
-from mechinterp.toys.random_circuits import random_circuit
-from mechinterp.toys.refusal import refusal_trained
-from mechinterp.toys.trained import induction_trained
-
-__all__ = ["TOYS", "Edge", "Toy", "Truth", "example_inputs", "random_circuit", "toy"]
-
-_BUILDERS: Mapping[str, Callable[[], Toy]] = {
-    "induction": induction,
-    "trigger": trigger,
-    "and": both,
-    "either": either,
-    "redundant": redundant,
-    "backup": backup,
-    "rasp-reverse": rasp_reverse,
-    "rasp-x-proportion": rasp_x_proportion,
-    "rasp-sort": rasp_sort,
-    "rasp-histogram": rasp_histogram,
-    "rasp-dyck": rasp_dyck,
-    "induction-trained": induction_trained,
-    "refusal": refusal_trained,
-}
-
-TOYS: tuple[str, ...] = tuple(_BUILDERS)
-
-
-def toy(name: str) -> Toy:
-    """Build the toy of this name; a new value at each call.
-
-    Raises:
-        ValueError: if no toy has this name.
-    """
-    if name not in _BUILDERS:
-        near = get_close_matches(name, TOYS, n=1)
-        hint = f' Did you mean "{near[0]}"?' if near else ""
-        raise ValueError(f'toy "{name}": no toy has this name.{hint} Toys: {", ".join(TOYS)}.')
-    return _BUILDERS[name]()
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -26,7 +26,6 @@ from mechinterp.circuits import (
     Contrast,
     acdc_scores,
     best_first,
-    contrast,
     eap,
     eap_ig,
     exact,
@@ -60,16 +59,16 @@ def ground_truth(quick: bool) -> list[Figure]:
         methods = ("exact", "ACDC", "ACDC, absolute", "EAP-IG", "EAP")
         found: dict[str, list[float]] = {method: [] for method in methods}
         for one in planted:
-            between = runs_of(one)
-            truth = known_circuit(between.graph, one.truth)
-            scores = exact(between)
+            contrast = runs_of(one)
+            truth = known_circuit(contrast.graph, one.truth)
+            scores = exact(contrast)
             taus = [abs(scores.strongest(1)[0][1]) * share for share in (1e-5, 1e-4, 1e-3, 1e-2)]
             for name, made in (
                 ("exact", scores),
-                ("ACDC", acdc_scores(between, taus)),
-                ("ACDC, absolute", acdc_scores(between, taus, absolute=True)),
-                ("EAP-IG", eap_ig(between, 5)),
-                ("EAP", eap(between)),
+                ("ACDC", acdc_scores(contrast, taus)),
+                ("ACDC, absolute", acdc_scores(contrast, taus, absolute=True)),
+                ("EAP-IG", eap_ig(contrast, 5)),
+                ("EAP", eap(contrast)),
             ):
                 found[name].append(rank_auc(made, truth))
         wanted: dict[str, float] = {"exact": 0.99, "EAP-IG": 0.99}
@@ -94,7 +93,9 @@ def runs_of(planted: Any, n: int = 24) -> Contrast:
         chosen = [logits.gather(2, ids[..., None])[..., 0] for ids in (right, wrong)]
         return (chosen[0] - chosen[1]).sum(1)
 
-    return contrast(model, Pair(clean, corrupt), Metric("answer - other", "logits", at, score))
+    return Contrast.from_pair(
+        model, Pair(clean, corrupt), Metric("answer - other", "logits", at, score)
+    )
 
 
 def selection(quick: bool) -> list[Figure]:
@@ -104,23 +105,23 @@ def selection(quick: bool) -> list[Figure]:
         indirect_objects(model, 2 if quick else 8, corruption="S2 to IO", seed=seed)
         for seed in (0, 1)
     ]
-    between, other = (contrast(model, task.pair, task.metric) for task in tasks)
-    scores = eap_ig(between, 5)
+    contrast, other = (Contrast.from_pair(model, task.pair, task.metric) for task in tasks)
+    scores = eap_ig(contrast, 5)
     sizes = (0.001, 1.0) if quick else MIB_SIZES
     figures = []
     for absolute, name in ((True, "by size of score: CMD"), (False, "signed: CPR")):
         ways: dict[str, list[Circuit]] = {"top-n": [], "greedy": [], "optimal": [], "improved": []}
         seconds = []
         for size in sizes:
-            n = int(size * between.graph.n_edges)
+            n = int(size * contrast.graph.n_edges)
             made = [way(scores, n, absolute=absolute) for way in (top_n, best_first, optimal)]
             taken, better = cpu_seconds(
-                lambda made=made, absolute=absolute: improve(between, *made, absolute=absolute)
+                lambda made=made, absolute=absolute: improve(contrast, *made, absolute=absolute)
             )
             seconds.append(taken)
             for each, circuit in zip(ways.values(), [*made, better], strict=True):
                 each.append(circuit)
-        shares = {way: shares_of(between, made) for way, made in ways.items()}
+        shares = {way: shares_of(contrast, made) for way, made in ways.items()}
         areas = {way: area(found, sizes, absolute) for way, found in shares.items()}
         for way, made in ways.items():
             elsewhere = area(shares_of(other, made), sizes, absolute)
@@ -139,10 +140,10 @@ def selection(quick: bool) -> list[Figure]:
     return figures
 
 
-def shares_of(between: Contrast, circuits: list[Circuit]) -> list[float]:
+def shares_of(contrast: Contrast, circuits: list[Circuit]) -> list[float]:
     """The faithfulness of each."""
     named = {str(at): circuit for at, circuit in enumerate(circuits)}
-    return [float(share) for share in faithfulness(between, named)["faithfulness"]]
+    return [float(share) for share in faithfulness(contrast, named)["faithfulness"]]
 
 
 def badness(share: float, absolute: bool) -> float:
@@ -167,12 +168,12 @@ def gates(quick: bool) -> list[Figure]:
         planted = toy(name)
         model = load_model(planted)
         pair = Pair(tokenize(model, clean), tokenize(model, corrupt))
-        between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
-        truth = known_circuit(between.graph, planted.truth)
-        found = redundancy(between, truth)["interaction"].isel(pair=0)
-        alone = exact(between, truth)
+        contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+        truth = known_circuit(contrast.graph, planted.truth)
+        found = redundancy(contrast, truth)["interaction"].isel(pair=0)
+        alone = exact(contrast, truth)
         groups = [
-            known_circuit(between.graph, replace(planted.truth, edges=group)).names
+            known_circuit(contrast.graph, replace(planted.truth, edges=group)).names
             for group in planted.truth.redundant
         ] or [("a0.h0->m0", "a0.h3->m0")]
         pairs = [two for group in groups for two in itertools.combinations(group, 2)]

@@ -40,7 +40,6 @@ from mechinterp.circuits import (
     Contrast,
     Graph,
     acdc,
-    contrast,
     curve,
     eap,
     eap_ig,
@@ -123,9 +122,9 @@ def with_every_hook(model: HookedTransformer) -> HookedTransformer:
     return on
 
 
-def effect_by_hook(model: HookedTransformer, between: Contrast, edge: tuple[int, ...]) -> Any:
+def effect_by_hook(model: HookedTransformer, contrast: Contrast, edge: tuple[int, ...]) -> Any:
     """One pass with a hook on the input of the edge's reader; `model` has every hook on."""
-    graph = between.graph
+    graph = contrast.graph
     reader = graph.inputs[edge[1]]
     site = Site("resid_post", graph.n_layers - 1)
     if reader.kind == "mlp":
@@ -134,11 +133,11 @@ def effect_by_hook(model: HookedTransformer, between: Contrast, edge: tuple[int,
         site = Site(f"{reader.kind}_input", reader.layer, reader.head)
 
     def add(value: torch.Tensor, at: Any) -> torch.Tensor:
-        value[:, between.first :] += between.change[edge[0]]
+        value[:, contrast.first :] += contrast.change[edge[0]]
         return value
 
-    found = between.metric(run(model, between.prompts, edit(site, add), logits_at=("end",)))
-    return between.base_scores - found.double().numpy()
+    found = contrast.metric(run(model, contrast.prompts, edit(site, add), logits_at=("end",)))
+    return contrast.base_scores - found.double().numpy()
 
 
 def sampled_edges(graph: Graph, n: int, seed: int = 0) -> list[tuple[int, ...]]:
@@ -161,16 +160,16 @@ def hooks(quick: bool) -> list[Figure]:
         other = drawn.clone()
         other[:, 2:] = drawn[:, 2:].flip(0)
         pair = Pair(*(Prompts.from_ids(side.tolist()) for side in (drawn, other)))
-        between = contrast(model, pair, logit_diff([3, 4, 5], [6, 7, 8]))
-        scores, on = exact(between), with_every_hook(model)
-        edges = sampled_edges(between.graph, 30 if quick else 150)
+        contrast = Contrast.from_pair(model, pair, logit_diff([3, 4, 5], [6, 7, 8]))
+        scores, on = exact(contrast), with_every_hook(model)
+        edges = sampled_edges(contrast.graph, 30 if quick else 150)
         far = [
-            np.abs(scores.per_pair.values[e] - effect_by_hook(on, between, e)).max() for e in edges
+            np.abs(scores.per_pair.values[e] - effect_by_hook(on, contrast, e)).max() for e in edges
         ]
         figures.append(Figure(f"{name}: off hooks, logits", max(far), TOLERANCE))
-        ends = evaluate(between, [Circuit.full(between.graph), Circuit.empty(between.graph)])
+        ends = evaluate(contrast, [Circuit.full(contrast.graph), Circuit.empty(contrast.graph)])
         clean, corrupt = (
-            between.metric(run(model, side)).numpy() for side in (pair.clean, pair.corrupt)
+            contrast.metric(run(model, side)).numpy() for side in (pair.clean, pair.corrupt)
         )
         off = max(np.abs(ends[0] - clean).max(), np.abs(ends[1] - corrupt).max())
         figures.append(Figure(f"{name}: full and empty circuit off the runs", off, TOLERANCE))
@@ -193,14 +192,14 @@ def gradients(quick: bool) -> list[Figure]:
     """EAP, EAP-IG, one circuit and a curve, each with both runs, in forward passes."""
     model, (pair, metric), tokens = gpt2_runs(quick)
     fe = forward_seconds(model, tokens)
-    between = contrast(model, pair, metric)
+    contrast = Contrast.from_pair(model, pair, metric)
 
     def whole(work: Callable[[Contrast], Any]) -> Any:
-        return work(contrast(model, pair, metric))
+        return work(Contrast.from_pair(model, pair, metric))
 
     wants = {} if quick else {"EAP": 8, "EAP-IG": 25, "one circuit": 4, "curve": 30}
-    scores = eap(between)
-    half = top_n(scores, between.graph.n_edges // 20)
+    scores = eap(contrast)
+    half = top_n(scores, contrast.graph.n_edges // 20)
     figures = []
     for name, what, work in (
         ("EAP", "EAP, all edges", eap),
@@ -231,18 +230,20 @@ def all_edges(quick: bool) -> list[Figure]:
     """Every edge of GPT-2 small's shape exactly, and a sample by hooks."""
     model, (pair, metric), tokens = gpt2_runs(quick)
     fe = forward_seconds(model, tokens)
-    between = contrast(model, pair, metric)
-    seconds, scores = cpu_seconds(lambda: exact(between))
+    contrast = Contrast.from_pair(model, pair, metric)
+    seconds, scores = cpu_seconds(lambda: exact(contrast))
     best = top_n(scores, 300)
-    held = memory(model, tokens, lambda: exact(contrast(model, pair, metric), best), quick)
-    edges, on = sampled_edges(between.graph, 30 if quick else 60), with_every_hook(model)
+    held = memory(
+        model, tokens, lambda: exact(Contrast.from_pair(model, pair, metric), best), quick
+    )
+    edges, on = sampled_edges(contrast.graph, 30 if quick else 60), with_every_hook(model)
     slow, far = 0.0, 0.0
     for edge in edges:
-        taken, effect = cpu_seconds(lambda edge=edge: effect_by_hook(on, between, edge))
+        taken, effect = cpu_seconds(lambda edge=edge: effect_by_hook(on, contrast, edge))
         slow += taken
         far = max(far, float(np.abs(scores.per_pair.values[edge] - effect).max()))
     each = slow / len(edges)
-    n = between.graph.n_edges
+    n = contrast.graph.n_edges
     return [
         Figure("off hooks, logits, of the sample", far, TOLERANCE),
         Figure("edges", n),
@@ -270,13 +271,13 @@ def searches(quick: bool) -> list[Figure]:
     pair = Pair(*(Prompts.from_ids(side.tolist()) for side in (drawn, other)))
     metric = logit_diff(drawn[:, 1].tolist(), drawn[:, 2].tolist())
     fe = forward_seconds(model, drawn)
-    between = contrast(model, pair, metric)
+    contrast = Contrast.from_pair(model, pair, metric)
     tau = 0.01
-    seconds, found = cpu_seconds(lambda: acdc(between, tau))
-    slowly, sequential = cpu_seconds(lambda: acdc(between, tau, at_once=1))
+    seconds, found = cpu_seconds(lambda: acdc(contrast, tau))
+    slowly, sequential = cpu_seconds(lambda: acdc(contrast, tau, at_once=1))
     differ = (found - sequential).n_edges + (sequential - found).n_edges
     return [
-        Figure("edges", between.graph.n_edges),
+        Figure("edges", contrast.graph.n_edges),
         Figure("edges kept", found.n_edges),
         Figure("edges that the sequential algorithm keeps otherwise", differ, 0),
         Figure("ACDC, fe", seconds / fe, None if quick else 150),
@@ -291,14 +292,14 @@ def real_model(quick: bool) -> list[Figure]:
     fe = forward_seconds(model, task.pair.clean.tokens)
 
     def runs() -> Contrast:
-        return contrast(model, task.pair, task.metric)
+        return Contrast.from_pair(model, task.pair, task.metric)
 
-    between = runs()
-    figures = [Figure("edges", between.graph.n_edges)]
-    edge = Circuit.of(between.graph, ["input->m0"])
-    figures.append(Figure("input->m0, exactly, logits", exact(between, edge)["input->m0"]))
+    contrast = runs()
+    figures = [Figure("edges", contrast.graph.n_edges)]
+    edge = Circuit.of(contrast.graph, ["input->m0"])
+    figures.append(Figure("input->m0, exactly, logits", exact(contrast, edge)["input->m0"]))
     taken, scores = cpu_seconds(lambda: eap_ig(runs(), 5))
-    plain = eap(between)
+    plain = eap(contrast)
     figures += [
         Figure("  by EAP", plain["input->m0"]),
         Figure("  by EAP-IG, 5 steps", scores["input->m0"], 0, at_most=False),
@@ -307,13 +308,13 @@ def real_model(quick: bool) -> list[Figure]:
     if quick:
         return figures
     for name, made in (("EAP", plain), ("EAP-IG", scores)):
-        by_size, signed = curve(between, made), curve(between, made, absolute=False)
+        by_size, signed = curve(contrast, made), curve(contrast, made, absolute=False)
         wanted = (0.0096, 1.70) if name == "EAP-IG" else (None, None)
         figures += [
             Figure(f"{name}: CMD", by_size.attrs["CMD"], wanted[0]),
             Figure(f"{name}: CPR", signed.attrs["CPR"], wanted[1], False),
         ]
-    taken, best = cpu_seconds(lambda: exact(between, top_n(scores, 1000)))
+    taken, best = cpu_seconds(lambda: exact(contrast, top_n(scores, 1000)))
     there = np.isfinite(best.mean)
     figures += [
         Figure("exact effects of the 1,000 best edges, CPU seconds", taken, 300),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechinterp.circuits import Circuit, EdgeScores, Graph, contrast, evaluate
+from mechinterp.circuits import Circuit, Contrast, EdgeScores, Graph, evaluate
 
 GRAPH = Graph(3, 2, 2, has_mlps=True, is_parallel=False)
 AT_POSITIONS = Graph(3, 2, 2, has_mlps=True, is_parallel=False, positions=("end", "elsewhere"))
@@ -44,13 +44,13 @@ def test_pruning_reaches_the_fixed_point(seed, share):
 
 @pytest.mark.parametrize("positions", [None, ("S2", "end")], ids=["all", "named"])
 def test_pruning_does_not_change_what_the_model_does(model, pair, metric, positions):
-    graph = Graph.of(model, positions=positions)
+    graph = Graph.from_model(model, positions=positions)
     circuits = [some_edges(graph, seed, share) for seed, share in enumerate([0.03, 0.06, 0.1])]
     pruned = [circuit.pruned() for circuit in circuits]
     assert any(a.n_edges > b.n_edges for a, b in zip(circuits, pruned, strict=True))
-    between = contrast(model, pair, metric, graph)
+    contrast = Contrast.from_pair(model, pair, metric, graph)
     np.testing.assert_allclose(
-        evaluate(between, circuits), evaluate(between, pruned), atol=1e-5, rtol=0
+        evaluate(contrast, circuits), evaluate(contrast, pruned), atol=1e-5, rtol=0
     )
 
 

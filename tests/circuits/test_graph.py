@@ -58,7 +58,10 @@ def test_edges_go_from_earlier_to_later(parallel, mlps):
 
 
 def test_of_a_model_with_shared_keys(grouped_model):
-    by_query, by_key = Graph.of(grouped_model), Graph.of(grouped_model, by_kv_head=True)
+    by_query, by_key = (
+        Graph.from_model(grouped_model),
+        Graph.from_model(grouped_model, by_kv_head=True),
+    )
     assert (by_query.n_key_readers, by_key.n_key_readers) == (6, 2)
     assert "a2.g1<k>" in by_key.readers
     fed = by_key.feeds[by_key.reader_index["a1.g1<v>"]]
@@ -94,7 +97,7 @@ def test_labels_of_positions():
 
 def test_post_norm_has_no_heads(absolute_model, refuses, monkeypatch):
     monkeypatch.setattr(absolute_model.cfg, "use_normalization_before_and_after", True)
-    refuses(lambda: Graph.of(absolute_model), "puts a norm", "attn_out")
+    refuses(lambda: Graph.from_model(absolute_model), "puts a norm", "attn_out")
 
 
 def pairs_of(n):

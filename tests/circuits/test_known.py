@@ -5,9 +5,9 @@ import pytest
 from mechinterp import Pair, load_model, run, tokenize
 from mechinterp.circuits import (
     Circuit,
+    Contrast,
     Graph,
     acdc_scores,
-    contrast,
     eap_ig,
     exact,
     known_circuit,
@@ -32,35 +32,35 @@ def runs_of(planted, n=24, seed=0):
         return (chosen[0] - chosen[1]).sum(1)
 
     metric = Metric("answer - other", "logits", at, score)
-    return contrast(model, Pair(clean, corrupt), metric)
+    return Contrast.from_pair(model, Pair(clean, corrupt), metric)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_compiled_programs(name):
     planted = toy(f"rasp-{name}")
-    between = runs_of(planted)
-    truth = known_circuit(between.graph, planted.truth)
-    scores = exact(between)
+    contrast = runs_of(planted)
+    truth = known_circuit(contrast.graph, planted.truth)
+    scores = exact(contrast)
     assert rank_auc(scores, truth) >= 0.999
     largest = scores.strongest(1)[0][1]
     taus = [abs(largest) * share for share in (1e-4, 1e-2)]
-    assert rank_auc(acdc_scores(between, taus), truth) >= 0.999
-    assert rank_auc(eap_ig(between), truth) >= 0.95
+    assert rank_auc(acdc_scores(contrast, taus), truth) >= 0.999
+    assert rank_auc(eap_ig(contrast), truth) >= 0.95
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("n_mlps", [2, 0])
 def test_random_circuits(seed, n_mlps):
     planted = random_circuit(seed, n_circuit_mlps=n_mlps)
-    between = runs_of(planted)
-    truth = known_circuit(between.graph, planted.truth)
-    assert rank_auc(exact(between), truth) >= 0.99
-    assert rank_auc(eap_ig(between), truth) >= 0.99
+    contrast = runs_of(planted)
+    truth = known_circuit(contrast.graph, planted.truth)
+    assert rank_auc(exact(contrast), truth) >= 0.99
+    assert rank_auc(eap_ig(contrast), truth) >= 0.99
 
 
 def test_names_of_toys_become_those_of_graphs():
     planted = toy("and")
-    found = known_circuit(Graph.of(load_model(planted)), planted.truth)
+    found = known_circuit(Graph.from_model(load_model(planted)), planted.truth)
     assert set(found.names) == {
         *(f"input->a0.h{head}<{kind}>" for head in (1, 2) for kind in "kv"),
         *("a0.h1->m0", "a0.h2->m0", "m0->logits"),
@@ -70,8 +70,8 @@ def test_names_of_toys_become_those_of_graphs():
 def test_what_is_constant_is_left_out():
     planted = toy("rasp-reverse")
     assert planted.truth.constant
-    found = known_circuit(Graph.of(load_model(planted)), planted.truth)
+    found = known_circuit(Graph.from_model(load_model(planted)), planted.truth)
     assert found.n_edges == len(planted.truth.edges) - len(planted.truth.constant)
-    at = Graph.of(load_model(planted), positions=["end"])
+    at = Graph.from_model(load_model(planted), positions=["end"])
     assert known_circuit(at, planted.truth).n_edges == 2 * found.n_edges
     assert isinstance(found, Circuit)

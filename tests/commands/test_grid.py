@@ -12,7 +12,12 @@ from pyarrow import parquet
 from mechinterp import load_model, run, task
 from mechinterp.ablation.single import ablate_heads, ablate_layers, ablate_neurons, ablate_positions
 from mechinterp.engine.replacements import mean_of, resample_from
-from mechinterp.patching.activation import heads, heads_by_position, outputs, residual
+from mechinterp.patching.activation import (
+    patch_heads,
+    patch_heads_by_position,
+    patch_outputs,
+    patch_residual,
+)
 from mechinterp.storage.run_folder import read_manifest
 from mechinterp.sweeps.progress import progress_bar
 from mechinterp.sweeps.resumable import read_sweep
@@ -70,7 +75,7 @@ def column(out, name, result):
 def test_patched_values_are_those_of_patching(mechinterp, tmp_path, toy, asked):
     done = mechinterp("patch", *INDUCTION, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    wanted = heads(toy, asked.pair, asked.metric)
+    wanted = patch_heads(toy, asked.pair, asked.metric)
     np.testing.assert_allclose(column(tmp_path / "run", "value", wanted), wanted, atol=1e-5)
     clean, corrupt = (
         asked.metric(run(toy, p)).numpy() for p in (asked.pair.clean, asked.pair.corrupt)
@@ -89,15 +94,15 @@ def test_patched_values_are_those_of_patching(mechinterp, tmp_path, toy, asked):
     ("arguments", "sweep"),
     [
         (("--what", "heads-by-position", "--positions", "end,4"),
-         lambda *a: heads_by_position(*a, direction="denoise", positions=["end", 4])),
+         lambda *a: patch_heads_by_position(*a, direction="denoise", positions=["end", 4])),
         (("--what", "resid_post", "--layers", "1"),
-         lambda *a: residual(*a, "resid_post", direction="denoise", layers=[1])),
+         lambda *a: patch_residual(*a, "resid_post", direction="denoise", layers=[1])),
         (("--what", "attn_out", "--positions", "induction,end,end"),
-         lambda *a: outputs(*a, direction="denoise", positions=["induction", "end"])),
+         lambda *a: patch_outputs(*a, direction="denoise", positions=["induction", "end"])),
         (("--what", "k", "--positions", "induction,3", "--layers", "0-1"),
-         lambda *a: heads(*a, "k", direction="denoise", positions=["induction", 3])),
+         lambda *a: patch_heads(*a, "k", direction="denoise", positions=["induction", 3])),
         (("--what", "pattern", "--layers", "1,0"),
-         lambda *a: heads(*a, "pattern", direction="denoise", layers=[1, 0])),
+         lambda *a: patch_heads(*a, "pattern", direction="denoise", layers=[1, 0])),
     ],
 )  # fmt: skip
 def test_every_kind_of_patch_is_the_sweep_of_its_name(
@@ -187,7 +192,7 @@ def test_a_stopped_run_says_how_to_go_on_and_does(mechinterp, tmp_path, monkeypa
 
 def test_a_plan_tells_the_cost_and_runs_nothing(mechinterp, tmp_path, monkeypatch, toy, asked):
     out = tmp_path / "run"
-    found = heads_by_position(toy, asked.pair, asked.metric)
+    found = patch_heads_by_position(toy, asked.pair, asked.metric)
     monkeypatch.setattr("mechinterp.sweeps.experiment.forward", None)
     monkeypatch.setattr("mechinterp.engine.runner.forward", None)
     done = mechinterp("patch", *INDUCTION, "--what", "heads-by-position", "--plan", "--out", out)
@@ -215,7 +220,7 @@ def test_a_screen_leaves_the_strongest_estimates(mechinterp, tmp_path, toy, aske
     means = frame.groupby(dims)[["estimate", "value"]].agg(lambda x: x.mean(skipna=False))
     (strongest,) = means.index[means["value"].notna()]
     assert strongest == means["estimate"].abs().idxmax()
-    whole = heads if positions else outputs
+    whole = patch_heads if positions else patch_outputs
     named = {"positions": list(END)[::-1]} if positions else {}
     exact = whole(toy, asked.pair, asked.metric, "k" if positions else "attn_out", **named)
     assert means.size == 2 * exact[..., 0].size

@@ -13,6 +13,7 @@ from mechinterp import (
     knockout,
     load_model,
     log_prob,
+    models,
     patch,
     read,
     run,
@@ -20,7 +21,6 @@ from mechinterp import (
     token_id,
     zero,
 )
-from mechinterp.models import facts as models
 
 TOKENS = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])
 

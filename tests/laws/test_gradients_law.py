@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mechinterp import Prompts, Site, edit, log_prob, logit_diff, run
 from mechinterp.core.sites import ACTS
-from mechinterp.engine.gradients import gradients
+from mechinterp.engine.gradients import site_gradients
 from mechinterp.models.facts import fired_points
 from mechinterp.models.hook_points import axis_size
 
@@ -47,7 +47,7 @@ class World:
     def __init__(self, model):
         self.model = in_double(model)
         self.sites = running_sites(self.model)
-        self.slopes = [gradients(self.model, PROMPTS, self.sites, m) for m in METRICS]
+        self.slopes = [site_gradients(self.model, PROMPTS, self.sites, m) for m in METRICS]
 
     def __repr__(self):
         return "world"

@@ -27,7 +27,7 @@ from mechinterp import (
     zero,
 )
 from mechinterp.engine import runner
-from mechinterp.patching.activation import heads
+from mechinterp.patching.activation import patch_heads
 
 Z = Site("z", 1)
 METRIC = log_prob(1)
@@ -235,4 +235,4 @@ def test_natural_wrong_guesses(absolute_model, ragged, as_users_call_it, refuses
     refuses(swept(metric="logit_diff"), "'logit_diff' is no metric")
     refuses(swept(only=[(0, 1)]), "only: a mask", "top_k")
     pair = Pair(ragged, ragged)
-    refuses(lambda: heads(absolute_model, (pair,), METRIC), "a Pair", "task(...).pair")
+    refuses(lambda: patch_heads(absolute_model, (pair,), METRIC), "a Pair", "task(...).pair")

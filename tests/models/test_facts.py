@@ -3,8 +3,7 @@
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mechinterp import Site, load_model, read, run
-from mechinterp.models import facts as models
+from mechinterp import Site, load_model, models, read, run
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 

@@ -21,8 +21,7 @@ from transformers import (
     XLMWithLMHeadModel,
 )
 
-from mechinterp import Site, load_model, read, run, tokenize
-from mechinterp.models import facts as models
+from mechinterp import Site, load_model, models, read, run, tokenize
 from mechinterp.models.checkpoints import CheckpointError
 from mechinterp.models.facts import SWITCHES
 from mechinterp.models.loading import available_models

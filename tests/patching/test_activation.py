@@ -9,13 +9,13 @@ from transformer_lens import patching as library
 
 from mechinterp import Pair, Prompts, Site, log_prob, logit_diff, run
 from mechinterp.patching.activation import (
-    heads,
-    heads_by_position,
-    neurons,
     normalized,
     normalized_mean,
-    outputs,
-    residual,
+    patch_heads,
+    patch_heads_by_position,
+    patch_neurons,
+    patch_outputs,
+    patch_residual,
 )
 
 CLEAN = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
@@ -104,7 +104,7 @@ def theirs(model, fn):
 def test_residual_and_outputs_are_the_librarys(model, pair, act):
     if not has(model, act):
         pytest.skip("this architecture has none")
-    fn = residual if act.startswith("resid") else outputs
+    fn = patch_residual if act.startswith("resid") else patch_outputs
     found = fn(model, pair, METRIC, act, direction="denoise")
     assert found.dims == ("layer", "pos", "prompt")
     close(found.mean("prompt"), theirs(model, getattr(library, f"get_act_patch_{act}")))
@@ -113,7 +113,7 @@ def test_residual_and_outputs_are_the_librarys(model, pair, act):
 @pytest.mark.parametrize("act", ["z", "q", "k", "v", "pattern"])
 def test_heads_are_the_librarys(model, pair, act):
     name = "out" if act == "z" else act
-    found = heads(model, pair, METRIC, act, direction="denoise")
+    found = patch_heads(model, pair, METRIC, act, direction="denoise")
     fn = getattr(library, f"get_act_patch_attn_head_{name}_all_pos")
     close(found.mean("prompt"), theirs(model, fn))
 
@@ -121,7 +121,7 @@ def test_heads_are_the_librarys(model, pair, act):
 @pytest.mark.parametrize("act", ["z", "q", "k", "v", "pattern"])
 def test_heads_by_position_are_the_librarys(model, pair, act):
     name = "out" if act == "z" else act
-    found = heads_by_position(model, pair, METRIC, act, direction="denoise").mean("prompt")
+    found = patch_heads_by_position(model, pair, METRIC, act, direction="denoise").mean("prompt")
     expected = theirs(model, getattr(library, f"get_act_patch_attn_head_{name}_by_pos"))
     # The library's axes are layer, pos, head, but for the pattern.
     close(found, expected if act == "pattern" else expected.transpose(1, 2))
@@ -134,7 +134,7 @@ def test_heads_by_position_are_the_librarys(model, pair, act):
 def test_each_layer_and_position_is_a_run_of_its_own(model, pair, slow, act):
     if not has(model, act):
         pytest.skip("this architecture has none")
-    fn = residual if act.startswith("resid") else outputs
+    fn = patch_residual if act.startswith("resid") else patch_outputs
     found = fn(model, pair, METRIC, act, direction=slow.direction, layers=[2, 0], positions=[4, 1])
     slow.check(found, [Site(act, layer, pos=pos) for layer in (2, 0) for pos in (4, 1)])
     assert found["layer"].values.tolist() == [2, 0]
@@ -143,9 +143,11 @@ def test_each_layer_and_position_is_a_run_of_its_own(model, pair, slow, act):
 
 @pytest.mark.parametrize("act", ["z", "q", "v", "pattern"])
 def test_each_head_is_a_run_of_its_own(model, pair, slow, act):
-    found = heads(model, pair, METRIC, act, direction=slow.direction, layers=[1], heads=[1, 0])
+    found = patch_heads(
+        model, pair, METRIC, act, direction=slow.direction, layers=[1], heads=[1, 0]
+    )
     slow.check(found, [Site(act, 1, head) for head in (1, 0)])
-    found = heads_by_position(
+    found = patch_heads_by_position(
         model, pair, METRIC, act, direction=slow.direction, layers=[1], heads=[1, 0]
     )
     slow.check(found, [Site(act, 1, head, pos) for head in (1, 0) for pos in range(5)])
@@ -154,23 +156,23 @@ def test_each_head_is_a_run_of_its_own(model, pair, slow, act):
 def test_each_neuron_is_a_run_of_its_own(model, pair, slow):
     if not has(model, "mlp_post"):
         pytest.skip("this architecture has none")
-    found = neurons(model, pair, METRIC, 1, direction=slow.direction)
+    found = patch_neurons(model, pair, METRIC, 1, direction=slow.direction)
     assert found.dims == ("neuron", "prompt")
     assert int(found["layer"]) == 1
     slow.check(found, [Site("mlp_post", 1, neuron=n) for n in range(model.cfg.d_mlp)])
-    found = neurons(model, pair, METRIC, 1, [3, 2], direction=slow.direction, positions="end")
+    found = patch_neurons(model, pair, METRIC, 1, [3, 2], direction=slow.direction, positions="end")
     slow.check(found, [Site("mlp_post", 1, neuron=n, pos=4) for n in (3, 2)])
 
 
 def test_positions_of_heads_are_patched_together(absolute_model, pair):
-    both = heads(absolute_model, pair, METRIC, positions=[1, 3])
-    alone = heads_by_position(absolute_model, pair, METRIC, positions=[1, 3])
-    every = heads(absolute_model, pair, METRIC)
+    both = patch_heads(absolute_model, pair, METRIC, positions=[1, 3])
+    alone = patch_heads_by_position(absolute_model, pair, METRIC, positions=[1, 3])
+    every = patch_heads(absolute_model, pair, METRIC)
     assert not np.allclose(both, every)
     # In the last layer, what a head writes at 1 and 3 does not reach the last position at all.
     close(both.sel(layer=2), np.broadcast_to(both["clean_score"], (4, 2)))
     assert np.abs(both - alone.sel(pos=3)).max() > 1e-3
-    together = heads(absolute_model, pair, METRIC, positions=[0, 1, 2, 3, 4])
+    together = patch_heads(absolute_model, pair, METRIC, positions=[0, 1, 2, 3, 4])
     close(together, every)
 
 
@@ -178,20 +180,22 @@ def test_positions_of_heads_are_patched_together(absolute_model, pair):
 
 
 def test_heads_of_grouped_models_are_named(grouped_model, pair, refuses):
-    shape = {act: heads(grouped_model, pair, METRIC, act).sizes for act in ("q", "k", "v", "z")}
+    shape = {
+        act: patch_heads(grouped_model, pair, METRIC, act).sizes for act in ("q", "k", "v", "z")
+    }
     assert shape["q"] == shape["z"] == {"layer": 3, "head": 6, "prompt": 2}
     assert shape["k"] == shape["v"] == {"layer": 3, "kv_head": 2, "prompt": 2}
-    by_position = heads_by_position(grouped_model, pair, METRIC, "v", layers=[0])
+    by_position = patch_heads_by_position(grouped_model, pair, METRIC, "v", layers=[0])
     assert by_position.sizes == {"layer": 1, "kv_head": 2, "pos": 5, "prompt": 2}
     refuses(
-        lambda: heads(grouped_model, pair, METRIC, "k", heads=[2]),
+        lambda: patch_heads(grouped_model, pair, METRIC, "k", heads=[2]),
         "head 2 is out of range",
         "key-value heads 0 to 1",
     )
 
 
 def test_a_result_has_the_scores_of_both_runs(model, pair, slow):
-    found = residual(model, pair, METRIC, direction=slow.direction, layers=[1])
+    found = patch_residual(model, pair, METRIC, direction=slow.direction, layers=[1])
     for name, ids in (("clean_score", CLEAN), ("corrupt_score", CORRUPT)):
         assert found[name].dims == ("prompt",)
         close(found[name], diff(model(torch.tensor(ids))))
@@ -210,7 +214,7 @@ def test_the_scale_is_0_at_corrupt_and_1_at_clean(model):
     clean, corrupt = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], [[3, 8, 4, 1, 5], [9, 1, 6, 5, 3]]
     pair = Pair(Prompts.from_ids(clean), Prompts.from_ids(corrupt))
     for direction, end in {"noise": 0.0, "denoise": 1.0}.items():
-        found = residual(model, pair, METRIC, direction=direction, layers=[0])
+        found = patch_residual(model, pair, METRIC, direction=direction, layers=[0])
         expected = np.full((1, 5, 2), 1 - end)
         expected[:, 1] = end  # all that differs before the first layer is at position 1
         np.testing.assert_allclose(normalized(found), expected, atol=1e-4)
@@ -218,7 +222,7 @@ def test_the_scale_is_0_at_corrupt_and_1_at_clean(model):
 
 
 def test_normalized_is_worked_out_by_hand(absolute_model, pair):
-    found = residual(absolute_model, pair, METRIC, layers=[1])
+    found = patch_residual(absolute_model, pair, METRIC, layers=[1])
     made = found.copy(data=np.array([3.0, -1.0]) * np.ones(found.shape))
     made = made.assign_coords(
         clean_score=("prompt", [5.0, 1.0]), corrupt_score=("prompt", [1.0, 0.0])
@@ -235,7 +239,7 @@ def test_normalized_is_worked_out_by_hand(absolute_model, pair):
 
 def test_no_scale_between_equal_scores(absolute_model, refuses):
     same = Pair(Prompts.from_ids(CLEAN), Prompts.from_ids([CLEAN[0], CORRUPT[1]]))
-    found = residual(absolute_model, same, METRIC, layers=[1])
+    found = patch_residual(absolute_model, same, METRIC, layers=[1])
     refuses(lambda: normalized(found), "prompt 0", "score", "Leave such prompts out")
     assert np.isfinite(normalized(found.sel(prompt=[1]))).all()
     assert np.isfinite(normalized_mean(found)).all()
@@ -249,11 +253,11 @@ def test_tokens_stand_beside_positions(absolute_model):
     ids = [[3, row, 4 + min(row, 2), 1] for row in range(5)]
     other = [[7, *row[1:]] for row in ids]
     pair = Pair(Prompts.from_ids(ids, decode=names), Prompts.from_ids(other, decode=names))
-    found = residual(absolute_model, pair, log_prob(3), layers=[1])
+    found = patch_residual(absolute_model, pair, log_prob(3), layers=[1])
     assert found["token"].dims == ("pos",)
     assert found["token"].values.tolist() == ["d", "a/b/c/…", "e/f/g", "b"]
     assert found["pos"].values.tolist() == [0, 1, 2, 3]
-    found = residual(absolute_model, pair, log_prob(3), layers=[1], positions=[2, "end"])
+    found = patch_residual(absolute_model, pair, log_prob(3), layers=[1], positions=[2, "end"])
     assert found["pos"].values.tolist() == [2, "end"]
     assert found.sel(pos=2).shape == found.sel(pos="end").shape == (1, 5)
     assert found["token"].values.tolist() == ["e/f/g", "b"]
@@ -263,7 +267,7 @@ def test_tokens_stand_beside_positions(absolute_model):
 
 
 def test_prompts_of_several_lengths_are_patched_at_names(model, ragged_pair):
-    found = residual(model, ragged_pair, log_prob(3), direction="denoise", layers=[1])
+    found = patch_residual(model, ragged_pair, log_prob(3), direction="denoise", layers=[1])
     assert found["pos"].values.tolist() == ["S2"]
     assert found["token"].values.tolist() == ["9/3"]
     for row, (pos, length) in enumerate([(5, 7), (2, 4), (3, 6)]):
@@ -283,28 +287,40 @@ def test_prompts_of_several_lengths_are_patched_at_names(model, ragged_pair):
 def test_prompts_of_several_lengths_without_names(absolute_model, ragged_pair, refuses):
     ids = [row[:n].tolist() for row, n in zip(ragged_pair.clean.tokens, (7, 4, 6), strict=True)]
     pair = Pair(Prompts.from_ids(ids), Prompts.from_ids(ids))
-    refuses(lambda: residual(absolute_model, pair, log_prob(3)), "4 to 7 tokens", "positions=[...]")
-    assert residual(absolute_model, pair, log_prob(3), positions="end").sizes["pos"] == 1
-    assert heads(absolute_model, pair, log_prob(3)).sizes == {"layer": 3, "head": 4, "prompt": 3}
+    refuses(
+        lambda: patch_residual(absolute_model, pair, log_prob(3)),
+        "4 to 7 tokens",
+        "positions=[...]",
+    )
+    assert patch_residual(absolute_model, pair, log_prob(3), positions="end").sizes["pos"] == 1
+    assert patch_heads(absolute_model, pair, log_prob(3)).sizes == {
+        "layer": 3,
+        "head": 4,
+        "prompt": 3,
+    }
 
 
 # Errors, and what is handed on
 
 
 def test_unknown_words_are_refused(absolute_model, pair, refuses):
-    refuses(lambda: residual(absolute_model, pair, METRIC, "z"), "'z'", "'resid_post'")
-    refuses(lambda: outputs(absolute_model, pair, METRIC, "resid_pre"), "'attn_out', 'mlp_out'")
-    refuses(lambda: heads(absolute_model, pair, METRIC, "mlp_out"), "'mlp_out'", "'pattern'")
-    for fn in (residual, outputs, heads, heads_by_position):
+    refuses(lambda: patch_residual(absolute_model, pair, METRIC, "z"), "'z'", "'resid_post'")
+    refuses(
+        lambda: patch_outputs(absolute_model, pair, METRIC, "resid_pre"), "'attn_out', 'mlp_out'"
+    )
+    refuses(lambda: patch_heads(absolute_model, pair, METRIC, "mlp_out"), "'mlp_out'", "'pattern'")
+    for fn in (patch_residual, patch_outputs, patch_heads, patch_heads_by_position):
         refuses(lambda fn=fn: fn(absolute_model, pair, METRIC, direction="clean"), "'denoise'")
-    refuses(lambda: neurons(absolute_model, pair, METRIC, 0, direction="x"), "'denoise'")
-    refuses(lambda: residual(absolute_model, pair, METRIC, layers=[3]), "layer 3 is out of range")
+    refuses(lambda: patch_neurons(absolute_model, pair, METRIC, 0, direction="x"), "'denoise'")
+    refuses(
+        lambda: patch_residual(absolute_model, pair, METRIC, layers=[3]), "layer 3 is out of range"
+    )
 
 
 def test_what_a_model_lacks_is_refused(pair, attention_only_model, refuses):
-    refuses(lambda: outputs(attention_only_model, pair, METRIC, "mlp_out"), "mlp_out")
-    refuses(lambda: residual(attention_only_model, pair, METRIC, "resid_mid"), "resid_mid")
-    refuses(lambda: neurons(attention_only_model, pair, METRIC, 0), "mlp.hook_post")
+    refuses(lambda: patch_outputs(attention_only_model, pair, METRIC, "mlp_out"), "mlp_out")
+    refuses(lambda: patch_residual(attention_only_model, pair, METRIC, "resid_mid"), "resid_mid")
+    refuses(lambda: patch_neurons(attention_only_model, pair, METRIC, 0), "mlp.hook_post")
 
 
 def test_an_unaligned_pair_is_refused(refuses):
@@ -316,16 +332,16 @@ def test_an_unaligned_pair_is_refused(refuses):
 def test_options_are_those_of_sweep(absolute_model, pair):
     seen = []
     kept = {"budget_bytes": 1, "progress": lambda done, total: seen.append(done)}
-    whole = heads(absolute_model, pair, METRIC)
-    close(heads(absolute_model, pair, METRIC, **kept), whole)
+    whole = patch_heads(absolute_model, pair, METRIC)
+    close(patch_heads(absolute_model, pair, METRIC, **kept), whole)
     assert len(seen) >= 12
     with pytest.raises(TypeError):
-        heads(absolute_model, pair, METRIC, nonsense=True)
+        patch_heads(absolute_model, pair, METRIC, nonsense=True)
 
 
 def test_the_pair_is_left_as_it_was(absolute_model, pair, snapshot):
     before = snapshot(absolute_model)
-    residual(absolute_model, pair, METRIC)
+    patch_residual(absolute_model, pair, METRIC)
     before.check()
     assert pair.clean.tokens.tolist() == CLEAN
     assert run(absolute_model, pair.clean).logits.isfinite().all()

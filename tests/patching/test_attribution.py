@@ -20,6 +20,7 @@ from mechinterp import (
     log_prob,
     logit_diff,
     patch,
+    patching,
     put,
     read,
     run,
@@ -27,8 +28,7 @@ from mechinterp import (
     token_id,
 )
 from mechinterp.core.metrics import top_token
-from mechinterp.engine.gradients import gradients
-from mechinterp.patching import activation as patching
+from mechinterp.engine.gradients import site_gradients
 from mechinterp.patching.attribution import (
     atp_star,
     attribution_patching,
@@ -104,7 +104,7 @@ def acts(model):
 def test_an_estimate_is_the_change_times_the_gradient(model, ragged, acts):
     found = attribution_patching(model, ragged, acts, OVER, itself, METRIC)
     base = run(model, ragged, read(*WHOLE)).acts
-    slopes = gradients(model, ragged, WHOLE, METRIC)
+    slopes = site_gradients(model, ragged, WHOLE, METRIC)
     for row, site in enumerate(SITES):
         np.testing.assert_allclose(found[row], by_hand(acts, base, slopes, site), **CLOSE)
 
@@ -200,7 +200,7 @@ def test_neurons(absolute_model, ragged):
 
     found = attribution_patching(absolute_model, ragged, acts, neurons, site, METRIC)
     base = run(absolute_model, ragged, read(*sites)).acts
-    slopes = gradients(absolute_model, ragged, sites, METRIC)
+    slopes = site_gradients(absolute_model, ragged, sites, METRIC)
     for layer in LAYERS:
         for neuron in (0, 27):
             wanted = by_hand(acts, base, slopes, site(layer, neuron))
@@ -228,7 +228,7 @@ def test_the_qk_fix_is_the_change_of_the_pattern_times_its_gradient(model, ragge
     acts = source_of(model, list(dict.fromkeys(site.whole() for site in sites)))
     found = qk_fixed_patching(model, ragged, acts, {"site": sites}, itself, METRIC)
     base = run(model, ragged, read(*patterns)).acts
-    slopes = gradients(model, ragged, patterns, METRIC)
+    slopes = site_gradients(model, ragged, patterns, METRIC)
     for row, site in enumerate(sites):
         pattern = patterns[site.layer]
         patched = run(model, ragged, patch(site, acts) + read(pattern)).acts
@@ -288,7 +288,7 @@ def test_integrated_patching_is_the_mean_of_gradients_on_the_way(model, ragged, 
     base = run(model, ragged, read(*WHOLE)).acts
     found = integrated_patching(model, ragged, acts, OVER, itself, METRIC, steps=2)
     halves = [
-        gradients(
+        site_gradients(
             model, ragged, WHOLE, METRIC, put(embed, base[embed] + a * (acts[embed] - base[embed]))
         )
         for a in (0.25, 0.75)
@@ -336,7 +336,7 @@ def test_atp_star_is_the_mean_size_with_each_layer_dropped(model, ragged, acts):
         specs = ()
         for writer in writers:
             specs += edit(writer, lambda value, at: value.detach())
-        slopes = gradients(model, ragged, WHOLE, METRIC, specs)
+        slopes = site_gradients(model, ragged, WHOLE, METRIC, specs)
         total += np.abs([by_hand(acts, base, slopes, site) for site in sites])
     np.testing.assert_allclose(found, total / 2, **CLOSE)
     assert found.attrs["sign"] == "size of the effect"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mechinterp import Pair, Prompts, Site, logit_diff
-from mechinterp.patching.activation import heads, normalized
+from mechinterp.patching.activation import normalized, patch_heads
 from mechinterp.patching.paths import path_patching
 
 CLEAN = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
@@ -157,7 +157,7 @@ def three_passes_for_all(model, sender):
 def test_to_the_logits_from_the_last_layer_is_activation_patching(attention_only_model, pair):
     senders = [Site("z", 2, head) for head in range(5)]
     found = path_patching(attention_only_model, pair, METRIC, senders, Site("logits"))
-    patched = heads(attention_only_model, pair, METRIC, layers=[2])
+    patched = patch_heads(attention_only_model, pair, METRIC, layers=[2])
     close(found, patched[0])
     assert np.ptp(found.values, axis=0).max() > 1e-3
 

@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 
-from mechinterp.tasks.docstring import ARGUMENTS, DESCRIPTIONS, docstring
+from mechinterp.tasks.docstring import ARGUMENTS, DESCRIPTIONS, docstring_arguments
 
 
 def texts(prompts):
@@ -41,16 +41,16 @@ def check(made, model, at, said):
 
 
 def test_positions_are_the_post_s(model, at, said):
-    check(docstring(model, n=30), model, at, said)
+    check(docstring_arguments(model, n=30), model, at, said)
 
 
 @pytest.mark.slow
 def test_on_smollm2(smollm2, at, said):
-    check(docstring(smollm2, n=20), smollm2, at, said)
+    check(docstring_arguments(smollm2, n=20), smollm2, at, said)
 
 
 def test_the_corrupt_names_are_all_new(model):
-    pair = docstring(model, n=30).pair
+    pair = docstring_arguments(model, n=30).pair
     for clean, corrupt in zip(*map(texts, (pair.clean, pair.corrupt)), strict=True):
         (given, _), (other, documented) = parsed(clean), parsed(corrupt)
         assert other[:3] + other[6:] == given[:3] + given[6:]
@@ -60,7 +60,7 @@ def test_the_corrupt_names_are_all_new(model):
 
 
 def test_the_metric_is_the_difference_to_the_best_wrong_argument(model, measured):
-    made = docstring(model, n=30)
+    made = docstring_arguments(model, n=30)
     value, logits = measured(made, model)
     pairs = zip(*map(texts, (made.pair.clean, made.pair.corrupt)), strict=True)
     for row, (clean, corrupt) in enumerate(pairs):
@@ -73,7 +73,7 @@ def test_the_metric_is_the_difference_to_the_best_wrong_argument(model, measured
 
 
 def test_words_of_several_tokens_never_occur(digits):
-    found = " ".join(texts(docstring(digits, n=200).pair.clean))
+    found = " ".join(texts(docstring_arguments(digits, n=200).pair.clean))
     assert not re.search(r"\b(data|price)\b", found)
     assert re.search(r"\bname\b", found)
 
@@ -83,10 +83,16 @@ def test_names_and_descriptions_share_no_word():
 
 
 def test_too_few_names(without, refuses):
-    refuses(lambda: docstring(without(*ARGUMENTS[11:])), "docstring", "names", "only 11", "12 are")
+    refuses(
+        lambda: docstring_arguments(without(*ARGUMENTS[11:])),
+        "docstring",
+        "names",
+        "only 11",
+        "12 are",
+    )
 
 
 def test_a_tokenizer_without_the_layout(words, refuses):
     """Its tokens hold no white space, but the names stand where they should."""
-    assert docstring(words, n=3).pair.clean.lengths.tolist()[0] > 30
-    refuses(lambda: docstring(words, n=0), "docstring: n=0")
+    assert docstring_arguments(words, n=3).pair.clean.lengths.tolist()[0] > 30
+    refuses(lambda: docstring_arguments(words, n=0), "docstring: n=0")

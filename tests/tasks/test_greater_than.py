@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mechinterp.tasks.greater_than import NOUNS, greater_than
+from mechinterp.tasks.greater_than import NOUNS, greater_than_years
 
 
 def years(prompts):
@@ -12,7 +12,7 @@ def years(prompts):
 
 
 def test_years_of_two_tokens(pairs, at, said):
-    made = greater_than(pairs, n=60)
+    made = greater_than_years(pairs, n=60)
     found, nouns = years(made.pair.clean)
     assert all(2 <= year <= 98 and century == end for century, year, end in found)
     assert {century for century, _, _ in found} == set(range(11, 18))
@@ -25,7 +25,7 @@ def test_years_of_two_tokens(pairs, at, said):
 
 
 def test_years_of_a_token_for_each_digit(digits, at, said):
-    made = greater_than(digits, n=60)
+    made = greater_than_years(digits, n=60)
     found, _ = years(made.pair.clean)
     assert all(10 <= year <= 98 and year % 10 < 9 and c == end for c, year, end in found)
     assert (
@@ -39,7 +39,7 @@ def test_years_of_a_token_for_each_digit(digits, at, said):
 
 
 def test_the_corrupt_year_ends_in_01(model):
-    made = greater_than(model, n=30)
+    made = greater_than_years(model, n=30)
     clean, corrupt = (years(side)[0] for side in (made.pair.clean, made.pair.corrupt))
     assert [(c, 1, e) for c, _, e in clean] == corrupt
     year = made.pair.clean.positions("YY")[:, None]
@@ -49,7 +49,7 @@ def test_the_corrupt_year_ends_in_01(model):
 
 
 def test_the_metric_by_hand(model, measured):
-    made = greater_than(model, n=20)
+    made = greater_than_years(model, n=20)
     value, logits = measured(made, model)
     two = len(made.pair.clean.token_text[0][int(made.pair.clean.positions("YY")[0])]) == 2
     for row, (_, year, _) in enumerate(years(made.pair.clean)[0]):
@@ -65,7 +65,7 @@ def test_the_metric_by_hand(model, measured):
 
 
 def test_the_metric_goes_from_minus_one_to_one(model, measured):
-    made = greater_than(model, n=8)
+    made = greater_than_years(model, n=8)
     for tokens, expected in ((made.answers, 1.0), (made.others, -1.0)):
         sure = torch.zeros(8, model.cfg.d_vocab)
         sure[torch.arange(8), tokens] = 200.0
@@ -78,7 +78,7 @@ def test_the_metric_goes_from_minus_one_to_one(model, measured):
 
 
 def test_the_metric_is_for_these_prompts(model, measured, refuses):
-    made = greater_than(model, n=8)
+    made = greater_than_years(model, n=8)
     refuses(
         lambda: measured(made, model, torch.zeros(5, model.cfg.d_vocab)), "prob_diff: 8 answers"
     )
@@ -86,7 +86,7 @@ def test_the_metric_is_for_these_prompts(model, measured, refuses):
 
 def test_years_that_are_one_word(words, refuses):
     refuses(
-        lambda: greater_than(words),
+        lambda: greater_than_years(words),
         "greater-than: this model's tokenizer reads ' 1732' as ['1732']",
         "use another model",
         kind=ValueError,
@@ -94,15 +94,15 @@ def test_years_that_are_one_word(words, refuses):
 
 
 def test_as_many_as_there_are(digits, refuses):
-    refuses(lambda: greater_than(digits, n=10**6), "greater-than: n=1000000", "Ask for 1 to")
+    refuses(lambda: greater_than_years(digits, n=10**6), "greater-than: n=1000000", "Ask for 1 to")
     # tens digits 1 to 9, last digits 0 to 8, seven centuries, all nouns but "war"
     possible = 9 * 9 * 7 * (len(NOUNS) - 1)
-    refuses(lambda: greater_than(digits, n=possible + 1), f"there are {possible}")
+    refuses(lambda: greater_than_years(digits, n=possible + 1), f"there are {possible}")
 
 
 @pytest.mark.slow
 def test_smollm2_is_asked_the_tens_digit(smollm2, at, said):
-    made = greater_than(smollm2, n=12)
+    made = greater_than_years(smollm2, n=12)
     found, _ = years(made.pair.clean)
     assert (
         at(made.pair.clean, "YY")

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.attribution.methods.positions import of_units
@@ -28,7 +27,7 @@ from mechinterp.attribution.scores import run_cost, scored
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit, read
 from mechinterp.engine.runner import run
-from mechinterp.models import facts as models
+from mechinterp.models.weights import value_lengths
 
 SIGN = "How much is attended to, never negative: it has no direction, and is no effect."
 
@@ -91,16 +90,6 @@ def value_weighted_attention(question: Question) -> xr.DataArray:
     each = [total[[every.index(row) for row in several]].mean(0).numpy() for several in rows]
     attrs = _attrs(question, "value-weighted attention", "norm", began)
     return scored(question, of_units(question, np.stack(each)), attrs)
-
-
-def value_lengths(
-    model: Any, layer: int, value: Float[Tensor, "prompt src kv_head d_head"]
-) -> Float[Tensor, "prompt head src"]:
-    """The length of what each head would write of each value, if it took it whole: ‖v W_O‖."""
-    weights = models.output_weights(model, layer).double()
-    value = value.double().repeat_interleave(len(weights) // value.shape[2], 2)  # heads share one
-    written = [(value[:, :, head] @ weight).norm(dim=-1) for head, weight in enumerate(weights)]
-    return torch.stack(written, 1)
 
 
 def _rows(question: Question) -> list[list[int]]:

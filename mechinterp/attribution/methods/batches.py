@@ -39,11 +39,12 @@ from mechinterp.attribution.tables import from_json, to_json
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.facts import fingerprint, has_foreign_hooks
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.storage.digest import digest
 from mechinterp.storage.jsonl import filled_lines, located
 from mechinterp.storage.run_folder import write_whole
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 KEYS = ("prompt", "continuation", "spans", "expect")
 
@@ -93,7 +94,7 @@ def read_cases(file: str | Path) -> tuple[Case, ...]:
 
 
 def attribute_each(
-    model: Any,
+    model: Model,
     prompts: Text | Sequence[Case],
     outputs: int | str | Sequence[int] | Last = 5,
     removal: str | RemoveOne | Removal = "delete",
@@ -252,7 +253,7 @@ def _span(span: Any) -> Span:
 
 
 def _prompts(
-    model: Any, prompts: Any, inputs: str | Sequence[int]
+    model: Model, prompts: Any, inputs: str | Sequence[int]
 ) -> tuple[list[Case], list[Prompts]]:
     if isinstance(prompts, Sequence) and prompts and isinstance(prompts[0], Case):
         cases = [

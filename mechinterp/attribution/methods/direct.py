@@ -18,7 +18,6 @@ before it, and what an MLP makes of what was read counts as the MLP's.
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.attribution.methods.positions import of_units
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.scores import run_cost, scored
@@ -35,7 +35,7 @@ from mechinterp.core.sites import HookError, Pos, Site
 from mechinterp.core.specs import Specs, read, zero
 from mechinterp.engine.linear_readout import bends, check_sum, final_reading
 from mechinterp.engine.runner import Run, run
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 
 SIGN = "Positive: what the position of the output takes from the input raises its logit."
 
@@ -177,7 +177,7 @@ def _parts(question: Question) -> _Parts:
     return _Parts(metrics[0], heads, own, total)
 
 
-def _check_written(model: Any, written: np.ndarray, summed: np.ndarray, size: np.ndarray) -> None:
+def _check_written(model: Model, written: np.ndarray, summed: np.ndarray, size: np.ndarray) -> None:
     off = np.abs(written - summed)
     if (off > 100 * torch.finfo(model.cfg.dtype).eps * (1 + size)).any():
         raise HookError(
@@ -187,7 +187,7 @@ def _check_written(model: Any, written: np.ndarray, summed: np.ndarray, size: np
         )
 
 
-def _values_of_nothing(model: Any, sequence: Prompts) -> list[Float[Tensor, "head d_head"]]:
+def _values_of_nothing(model: Model, sequence: Prompts) -> list[Float[Tensor, "head d_head"]]:
     """The values that each layer computes of a residual stream of zeros: its biases."""
     one = Prompts.from_ids([[0]], device=sequence.tokens.device)
     specs: Specs = ()

@@ -25,6 +25,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.attribution.methods.integration_path import Way
 from mechinterp.attribution.methods.positions import of_units
 from mechinterp.attribution.question.definition import Question
@@ -33,8 +34,8 @@ from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
-from mechinterp.models import facts as models
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.models.model import Model
+from mechinterp.sweeps.options import Progress
 
 BASELINES = ("mean", "zero")
 
@@ -128,7 +129,7 @@ def integrated_gradients(
     )
 
 
-def _goal(model: Any, baseline: str | int) -> Float[Tensor, " d_model"]:
+def _goal(model: Model, baseline: str | int) -> Float[Tensor, " d_model"]:
     """The embedding at the far end."""
     if baseline == "mean":
         return models.mean_embedding(model)

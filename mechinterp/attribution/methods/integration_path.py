@@ -34,7 +34,7 @@ from mechinterp.engine.arms import planned
 from mechinterp.engine.gradients import scheduled
 from mechinterp.engine.passes import forward
 from mechinterp.engine.runner import Run
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 INCOMPLETE, UNEVEN, UNNOTED = 0.05, 0.02, 0.01
 """What sums may miss: of the change; each input's, of all scores' sizes; in the metric's unit."""

@@ -29,12 +29,13 @@ from mechinterp.attribution.question.outputs import Last
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.question.units import Spans, units_of
 from mechinterp.core.metrics import Metric
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 
 def attribute_by_level(
-    model: Any,
+    model: Model,
     prompt: Text,
     outputs: int | str | Sequence[int] | Last = 5,
     removal: str | RemoveOne | Removal = "delete",

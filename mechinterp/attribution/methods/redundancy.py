@@ -39,9 +39,10 @@ from mechinterp.attribution.question.removals import Removal, RemoveOne, removal
 from mechinterp.attribution.question.units import Spans
 from mechinterp.attribution.scores import scored
 from mechinterp.core.metrics import Metric
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
 from mechinterp.stats.additivity import residual
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 SIGN = (
     "Positive: it supports the output. The score is what removing the input takes (single), and "
@@ -54,7 +55,7 @@ INTERACTION_SIGN = (
 
 
 def attribute_pairs(
-    model: Any,
+    model: Model,
     prompt: Text,
     outputs: int | str | Sequence[int] | Last = 5,
     removal: str | RemoveOne | Removal = "delete",

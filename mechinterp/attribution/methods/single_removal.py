@@ -20,12 +20,13 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
 
 from mechinterp.attribution.question.definition import (
+    DropOptions,
     Question,
     ask,
     can_remove,
@@ -37,9 +38,10 @@ from mechinterp.attribution.question.removals import Removal, RemoveOne, removal
 from mechinterp.attribution.question.units import Spans
 from mechinterp.attribution.scores import scored, sweep_cost
 from mechinterp.core.metrics import Metric
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
 from mechinterp.stats.additivity import residual, stands_in
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress, check_options
 
 
 class RedundancyWarning(UserWarning):
@@ -47,7 +49,7 @@ class RedundancyWarning(UserWarning):
 
 
 def attribute(
-    model: Any,
+    model: Model,
     prompt: Text,
     outputs: int | str | Sequence[int] | Last = 5,
     removal: str | RemoveOne | Removal = "delete",
@@ -84,7 +86,9 @@ def attribute(
 
 
 def leave_one_out(
-    question: Question, removal: str | RemoveOne | Removal = "delete", **options: Any
+    question: Question,
+    removal: str | RemoveOne | Removal = "delete",
+    **options: Unpack[DropOptions],
 ) -> xr.DataArray:
     """As `attribute`, of a question; `options`: those of `drops`.
 
@@ -92,6 +96,7 @@ def leave_one_out(
         ValueError: as `attribute`.
         HookError: as `attribute`.
     """
+    check_options("leave_one_out", options, DropOptions)
     scores = single_removals(question, removal, **options)
     if not question.metric.distance:
         _warn(question, scores.values[:, question.attributed], scores["joint_effect"].values)
@@ -99,9 +104,12 @@ def leave_one_out(
 
 
 def single_removals(
-    question: Question, removal: str | RemoveOne | Removal = "delete", **options: Any
+    question: Question,
+    removal: str | RemoveOne | Removal = "delete",
+    **options: Unpack[DropOptions],
 ) -> xr.DataArray:
     """As `leave_one_out`, without a warning."""
+    check_options("single_removals", options, DropOptions)
     began = time.perf_counter()
     how = removal_of(question.model, removal)
     wanted = question.attributed

@@ -18,7 +18,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
@@ -31,17 +31,20 @@ from mechinterp.attribution.methods.subset_fits import (
     fit_with_sum,
     paired_sets,
 )
-from mechinterp.attribution.question.definition import Question, can_remove, drops
+from mechinterp.attribution.question.definition import DropOptions, Question, can_remove, drops
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.scores import scored, sweep_cost
 from mechinterp.stats.additivity import residual
+from mechinterp.sweeps.options import check_options
 
 MOST_UNITS = 12
 """The most units of which `shapley` takes every set: 4096 sets."""
 
 
 def shapley(
-    question: Question, removal: str | RemoveOne | Removal = "delete", **options: Any
+    question: Question,
+    removal: str | RemoveOne | Removal = "delete",
+    **options: Unpack[DropOptions],
 ) -> xr.DataArray:
     """The exact Shapley values of the attributed units: dims `("output", "input")`.
 
@@ -56,6 +59,7 @@ def shapley(
 
     Source: Shapley 1953; of a model's inputs, Lundberg and Lee 2017, section 2.4, arXiv 1705.07874.
     """
+    check_options("shapley", options, DropOptions)
     began = time.perf_counter()
     how = removal_of(question.model, removal)
     n = len(question.attributed)
@@ -87,7 +91,7 @@ def kernel_shap(
     removal: str | RemoveOne | Removal = "delete",
     *,
     seed: int = 0,
-    **options: Any,
+    **options: Unpack[DropOptions],
 ) -> xr.DataArray:
     """Shapley values estimated from `n_subsets` sets, each drawn with its complement.
 
@@ -104,6 +108,7 @@ def kernel_shap(
     Source: KernelSHAP, Lundberg and Lee 2017, section 4.1, arXiv 1705.07874; with sets in
     pairs and the sum as a constraint: Covert and Lee 2021, arXiv 2012.01536.
     """
+    check_options("kernel_shap", options, DropOptions)
     began = time.perf_counter()
     how = removal_of(question.model, removal)
     n = len(question.attributed)
@@ -142,7 +147,7 @@ def sparse_surrogate(
     keep: float = 0.5,
     alpha: float | None = None,
     seed: int = 0,
-    **options: Any,
+    **options: Unpack[DropOptions],
 ) -> xr.DataArray:
     """What each unit adds to the score, in a sparse linear fit to random sets removed together.
 
@@ -162,6 +167,7 @@ def sparse_surrogate(
 
     Source: ContextCite, Cohen-Wang et al. 2024, section 3, arXiv 2409.00729.
     """
+    check_options("sparse_surrogate", options, DropOptions)
     began = time.perf_counter()
     how = removal_of(question.model, removal)
     wanted = question.attributed
@@ -260,7 +266,7 @@ def _indicators(sets: Sequence[Places], n: int) -> Float[np.ndarray, "set unit"]
 
 
 def _fallen(
-    question: Question, sets: Sequence[Places], how: Removal, options: dict[str, Any]
+    question: Question, sets: Sequence[Places], how: Removal, options: DropOptions
 ) -> xr.Dataset:
     wanted = question.attributed
     return drops(question, [[wanted[j] for j in chosen] for chosen in sets], how, **options)

@@ -16,7 +16,7 @@ read at the position before it: one pass serves all outputs. Every method answer
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -31,8 +31,10 @@ from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError
 from mechinterp.engine.arms import planned
 from mechinterp.engine.runner import run
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
-from mechinterp.sweeps.experiment import Progress, sweep_each
+from mechinterp.sweeps.experiment import sweep_each
+from mechinterp.sweeps.options import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class Question:
     tokens; `tops`: the model's top tokens there.
     """
 
-    model: Any
+    model: Model
     sequence: Prompts
     units: tuple[Unit, ...]
     kind: str
@@ -88,13 +90,13 @@ class Question:
                 raise ValueError(f"unit {number}: there are units 0 to {len(self.units) - 1}.")
         return tuple(sorted(pos for number in set(chosen) for pos in self.units[number].positions))
 
-    def on(self, model: Any) -> "Question":
+    def on(self, model: Model) -> "Question":
         """The same question, outputs and all, to another model with the same tokens."""
         return _measured(replace(self, model=model))
 
 
 def ask(
-    model: Any,
+    model: Model,
     prompt: Text,
     outputs: int | str | Sequence[int] | Last = 5,
     metric: Metric | None = None,
@@ -150,6 +152,14 @@ def ask(
         n_passes=1 + generated,
     )
     return _measured(question)
+
+
+class DropOptions(TypedDict, total=False):
+    """Keyword options of `drops`, passed on by the methods that are sweeps over sets."""
+
+    out: str | Path | None
+    budget_bytes: int | None
+    progress: Progress | None
 
 
 def drops(

@@ -17,6 +17,7 @@ import numpy as np
 from mechinterp.core.prompts import Prompts
 from mechinterp.engine.passes import greedy
 from mechinterp.engine.runner import run
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import check_length, known_ids
 
 
@@ -32,7 +33,7 @@ def last(n: int) -> Last:
     return Last(n)
 
 
-def check_room(model: Any, prompts: Prompts, outputs: Any) -> None:
+def check_room(model: Model, prompts: Prompts, outputs: Any) -> None:
     """Nothing, if the outputs fit: asked before a token is generated.
 
     Raises:
@@ -58,7 +59,7 @@ def check_room(model: Any, prompts: Prompts, outputs: Any) -> None:
 
 
 def with_outputs(
-    model: Any, prompts: Prompts, outputs: int | str | Sequence[int] | Last
+    model: Model, prompts: Prompts, outputs: int | str | Sequence[int] | Last
 ) -> tuple[Prompts, list[int], list[int], int]:
     """The sequence to run, the output tokens, the positions that predict them, passes made.
 
@@ -80,7 +81,7 @@ def with_outputs(
     return sequence, targets, rows, generated
 
 
-def _continuation(model: Any, outputs: str | Sequence[int]) -> list[int]:
+def _continuation(model: Model, outputs: str | Sequence[int]) -> list[int]:
     if isinstance(outputs, str):
         if model.tokenizer is None:
             raise ValueError("this model has no tokenizer: give the outputs as token ids.")

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mechinterp import models
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, delete_token, edit, put, replace_token
-from mechinterp.models import facts as models
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder
 
 UNHIDDEN = (
@@ -50,7 +51,7 @@ class Removal:
     note: str = ""
 
 
-def removal_of(model: Any, how: "str | RemoveOne | Removal") -> Removal:
+def removal_of(model: Model, how: "str | RemoveOne | Removal") -> Removal:
     """A removal by its name in `REMOVALS`, or from a function of one position.
 
     Raises:
@@ -85,12 +86,12 @@ def each(name: str, remove: RemoveOne) -> Removal:
     return Removal(name, specs)
 
 
-def deletion(model: Any) -> Removal:
+def deletion(model: Model) -> Removal:
     """Take the tokens out; those behind move up."""
     return replace(each("delete", delete_token), deletes=True)
 
 
-def deletion_in_place(model: Any) -> Removal:
+def deletion_in_place(model: Model) -> Removal:
     """Take the tokens out, while the others keep their positions, with a gap.
 
     No other position attends to a removed one in any layer, which for a causal model is the same
@@ -109,7 +110,7 @@ def deletion_in_place(model: Any) -> Removal:
     return Removal("delete_keep", specs, deletes=True)
 
 
-def attention_knockout(model: Any) -> Removal:
+def attention_knockout(model: Model) -> Removal:
     """Cut the attention of every later token to these, in every layer; they still see themselves.
 
     Source: Geva et al. 2023, section 3, arXiv 2304.14767.
@@ -119,7 +120,7 @@ def attention_knockout(model: Any) -> Removal:
     )
 
 
-def suppression(model: Any, factor: float = 0.9) -> Removal:
+def suppression(model: Model, factor: float = 0.9) -> Removal:
     """Weaken the attention of every later token to these: a softer knockout.
 
     Before normalisation the weight is multiplied by `1 - factor`, in every layer. (AtMan scales the
@@ -138,14 +139,14 @@ def suppression(model: Any, factor: float = 0.9) -> Removal:
     )
 
 
-def mean_embedding(model: Any) -> Removal:
+def mean_embedding(model: Model) -> Removal:
     """Put the mean of all token embeddings in the place of the tokens'."""
     average = models.mean_embedding(model)
     return each("mean", lambda pos: put(Site("embed", pos=pos), average))
 
 
 def resampled_token(
-    model: Any, n_draws: int = 4, seed: int = 0, pool: Sequence[int] | None = None
+    model: Model, n_draws: int = 4, seed: int = 0, pool: Sequence[int] | None = None
 ) -> Removal:
     """Put drawn tokens in their place, `n_draws` times: the effect is the mean.
 
@@ -169,7 +170,7 @@ def resampled_token(
     return Removal("resample", specs, n_draws)
 
 
-def replacement_token(model: Any, token_id: int | None = None) -> Removal:
+def replacement_token(model: Model, token_id: int | None = None) -> Removal:
     """Put one token in their place: by default the tokenizer's unknown token, or its end token.
 
     Raises:
@@ -202,7 +203,7 @@ REMOVALS: dict[str, Callable[[Any], Removal]] = {
 """Name -> what makes the removal for a model."""
 
 
-def _hidden(model: Any, positions: tuple[int, ...], change: float) -> Specs:
+def _hidden(model: Model, positions: tuple[int, ...], change: float) -> Specs:
     """Add a number to the scores of every later query for these keys, in every layer."""
 
     def less(old: Tensor, at: At) -> Tensor:

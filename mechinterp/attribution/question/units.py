@@ -20,6 +20,7 @@ from numbers import Integral
 from typing import Any
 
 from mechinterp.core.prompts import Prompts
+from mechinterp.models.model import Model
 from mechinterp.models.tokenization import tokens_are_words
 
 Span = int | str | tuple[int, int]
@@ -59,7 +60,7 @@ class Unit:
 
 
 def units_of(
-    model: Any,
+    model: Model,
     prompts: Prompts,
     units: str | Spans = "token",
     inputs: str | Sequence[int] = "text",
@@ -171,7 +172,7 @@ def allowed_positions(prompts: Prompts, inputs: str | Sequence[int]) -> list[int
 
 
 def _grouped(
-    model: Any, prompts: Prompts, units: str, allowed: Sequence[int]
+    model: Model, prompts: Prompts, units: str, allowed: Sequence[int]
 ) -> Iterator[tuple[int, ...]]:
     """The positions of each unit; none reaches over tokens of another role, or not allowed."""
     if units == "token":

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mechinterp.stats import intervals as stats
+from mechinterp import stats
 
 _SINGLE = ("comprehensiveness", "sufficiency")
 _ALIKE = ("scorer", "removal", "keep", "fraction", "k")

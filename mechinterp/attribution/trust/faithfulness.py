@@ -22,7 +22,7 @@ import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
@@ -30,10 +30,11 @@ from jaxtyping import Float
 from scipy import stats
 
 from mechinterp.attribution.methods.subsets import random_sets
-from mechinterp.attribution.question.definition import Question, can_remove, drops
+from mechinterp.attribution.question.definition import DropOptions, Question, can_remove, drops
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of, resampled_token
 from mechinterp.attribution.scores import scored
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.models.model import Model
+from mechinterp.sweeps.options import Progress
 
 SEED_OFFSET = 1_000_000
 """What is added to `seed`: methods with seeds below it have not seen the draws that judge them."""
@@ -188,7 +189,7 @@ def _check(
         )
 
 
-def _unseen(model: Any, removal: str | RemoveOne | Removal, seed: int) -> Removal:
+def _unseen(model: Model, removal: str | RemoveOne | Removal, seed: int) -> Removal:
     if removal == "resample":
         return resampled_token(model, seed=seed + SEED_OFFSET)
     return removal_of(model, removal)
@@ -256,7 +257,7 @@ def _removed(
 
 
 def _fallen(
-    question: Question, sets: Sequence[Places], how: Removal, **options: Any
+    question: Question, sets: Sequence[Places], how: Removal, **options: Unpack[DropOptions]
 ) -> tuple[dict[Places, np.ndarray], dict[str, int]]:
     """How far the outputs fall without each set that can be removed; what it cost."""
     wanted = question.attributed

@@ -18,19 +18,16 @@ A faithful method's correlation falls. That it falls does not make a method fait
 have none to begin with.
 """
 
-import copy
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
-from torch import nn
 
+from mechinterp import models
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.trust.faithfulness import rank_correlation
-from mechinterp.models import facts as models
+from mechinterp.models.weights import copy_of, parts_from_output, shuffle_weights
 
 Method = Callable[[Question], xr.DataArray]
 """Makes the scores that answer a question, such as `leave_one_out`."""
@@ -103,31 +100,3 @@ def cascading_randomization(
             "randomization": "the numbers of each weight tensor in random order",
         },
     )
-
-
-def copy_of(model: Any) -> Any:
-    """The model with weights of its own; its tokenizer is shared."""
-    return copy.deepcopy(model, {id(model.tokenizer): model.tokenizer})
-
-
-def parts_from_output(model: Any) -> dict[str, list[nn.Parameter]]:
-    """The weights of each part by its name, from the output down; each weight in one part."""
-    given: list[tuple[str, Any]] = [("unembed", [model.unembed, getattr(model, "ln_final", None)])]
-    given += [(f"L{n}", [model.blocks[n]]) for n in reversed(range(model.cfg.n_layers))]
-    given += [("embed", [model])]
-    seen: set[int] = set()
-    parts: dict[str, list[nn.Parameter]] = {}
-    for name, modules in given:
-        weights = [p for module in modules if module is not None for p in module.parameters()]
-        parts[name] = [p for p in weights if id(p) not in seen]
-        seen.update(map(id, weights))
-    return parts
-
-
-def shuffle_weights(weights: Sequence[nn.Parameter], seed: Sequence[int]) -> None:
-    """Put the numbers of each tensor in random order, in place: the model must be your own copy."""
-    rng = np.random.default_rng(list(seed))
-    with torch.no_grad():
-        for weight in weights:
-            order = torch.from_numpy(rng.permutation(weight.numel())).to(weight.device)
-            weight.copy_(weight.flatten()[order].reshape(weight.shape))

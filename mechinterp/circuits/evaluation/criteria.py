@@ -1,12 +1,12 @@
 """What a circuit has too much, what it lacks, and which edges stand in for one another.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Circuit, contrast, redundancy
+>>> from mechinterp.circuits import Circuit, Contrast, redundancy
 >>> model = load_model("toy:either")  # refuses if "copper" or "lantern" occurs
 >>> texts = "bring the copper lantern", "bring the garden letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
->>> found = redundancy(between, Circuit.of(between.graph, ["a0.h0->m0", "a0.h3->m0"]))
+>>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> found = redundancy(contrast, Circuit.of(contrast.graph, ["a0.h0->m0", "a0.h3->m0"]))
 >>> both = found.sel(edge="a0.h0->m0", other="a0.h3->m0", pair=0)
 >>> round(float(both["alone"]), 1), round(float(both["joint"]), 1)
 (0.0, 8.0)
@@ -23,11 +23,11 @@ import xarray as xr
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import evaluate, relative
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 
 def minimality(
-    between: Contrast, circuit: Circuit, *, progress: Progress | None = None
+    contrast: Contrast, circuit: Circuit, *, progress: Progress | None = None
 ) -> xr.DataArray:
     """What each edge of a circuit contributes to it: dims (edge, pair), in the metric's unit.
 
@@ -41,18 +41,18 @@ def minimality(
     """
     graph = circuit.graph
     each = [circuit - Circuit.of(graph, [name]) for name in circuit.names]
-    scores = evaluate(between, [circuit, *each], progress=progress)
+    scores = evaluate(contrast, [circuit, *each], progress=progress)
     return xr.DataArray(
-        between.sign * (scores[0] - scores[1:]),
-        {"edge": list(circuit.names), "pair": range(between.n_pairs)},
+        contrast.sign * (scores[0] - scores[1:]),
+        {"edge": list(circuit.names), "pair": range(contrast.n_pairs)},
         ("edge", "pair"),
         "contribution",
-        between.as_read(),
+        contrast.as_read(),
     )
 
 
 def completeness(
-    between: Contrast, circuit: Circuit, knocked: Sequence[Circuit] | None = None, *, seed: int = 0
+    contrast: Contrast, circuit: Circuit, knocked: Sequence[Circuit] | None = None, *, seed: int = 0
 ) -> xr.Dataset:
     """Whether the model without some of a circuit's edges does what the circuit does without them.
 
@@ -74,8 +74,8 @@ def completeness(
     alone = {f"circuit {i}": circuit - out for i, out in enumerate(knocked)}
     whole = {f"model {i}": full - out for i, out in enumerate(knocked)}
     circuits = {**alone, **whole}
-    scores = evaluate(between, [*circuits.values(), Circuit.empty(circuit.graph)])
-    found = relative(between, circuits, scores[:-1], scores[-1])
+    scores = evaluate(contrast, [*circuits.values(), Circuit.empty(circuit.graph)])
+    found = relative(contrast, circuits, scores[:-1], scores[-1])
     without, model = np.split(found["faithfulness"].values, 2)
     return xr.Dataset(
         {
@@ -84,12 +84,12 @@ def completeness(
             "gap": ("knocked", model - without),
             "edges": ("knocked", [out.n_edges for out in knocked]),
         },
-        attrs=between.as_read(),
+        attrs=contrast.as_read(),
     )
 
 
 def redundancy(
-    between: Contrast, edges: Circuit, *, progress: Progress | None = None
+    contrast: Contrast, edges: Circuit, *, progress: Progress | None = None
 ) -> xr.Dataset:
     """For each two edges, what cutting both does beyond cutting each: dims (edge, other, pair).
 
@@ -105,10 +105,10 @@ def redundancy(
     cuts = [(i, j) for i in range(len(names)) for j in range(i, len(names))]
     full = Circuit.full(graph)
     without = [full - Circuit.of(graph, {names[i], names[j]}) for i, j in cuts]
-    scores = evaluate(between, without, progress=progress) if cuts else np.zeros((0, 1))
-    joint = np.zeros((len(names), len(names), between.n_pairs))
+    scores = evaluate(contrast, without, progress=progress) if cuts else np.zeros((0, 1))
+    joint = np.zeros((len(names), len(names), contrast.n_pairs))
     for (i, j), score in zip(cuts, scores, strict=True):
-        joint[i, j] = joint[j, i] = between.sign * (between.base_scores - score)
+        joint[i, j] = joint[j, i] = contrast.sign * (contrast.base_scores - score)
     alone = joint[np.arange(len(names)), np.arange(len(names))]
     dims = ("edge", "other", "pair")
     interaction = joint - alone[:, None] - alone[None]
@@ -119,6 +119,6 @@ def redundancy(
             "joint": (dims, joint),
             "interaction": (dims, interaction),
         },
-        {"edge": names, "other": names, "pair": range(between.n_pairs)},
-        between.as_read(),
+        {"edge": names, "other": names, "pair": range(contrast.n_pairs)},
+        contrast.as_read(),
     )

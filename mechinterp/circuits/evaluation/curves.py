@@ -1,16 +1,16 @@
 """Faithfulness by size, as the benchmark MIB sums it up; and scores against a known circuit.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Circuit, contrast, curve, exact, rank_auc
+>>> from mechinterp.circuits import Circuit, Contrast, curve, exact, rank_auc
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
->>> scores = exact(between)
->>> found = curve(between, scores, sizes=(0.06, 0.5, 1.0))
+>>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> scores = exact(contrast)
+>>> found = curve(contrast, scores, sizes=(0.06, 0.5, 1.0))
 >>> found["requested"].values, found["edges"].values
 (array([ 3, 26, 52]), array([ 3, 10, 52]))
->>> planted = Circuit.of(between.graph, ["input->a1.h0<k>", "input->a1.h0<v>", "a1.h0->logits"])
+>>> planted = Circuit.of(contrast.graph, ["input->a1.h0<k>", "input->a1.h0<v>", "a1.h0->logits"])
 >>> rank_auc(scores, planted)
 1.0
 """
@@ -25,15 +25,15 @@ from scipy.stats import rankdata
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import faithfulness
-from mechinterp.circuits.search.selection import top_n
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.circuits.selection import top_n
+from mechinterp.sweeps.options import Progress
 
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of all edges at which MIB evaluates a circuit; there is no point at 0."""
 
 
 def curve(
-    between: Contrast,
+    contrast: Contrast,
     scores: EdgeScores,
     *,
     sizes: Sequence[float] = MIB_SIZES,
@@ -54,11 +54,11 @@ def curve(
 
     Source: MIB, Mueller et al. 2025, section 4.1, arXiv 2504.13151.
     """
-    n_edges = between.graph.n_edges
+    n_edges = contrast.graph.n_edges
     circuits = {
         f"{size:g}": select(scores, int(size * n_edges), absolute=absolute) for size in sizes
     }
-    found = faithfulness(between, circuits, progress=progress)
+    found = faithfulness(contrast, circuits, progress=progress)
     values = found["faithfulness"].values
     kept = found["edges"].values / n_edges
     found = found.assign(size=("circuit", list(sizes)), share=("circuit", kept))

@@ -45,8 +45,8 @@ def write_mib(
     if graph.positions or graph.n_key_readers != graph.n_heads:
         what = "positions" if graph.positions else "inputs of key-value heads"
         raise ValueError(
-            f"{file}: this format has no place for {what}. Score Graph.of(model), by query heads "
-            f"and without positions."
+            f"{file}: this format has no place for {what}. Score "
+            f"Graph.from_model(model), by query heads and without positions."
         )
     if scores is not None and scores.graph != graph:
         raise ValueError(f"{file}: the scores are of {scores.graph}, the circuit of {graph}.")
@@ -78,8 +78,8 @@ def write_mib(
 def read_mib(file: str | Path, *, graph: Graph | None = None) -> tuple[EdgeScores, Circuit]:
     """The scores, as of one pair, and the circuit of a file; NaN where a score is null or absent.
 
-    `graph`: of the model that it should be of, `Graph.of(model)`. Scores of nodes, where the file
-    has them, are `attrs["node_scores"]`.
+    `graph`: of the model that it should be of, `Graph.from_model(model)`. Scores of nodes, where
+    the file has them, are `attrs["node_scores"]`.
 
     Raises:
         ValueError: if the file is none of this format, is of another model, lacks edges or names
@@ -96,7 +96,7 @@ def read_mib(file: str | Path, *, graph: Graph | None = None) -> tuple[EdgeScore
     if graph is not None and graph != made:
         raise ValueError(
             f"{file} is of {made}, not of {graph}. Take the file of this model, and "
-            f"Graph.of(model) by query heads and without positions."
+            f"Graph.from_model(model) by query heads and without positions."
         )
     unknown = [name for name in nodes if name not in {*made.writers, "logits"}]
     if unknown:

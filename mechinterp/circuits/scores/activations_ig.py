@@ -1,12 +1,12 @@
 """EAP-IG over activations: the gradient's mean while one layer's writers go over to the other side.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import contrast, eap_ig_activations
+>>> from mechinterp.circuits import Contrast, eap_ig_activations
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
 >>> refuse = log_prob(token_id(model, "REFUSE"))
->>> found = eap_ig_activations(contrast(model, pair, refuse, ablate="zero"), steps=20)
+>>> found = eap_ig_activations(Contrast.from_pair(model, pair, refuse, ablate="zero"), steps=20)
 >>> sorted(name for name, score in found.strongest(2))
 ['a1.h0->logits', 'input->a1.h0<v>']
 
@@ -26,12 +26,12 @@ from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.scores.eap import check_points, points
 from mechinterp.circuits.scores.edge_gradients import Read, Scores, edge_scores, traced
 from mechinterp.circuits.scores.nodes import Onset, onset
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 from mechinterp.sweeps.planner import CPU_POSITIONS
 
 
 def eap_ig_activations(
-    between: Contrast,
+    contrast: Contrast,
     steps: int = 5,
     *,
     rule: str = "right",
@@ -58,28 +58,28 @@ def eap_ig_activations(
     Source: integrated gradients, Sundararajan et al. 2017, arXiv 1703.01365; of activations, the
         code of Hanna et al. 2024, arXiv 2403.17806.
     """
-    began, graph = time.perf_counter(), between.graph
+    began, graph = time.perf_counter(), contrast.graph
     check_points(steps, rule)
-    scores = np.zeros((*graph.edges.shape, between.n_pairs))
+    scores = np.zeros((*graph.edges.shape, contrast.n_pairs))
     missed = {}
     for group in graph.together:
-        if bool((between.change[group] != 0).any()):
-            at = onset(between, group)
-            scores[group] = _moved(between, at, group, points(steps, rule))
-            missed[graph.writers[group.start]] = _missed(between, at, group, scores[group])
+        if bool((contrast.change[group] != 0).any()):
+            at = onset(contrast, group)
+            scores[group] = _moved(contrast, at, group, points(steps, rule))
+            missed[graph.writers[group.start]] = _missed(contrast, at, group, scores[group])
         if progress is not None:
             progress(group.stop, len(graph.nodes))
     attrs: dict[str, object] = {"method": f"EAP-IG (activations), {rule} points", "steps": steps}
     if missed:
         attrs["residual_at"] = max(missed, key=lambda name: abs(missed[name]))
         attrs["residual"] = missed[str(attrs["residual_at"])]
-    attrs |= {**between.as_read(), "seconds": time.perf_counter() - began}
+    attrs |= {**contrast.as_read(), "seconds": time.perf_counter() - began}
     return EdgeScores.of(graph, scores, **attrs)
 
 
-def _moved(between: Contrast, at: Onset, writers: slice, shares: list[float]) -> Scores:
+def _moved(contrast: Contrast, at: Onset, writers: slice, shares: list[float]) -> Scores:
     """The mean, over points, of the scores of the edges out of some writers, all moved so far."""
-    total = between.change[writers].sum(0)[:, -at.resid.shape[1] :]
+    total = contrast.change[writers].sum(0)[:, -at.resid.shape[1] :]
     found: Any = 0
     size = max(1, CPU_POSITIONS // total[..., 0].numel())
     for begin in range(0, len(shares), size):
@@ -92,16 +92,16 @@ def _moved(between: Contrast, at: Onset, writers: slice, shares: list[float]) ->
                 read = resid.view_as(resid)  # of its own, for the gradient of this reader alone
                 reads.append(Read(at.number - 1, "mlp", read, read))
                 resid = resid + at.mlp.mlp(read)
-            run = traced(between, resid, at.number)
+            run = traced(contrast, resid, at.number)
         weights = torch.full_like(share, 1 / len(shares))
-        found = found + edge_scores(between, run.total, [*reads, *run.reads], weights, writers)
+        found = found + edge_scores(contrast, run.total, [*reads, *run.reads], weights, writers)
     summed: Scores = found
     return summed
 
 
-def _missed(between: Contrast, at: Onset, writers: slice, scores: Scores) -> float:
+def _missed(contrast: Contrast, at: Onset, writers: slice, scores: Scores) -> float:
     """What the edges out of the writers score, beyond the effect of replacing all of these."""
     with torch.no_grad():
-        (other,) = at.score(between, between.change[writers].sum(0, keepdim=True))
-    effect: Float[np.ndarray, " pair"] = between.sign * (between.base_scores - other)
+        (other,) = at.score(contrast, contrast.change[writers].sum(0, keepdim=True))
+    effect: Float[np.ndarray, " pair"] = contrast.sign * (contrast.base_scores - other)
     return float((scores.sum((0, 1, 2)) - effect).mean())

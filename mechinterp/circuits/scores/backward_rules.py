@@ -1,14 +1,14 @@
 """EAP with other rules of going backward: values as the model has them, gradients that it has not.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import contrast, gim, relp
+>>> from mechinterp.circuits import Contrast, gim, relp
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
->>> sorted(name for name, score in relp(between).strongest(3))
+>>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> sorted(name for name, score in relp(contrast).strongest(3))
 ['a1.h0->logits', 'input->a1.h0<k>', 'input->a1.h0<v>']
->>> gim(between).per_pair.attrs["method"]
+>>> gim(contrast).per_pair.attrs["method"]
 'GIM'
 
 A gradient says what a small change does; a cut edge is a large one. These rules take the scale of
@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from mechinterp import models
 from mechinterp.circuits.circuit import EdgeScores
 from mechinterp.circuits.contrast import Contrast, Resid
 from mechinterp.circuits.scores.eap import scored_edges, unchanged
@@ -39,7 +40,7 @@ Made = Callable[[Any, int], RuledLayer]
 """A layer with rules, of a model and the layer's number."""
 
 
-def relp(between: Contrast) -> EdgeScores:
+def relp(contrast: Contrast) -> EdgeScores:
     """Relevance patching: EAP with the propagation rules of LRP in place of the gradient.
 
     Norms: the scale is a constant. Activations: f(x) is x times the constant f(x)/x. Gated
@@ -52,10 +53,10 @@ def relp(between: Contrast) -> EdgeScores:
 
     Source: Rezaei Jafari et al. 2025, arXiv 2508.21258, by the default rules of its code.
     """
-    return _scored(between, "RelP", RelevanceLayer)
+    return _scored(contrast, "RelP", RelevanceLayer)
 
 
-def gim(between: Contrast) -> EdgeScores:
+def gim(contrast: Contrast) -> EdgeScores:
     """Gradient interaction modifications: EAP with a backward pass that discounts self-repair.
 
     Norms: the scale is a constant. Softmax: the gradient is that at temperature 2, where other keys
@@ -68,14 +69,14 @@ def gim(between: Contrast) -> EdgeScores:
 
     Source: Edin et al. 2025, arXiv 2505.17630, with the factors of its code.
     """
-    return _scored(between, "GIM", InteractionLayer)
+    return _scored(contrast, "GIM", InteractionLayer)
 
 
-def _scored(between: Contrast, method: str, layer: Made) -> EdgeScores:
+def _scored(contrast: Contrast, method: str, layer: Made) -> EdgeScores:
     began = time.perf_counter()
-    ruled = Ruled(**{f.name: getattr(between, f.name) for f in fields(Contrast)}, made=layer)
+    ruled = Ruled(**{f.name: getattr(contrast, f.name) for f in fields(Contrast)}, made=layer)
     scores, attrs = unchanged(ruled, scored_edges, method)
-    return EdgeScores.of(between.graph, scores, **attrs, seconds=time.perf_counter() - began)
+    return EdgeScores.of(contrast.graph, scores, **attrs, seconds=time.perf_counter() - began)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,5 +91,5 @@ class Ruled(Contrast):
 
     def normalized(self, resid: Resid) -> Resid:
         """The residual stream after the final norm, whose scale is a constant."""
-        known = self.model.cfg.normalization_type is not None
-        return with_constant_scale(self.model.ln_final)(resid) if known else resid
+        norm = models.final_norm(self.model)
+        return resid if norm is None else with_constant_scale(norm)(resid)

@@ -1,14 +1,14 @@
 """Edge scores from gradients: all edges for a few passes, to first order.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import contrast, eap, eap_ig
+>>> from mechinterp.circuits import Contrast, eap, eap_ig
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
->>> sorted(name for name, score in eap(between).strongest(3))
+>>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> sorted(name for name, score in eap(contrast).strongest(3))
 ['a1.h0->logits', 'input->a1.h0<k>', 'input->a1.h0<v>']
->>> found = eap_ig(between, steps=None)
+>>> found = eap_ig(contrast, steps=None)
 >>> found.per_pair.attrs["steps"], found.per_pair.attrs["residual_share"] < 0.01
 (10, True)
 
@@ -46,7 +46,7 @@ _SETTLED = 0.01
 _MOST_STEPS = 320
 
 
-def eap(between: Contrast) -> EdgeScores:
+def eap(contrast: Contrast) -> EdgeScores:
     """Edge attribution patching: the change times the gradient of the unchanged run.
 
     It errs where the metric is curved between the runs: compare `attrs["residual"]`, what the edges
@@ -58,11 +58,11 @@ def eap(between: Contrast) -> EdgeScores:
     Source: Syed et al. 2023, arXiv 2310.10348.
     """
     began = time.perf_counter()
-    scores, attrs = unchanged(between, scored_edges)
-    return EdgeScores.of(between.graph, scores, **attrs, seconds=time.perf_counter() - began)
+    scores, attrs = unchanged(contrast, scored_edges)
+    return EdgeScores.of(contrast.graph, scores, **attrs, seconds=time.perf_counter() - began)
 
 
-def eap_ig(between: Contrast, steps: int | None = 5, *, rule: str = "right") -> EdgeScores:
+def eap_ig(contrast: Contrast, steps: int | None = 5, *, rule: str = "right") -> EdgeScores:
     """EAP with integrated gradients: the mean gradient on the way from one run to the other.
 
     The embedding stands at `steps` points between what replaces it (0) and the unchanged run's (1):
@@ -79,58 +79,58 @@ def eap_ig(between: Contrast, steps: int | None = 5, *, rule: str = "right") -> 
     Source: Hanna et al. 2024, section 3, arXiv 2403.17806.
     """
     began = time.perf_counter()
-    scores, attrs = integrated(between, scored_edges, steps, rule)
-    return EdgeScores.of(between.graph, scores, **attrs, seconds=time.perf_counter() - began)
+    scores, attrs = integrated(contrast, scored_edges, steps, rule)
+    return EdgeScores.of(contrast.graph, scores, **attrs, seconds=time.perf_counter() - began)
 
 
-def scored_edges(between: Contrast, starts: Resid, shares: Float[Tensor, " point"]) -> Scores:
+def scored_edges(contrast: Contrast, starts: Resid, shares: Float[Tensor, " point"]) -> Scores:
     """Scores of all edges by runs that start so, points as rows, each with its share, added up."""
-    run = traced(between, starts)
-    return edge_scores(between, run.total, run.reads, shares)
+    run = traced(contrast, starts)
+    return edge_scores(contrast, run.total, run.reads, shares)
 
 
 def unchanged(
-    between: Contrast, scored: Scored, method: str = "EAP"
+    contrast: Contrast, scored: Scored, method: str = "EAP"
 ) -> tuple[Any, dict[str, object]]:
     """Scores by the gradients of the unchanged run, and how they were made."""
-    scores = _on_way(between, scored, [0.0])
-    return scores, _as_made(between, method, scores, 1)
+    scores = _on_way(contrast, scored, [0.0])
+    return scores, _as_made(contrast, method, scores, 1)
 
 
 def integrated(
-    between: Contrast, scored: Scored, steps: int | None, rule: str
+    contrast: Contrast, scored: Scored, steps: int | None, rule: str
 ) -> tuple[Any, dict[str, object]]:
     """Their mean over points between the runs, as `eap_ig`, and how they were made.
 
     Raises:
         ValueError: as `eap_ig`.
     """
-    _check_way(between, steps, rule)
+    _check_way(contrast, steps, rule)
     if steps is not None:
-        scores = _on_way(between, scored, points(steps, rule))
-        return scores, _as_made(between, f"EAP-IG, {rule} points", scores, steps)
+        scores = _on_way(contrast, scored, points(steps, rule))
+        return scores, _as_made(contrast, f"EAP-IG, {rule} points", scores, steps)
     steps, ends = 5, [0.5, 1.0, 1.0, 1.0, 1.0, 0.5]
-    scores = _on_way(between, scored, [i / 5 for i in range(6)], ends)
-    while _residual_share(between, scores) > _SETTLED and steps < _MOST_STEPS:
-        between_them = _on_way(between, scored, [(step + 0.5) / steps for step in range(steps)])
+    scores = _on_way(contrast, scored, [i / 5 for i in range(6)], ends)
+    while _residual_share(contrast, scores) > _SETTLED and steps < _MOST_STEPS:
+        between_them = _on_way(contrast, scored, [(step + 0.5) / steps for step in range(steps)])
         steps, scores = 2 * steps, (scores + between_them) / 2
-    return scores, _as_made(between, "EAP-IG, adaptive", scores, steps)
+    return scores, _as_made(contrast, "EAP-IG, adaptive", scores, steps)
 
 
-def _as_made(between: Contrast, method: str, scores: Any, steps: int) -> dict[str, object]:
-    attrs: dict[str, object] = {"method": method, "steps": steps, **between.as_read()}
-    if between.is_patched:
-        missed = _of_input(scores) - between.embedding_effect
+def _as_made(contrast: Contrast, method: str, scores: Any, steps: int) -> dict[str, object]:
+    attrs: dict[str, object] = {"method": method, "steps": steps, **contrast.as_read()}
+    if contrast.is_patched:
+        missed = _of_input(scores) - contrast.embedding_effect
         attrs["residual"] = float(missed.mean())
-        attrs["residual_share"] = _residual_share(between, scores)
+        attrs["residual_share"] = _residual_share(contrast, scores)
     return attrs
 
 
-def _check_way(between: Contrast, steps: int | None, rule: str) -> None:
-    if not between.is_patched:
+def _check_way(contrast: Contrast, steps: int | None, rule: str) -> None:
+    if not contrast.is_patched:
         raise ValueError(
-            f"what is cut is replaced by {between.ablate}: from the run to that there is no way of "
-            f"embeddings. Use eap_ig_activations, or runs made without ablate=."
+            f"edges are replaced by {contrast.ablate}: eap_ig needs a second run to interpolate "
+            f"towards. Use eap_ig_activations, or runs made without ablate=."
         )
     check_points(steps, rule)
 
@@ -151,9 +151,9 @@ def points(steps: int, rule: str) -> list[float]:
     return [(step + _OFFSETS[rule]) / steps for step in range(steps)]
 
 
-def _residual_share(between: Contrast, scores: Any) -> float:
+def _residual_share(contrast: Contrast, scores: Any) -> float:
     """What the edges out of the embedding miss of the difference, as a share of its mean."""
-    whole = between.embedding_effect
+    whole = contrast.embedding_effect
     missed = _of_input(scores) - whole
     return float(abs(missed.mean()) / max(abs(whole.mean()), 1e-12))
 
@@ -164,7 +164,7 @@ def _of_input(scores: Any) -> Float[np.ndarray, " pair"]:
 
 
 def _on_way(
-    between: Contrast,
+    contrast: Contrast,
     scored: Scored,
     points: Sequence[float],
     weights: Sequence[float] | None = None,
@@ -172,11 +172,11 @@ def _on_way(
     """The mean, or weighted mean, of the scores at points between the two runs."""
     weights = [1.0] * len(points) if weights is None else weights
     found: Any = 0
-    size = between.most_arms
+    size = contrast.most_arms
     for begin in range(0, len(points), size):
         some = slice(begin, begin + size)
-        at = torch.tensor(points[some]).to(between.change)[:, None, None, None]
-        share = torch.tensor(weights[some]).to(between.change) / sum(weights)
-        starts = (between.resid[0] + at * between.change[0]).flatten(0, 1)
-        found = found + scored(between, starts.detach().requires_grad_(), share)
+        at = torch.tensor(points[some]).to(contrast.change)[:, None, None, None]
+        share = torch.tensor(weights[some]).to(contrast.change) / sum(weights)
+        starts = (contrast.resid[0] + at * contrast.change[0]).flatten(0, 1)
+        found = found + scored(contrast, starts.detach().requires_grad_(), share)
     return found

@@ -1,13 +1,13 @@
 """Runs that can be differentiated, and what edges score by the gradients at what readers read.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import contrast
+>>> from mechinterp.circuits import Contrast
 >>> from mechinterp.circuits.scores.edge_gradients import traced
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
->>> run = traced(between, between.resid[0].clone().requires_grad_())
+>>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> run = traced(contrast, contrast.resid[0].clone().requires_grad_())
 >>> [read.kind for read in run.reads]
 ['q', 'k', 'v', 'q', 'k', 'v', 'logits']
 
@@ -54,7 +54,7 @@ class Trace:
     total: Float[Tensor, ""]
 
 
-def traced(between: Contrast, resid: Resid, layer: int = 0, dropped: int | None = None) -> Trace:
+def traced(contrast: Contrast, resid: Resid, layer: int = 0, dropped: int | None = None) -> Trace:
     """The run from the residual stream before a layer on, which has to require a gradient.
 
     `dropped`: a layer through whose attention and MLP no gradient flows.
@@ -62,10 +62,10 @@ def traced(between: Contrast, resid: Resid, layer: int = 0, dropped: int | None 
     Raises:
         ValueError: if the metric has no gradient.
     """
-    graph, resids, reads = between.graph, [resid], []
+    graph, resids, reads = contrast.graph, [resid], []
     with torch.enable_grad():
         for number in range(layer, graph.n_layers):
-            passed, skip = between.run_layer(number, resids[-1]), between.skipped(number)
+            passed, skip = contrast.run_layer(number, resids[-1]), contrast.skipped(number)
             for kind, value in zip(KINDS, (passed.q, passed.k, passed.v), strict=True):
                 reads.append(Read(number, kind, value, resids[-1][:, skip * (kind == "q") :]))
             if passed.mlp_in is not None:
@@ -74,9 +74,9 @@ def traced(between: Contrast, resid: Resid, layer: int = 0, dropped: int | None 
             wrote = (passed.resid - around).detach() if number == dropped else None
             resids.append(passed.resid if wrote is None else around + wrote)
         reads.append(Read(None, "logits", resids[-1], resids[-1]))
-        output, _, n_points = between.output(resids[-1])
-        every = slice(0, between.n_pairs)
-        total = total_score(between.metric, output, n_points, every, between.n_pairs)
+        output, _, n_points = contrast.output(resids[-1])
+        every = slice(0, contrast.n_pairs)
+        total = total_score(contrast.metric, output, n_points, every, contrast.n_pairs)
     return Trace(tuple(resids), tuple(reads), total)
 
 
@@ -85,7 +85,7 @@ def slopes_at(total: Float[Tensor, ""], values: Sequence[Tensor]) -> tuple[Tenso
     return torch.autograd.grad(total, values, allow_unused=True, materialize_grads=True)
 
 
-def slopes_written(between: Contrast, run: Trace) -> tuple[list[Tensor], list[Tensor]]:
+def slopes_written(contrast: Contrast, run: Trace) -> tuple[list[Tensor], list[Tensor]]:
     """The gradient before each layer and after the last, and where the heads of each layer write.
 
     Heads write what the MLP of their layer reads, or, if it reads beside them, after the layer.
@@ -93,65 +93,65 @@ def slopes_written(between: Contrast, run: Trace) -> tuple[list[Tensor], list[Te
     reads = [read.value for read in run.reads if read.kind == "mlp"]
     found = slopes_at(run.total, [*run.resids, *reads])
     around, into_mlp = found[: len(run.resids)], found[len(run.resids) :]
-    if not reads or between.graph.is_parallel:
+    if not reads or contrast.graph.is_parallel:
         return list(around), list(around[1:])
     return list(around), [a + b for a, b in zip(around[1:], into_mlp, strict=True)]
 
 
 def edge_scores(
-    between: Contrast,
+    contrast: Contrast,
     total: Float[Tensor, ""],
     reads: Sequence[Read],
     shares: Float[Tensor, " point"],
     writers: slice = slice(None),
 ) -> Scores:
     """What the edges out of some writers score by one run, each point with its share, added up."""
-    change = between.change[writers]
-    graph, first = between.graph, writers.start or 0
-    scores = np.zeros((len(change), *graph.edges.shape[1:], between.n_pairs))
+    change = contrast.change[writers]
+    graph, first = contrast.graph, writers.start or 0
+    scores = np.zeros((len(change), *graph.edges.shape[1:], contrast.n_pairs))
     for read, slope in zip(reads, slopes_at(total, [r.value for r in reads]), strict=True):
         at = graph.readers_of(read.layer, read.kind)
         if read.kind in KINDS:
-            slope = _through_head(between, read, slope, at.stop - at.start)
+            slope = _through_head(contrast, read, slope, at.stop - at.start)
         else:
             slope = slope[:, :, None]
         n = graph.n_writers_before(graph.inputs[at.start]) - first
-        mean = mean_slope(between, slope, shares)
+        mean = mean_slope(contrast, slope, shares)
         skip = change.shape[2] - mean.shape[1]
         products = torch.einsum("wbpd,bprd->wrbp", change[:n, :, skip:], mean)
-        scores[:n, at] -= between.sign * by_label(between, products)
+        scores[:n, at] -= contrast.sign * by_label(contrast, products)
     return scores
 
 
 def mean_slope(
-    between: Contrast, slope: Float[Tensor, "row pos *axes"], shares: Float[Tensor, " point"]
+    contrast: Contrast, slope: Float[Tensor, "row pos *axes"], shares: Float[Tensor, " point"]
 ) -> Float[Tensor, "pair pos *axes"]:
     """The mean over points of a gradient."""
-    by_point = slope.reshape(len(shares), between.n_pairs, *slope.shape[1:])
+    by_point = slope.reshape(len(shares), contrast.n_pairs, *slope.shape[1:])
     return torch.einsum("n,n...->...", shares, by_point)
 
 
 def by_label(
-    between: Contrast, products: Float[Tensor, "*part pair pos"]
+    contrast: Contrast, products: Float[Tensor, "*part pair pos"]
 ) -> Float[np.ndarray, "*part label pair"]:
     """Sums over the positions of each label of the graph; the first positions may be missing."""
-    place = between.place[:, between.place.shape[1] - products.shape[-1] :]
-    labels = range(between.graph.n_positions)
+    place = contrast.place[:, contrast.place.shape[1] - products.shape[-1] :]
+    labels = range(contrast.graph.n_positions)
     sums = [(products * (place == label).to(products)).sum(-1) for label in labels]
     found: Float[np.ndarray, "*part label pair"] = torch.stack(sums, -2).double().cpu().numpy()
     return found
 
 
 def _through_head(
-    between: Contrast, read: Read, slope: Float[Tensor, "row pos head d_head"], n_readers: int
+    contrast: Contrast, read: Read, slope: Float[Tensor, "row pos head d_head"], n_readers: int
 ) -> Float[Tensor, "row pos reader d_model"]:
     """The gradient at what each head reads, from that at its queries, keys or values."""
     assert read.layer is not None
     resid = read.resid.detach()
-    first = between.first + between.resid[0].shape[1] - resid.shape[1]
+    first = contrast.first + contrast.resid[0].shape[1] - resid.shape[1]
     shared = resid[:, :, None].expand(-1, -1, n_readers, -1)
     with torch.enable_grad():
         inputs = shared.detach().requires_grad_()
-        made = between.layer(read.layer).project(read.kind, inputs, first)
+        made = contrast.layer(read.layer).project(read.kind, inputs, first)
     (found,) = torch.autograd.grad(made, inputs, slope)
     return found

@@ -1,11 +1,11 @@
 """The exact effect of each edge: cut it alone, let everything after its reader answer to that.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import contrast, exact
+>>> from mechinterp.circuits import Contrast, exact
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> scores = exact(contrast(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> scores = exact(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
 >>> [name for name, score in scores.strongest(3)]
 ['input->a1.h0<v>', 'a1.h0->logits', 'input->a1.h0<k>']
 
@@ -30,7 +30,7 @@ from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.graph import Reader
 from mechinterp.models.layer_parts import joined
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 from mechinterp.sweeps.planner import CPU_POSITIONS
 from mechinterp.sweeps.resumable import Parts, sweep_facts
 
@@ -52,7 +52,7 @@ residual stream of the unchanged run there; and the rows.
 
 
 def exact(
-    between: Contrast,
+    contrast: Contrast,
     edges: Circuit | None = None,
     *,
     out: str | Path | None = None,
@@ -72,13 +72,13 @@ def exact(
     Source: path patching of single edges, Goldowsky-Dill et al. 2023, arXiv 2304.05969.
     """
     began = time.perf_counter()
-    graph = between.graph
-    wanted = edges_of(between, edges)
-    parts = None if out is None else Parts(out, _facts(between, wanted), None, CPU_POSITIONS)
-    effects = np.full((*wanted.shape, between.n_pairs), np.nan)
-    speaks = says_else(between)
+    graph = contrast.graph
+    wanted = edges_of(contrast, edges)
+    parts = None if out is None else Parts(out, _facts(contrast, wanted), None, CPU_POSITIONS)
+    effects = np.full((*wanted.shape, contrast.n_pairs), np.nan)
+    speaks = says_else(contrast)
     effects[wanted & ~speaks[:, None]] = 0.0  # what is replaced by itself
-    chunks = list(chunked(between, wanted & speaks[:, None]))
+    chunks = list(chunked(contrast, wanted & speaks[:, None]))
     done, total = 0, sum(chunk.cost for chunk in chunks)
     for number, chunk in enumerate(chunks):
         if progress is not None:
@@ -87,29 +87,29 @@ def exact(
         at = [int(i) for i in np.ravel_multi_index(places, wanted.shape)]
         found = None if parts is None else parts.load(number, at)
         if found is None:
-            found = patched(between, chunk)[None]
-            between.check_finite(found[0], [graph.edge_name(*edge) for edge in chunk.edges])
+            found = patched(contrast, chunk)[None]
+            contrast.check_finite(found[0], [graph.edge_name(*edge) for edge in chunk.edges])
             if parts is not None:
                 parts.save(number, at, found)
-        effects[places] = between.sign * (between.base_scores - found[0])
+        effects[places] = contrast.sign * (contrast.base_scores - found[0])
         done += chunk.cost
     if progress is not None:
         progress(done, total)
-    attrs = {"method": "exact", "n_edges": int(wanted.sum()), **between.as_read()}
+    attrs = {"method": "exact", "n_edges": int(wanted.sum()), **contrast.as_read()}
     if parts is not None:
         parts.finish(len(chunks), {"attrs": attrs})
     return EdgeScores.of(graph, effects, **attrs, seconds=time.perf_counter() - began)
 
 
-def edges_of(between: Contrast, edges: Circuit | None) -> Bool[np.ndarray, "writer reader pos"]:
+def edges_of(contrast: Contrast, edges: Circuit | None) -> Bool[np.ndarray, "writer reader pos"]:
     """Which edges are asked for: all unless some are given.
 
     Raises:
         ValueError: if they are of another graph.
     """
-    if edges is not None and edges.graph != between.graph:
-        raise ValueError(f"the edges are of {edges.graph}, the two runs of {between.graph}.")
-    return between.graph.edges if edges is None else edges.mask
+    if edges is not None and edges.graph != contrast.graph:
+        raise ValueError(f"the edges are of {edges.graph}, the two runs of {contrast.graph}.")
+    return contrast.graph.edges if edges is None else edges.mask
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,10 @@ class Chunk:
         return len(self.edges)
 
 
-def chunked(between: Contrast, wanted: Bool[np.ndarray, "writer reader pos"]) -> Iterator[Chunk]:
+def chunked(contrast: Contrast, wanted: Bool[np.ndarray, "writer reader pos"]) -> Iterator[Chunk]:
     """These edges, as many at a time as the readers of a layer are replayed for."""
-    graph = between.graph
-    size = max(1, _AT_ONCE // (between.n_pairs * between.change.shape[2]))
+    graph = contrast.graph
+    size = max(1, _AT_ONCE // (contrast.n_pairs * contrast.change.shape[2]))
     layers = np.array([graph.n_layers if r.layer is None else r.layer for r in graph.inputs])
     for layer in range(graph.n_layers + 1):
         here = wanted & (layers == layer)[:, None]
@@ -146,33 +146,33 @@ def chunked(between: Contrast, wanted: Bool[np.ndarray, "writer reader pos"]) ->
 
 
 def patched(
-    between: Contrast, chunk: Chunk, ahead: Ahead | None = None
+    contrast: Contrast, chunk: Chunk, ahead: Ahead | None = None
 ) -> Float[np.ndarray, "edge *found pair"]:
     """The metric with each edge of a chunk cut; or what `ahead` makes of it, but for the logits."""
     scores: dict[Edge, Any] = {}
     with torch.no_grad():
-        if chunk.layer == between.graph.n_layers:
-            after = _Batches(between, scores, between.scored)
-            after.add(chunk.edges, between.resid[-1] + _change_of(between, chunk.sources))
+        if chunk.layer == contrast.graph.n_layers:
+            after = _Batches(contrast, scores, contrast.scored)
+            after.add(chunk.edges, contrast.resid[-1] + _change_of(contrast, chunk.sources))
             after.end()
         else:
-            _LayerReplay(between, chunk, scores, ahead).run()
+            _LayerReplay(contrast, chunk, scores, ahead).run()
     return np.stack([scores[edge] for edge in chunk.edges])
 
 
-def _change_of(between: Contrast, sources: Sequence[tuple[int, int]]) -> Rows:
+def _change_of(contrast: Contrast, sources: Sequence[tuple[int, int]]) -> Rows:
     """What each source changes in the sum that its readers read."""
-    change = between.change[[writer for writer, _ in sources]]
-    if between.graph.n_positions == 1:
+    change = contrast.change[[writer for writer, _ in sources]]
+    if contrast.graph.n_positions == 1:
         return change
-    return change * torch.stack([between.changed_at(pos) for _, pos in sources])
+    return change * torch.stack([contrast.changed_at(pos) for _, pos in sources])
 
 
 @dataclass(eq=False)
 class _Batches:
     """Rows that go on together, as many at a time as is best; the scores are kept by edge."""
 
-    between: Contrast
+    contrast: Contrast
     scores: dict[Edge, Any]
     go_on: Callable[[Float[Tensor, "row pos d_model"]], Float[np.ndarray, "arm pair"]]
     _edges: list[Edge] = field(default_factory=list)
@@ -180,7 +180,7 @@ class _Batches:
 
     def add(self, edges: Sequence[Edge], rows: Rows) -> None:
         """One arm for each edge."""
-        most = self.between.most_arms
+        most = self.contrast.most_arms
         for begin in range(0, len(edges), most):
             room = most - len(self._edges)
             for some in (slice(begin, begin + room), slice(begin + room, begin + most)):
@@ -202,37 +202,37 @@ class _LayerReplay:
 
     def __init__(
         self,
-        between: Contrast,
+        contrast: Contrast,
         chunk: Chunk,
         scores: dict[Edge, Any],
         ahead: Ahead | None,
     ) -> None:
-        self._between, self._chunk, number = between, chunk, chunk.layer
-        self._layer, self._skip = between.layer(number), between.skipped(number)
-        self._resid, self._first = between.resid[number], between.first
-        self._own = between.run_layer(number, self._resid)
-        self._keys, self._values = joined(between.before[number], self._own.k, self._own.v)
+        self._contrast, self._chunk, number = contrast, chunk, chunk.layer
+        self._layer, self._skip = contrast.layer(number), contrast.skipped(number)
+        self._resid, self._first = contrast.resid[number], contrast.first
+        self._own = contrast.run_layer(number, self._resid)
+        self._keys, self._values = joined(contrast.before[number], self._own.k, self._own.v)
         self._dots = torch.einsum("bphe,bthe->bhpt", self._own.q, self._keys)
         go_on = partial(ahead, "after", self._own.resid) if ahead else self._onward
-        self._after = _Batches(between, scores, go_on)
+        self._after = _Batches(contrast, scores, go_on)
         # Where heads write: what the MLP reads, or the stream after the layer.
         self._mid, self._unchanged = self._after, self._own.resid
-        if self._own.mlp_in is not None and not between.graph.is_parallel:
+        if self._own.mlp_in is not None and not contrast.graph.is_parallel:
             self._unchanged = self._own.mlp_in
             go_on = partial(ahead, "mid", self._unchanged) if ahead else self._through_mlp
-            self._mid = _Batches(between, scores, go_on)
+            self._mid = _Batches(contrast, scores, go_on)
 
     def run(self) -> None:
         """All edges of the chunk."""
         sources = self._chunk.sources
         place = {source: at for at, source in enumerate(sources)}
-        change = _change_of(self._between, sources)
+        change = _change_of(self._contrast, sources)
         by_reader: dict[int, list[Edge]] = {}
         for edge in self._chunk.edges:
             by_reader.setdefault(edge[1], []).append(edge)
         z: dict[str, Tensor] = {}
         for at, edges in sorted(by_reader.items()):
-            reader = self._between.graph.inputs[at]
+            reader = self._contrast.graph.inputs[at]
             chosen = torch.tensor([place[writer, pos] for writer, _, pos in edges])
             if reader.kind == "mlp":
                 self._mlp_reads(edges, change[chosen])
@@ -245,7 +245,7 @@ class _LayerReplay:
 
     def _head_reads(self, reader: Reader, edges: Sequence[Edge], z: Tensor) -> None:
         """Rows in which what a head, or those of a key group, writes is changed."""
-        graph = self._between.graph
+        graph = self._contrast.graph
         n = 1 if reader.kind == "q" else graph.n_heads // graph.n_key_readers
         heads = slice((reader.head or 0) * n, ((reader.head or 0) + 1) * n)
         weights = self._layer.output_weights[heads].flatten(0, 1)
@@ -291,18 +291,18 @@ class _LayerReplay:
         return self._onward(resid + self._layer.mlp(resid))
 
     def _onward(self, resid: Float[Tensor, "row pos d_model"]) -> Any:
-        return self._between.onward(self._chunk.layer + 1, resid)
+        return self._contrast.onward(self._chunk.layer + 1, resid)
 
 
-def says_else(between: Contrast) -> Bool[np.ndarray, "writer pos"]:
+def says_else(contrast: Contrast) -> Bool[np.ndarray, "writer pos"]:
     """Whether a writer says anything else at a label, in any pair."""
-    differs = (between.change != 0).any(-1)
-    labels = range(between.graph.n_positions)
-    by_label = [(differs & (between.place == c)).flatten(1).any(1) for c in labels]
+    differs = (contrast.change != 0).any(-1)
+    labels = range(contrast.graph.n_positions)
+    by_label = [(differs & (contrast.place == c)).flatten(1).any(1) for c in labels]
     return torch.stack(by_label, 1).cpu().numpy()
 
 
-def _facts(between: Contrast, wanted: Bool[np.ndarray, "writer reader pos"]) -> dict[str, Any]:
+def _facts(contrast: Contrast, wanted: Bool[np.ndarray, "writer reader pos"]) -> dict[str, Any]:
     """What has to be the same for a run to go on from another's parts."""
-    specs = ["edges", between.graph, between.direction, between.change]
-    return sweep_facts(between.model, between.prompts, specs, [between.metric], wanted)
+    specs = ["edges", contrast.graph, contrast.direction, contrast.change]
+    return sweep_facts(contrast.model, contrast.prompts, specs, [contrast.metric], wanted)

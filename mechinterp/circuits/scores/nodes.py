@@ -4,19 +4,19 @@ That is all edges out of it cut together. `exact_nodes` does so; `eap_nodes` and
 score it to first order, all writers by one backward pass a point.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Circuit, contrast, eap_nodes, exact_nodes
+>>> from mechinterp.circuits import Circuit, Contrast, eap_nodes, exact_nodes
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
->>> effects = exact_nodes(between).mean("pair")
->>> effects.idxmax("writer").item(), eap_nodes(between).dims
+>>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> effects = exact_nodes(contrast).mean("pair")
+>>> effects.idxmax("writer").item(), eap_nodes(contrast).dims
 ('input', ('writer', 'pair'))
 
 A circuit of nodes is that of all edges among them, and from them to the logits:
 
 >>> chosen = effects.writer[effects > 0.5].values.tolist()
->>> chosen, Circuit.of_nodes(between.graph, chosen).n_edges
+>>> chosen, Circuit.of_nodes(contrast.graph, chosen).n_edges
 (['input', 'a1.h0'], 5)
 """
 
@@ -35,12 +35,12 @@ from mechinterp.circuits.scores.eap import integrated, unchanged
 from mechinterp.circuits.scores.edge_gradients import by_label, mean_slope, slopes_written, traced
 from mechinterp.circuits.scores.exact_edges import says_else
 from mechinterp.models.layer_parts import Layer
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 NodeScores = Float[np.ndarray, "writer label pair"]
 
 
-def exact_nodes(between: Contrast, *, progress: Progress | None = None) -> xr.DataArray:
+def exact_nodes(contrast: Contrast, *, progress: Progress | None = None) -> xr.DataArray:
     """The exact effect of each writer, by pair; in the metric's unit.
 
     Dims (writer, pair), or (writer, pos, pair) where the graph has positions. Of "noise": how far
@@ -52,26 +52,26 @@ def exact_nodes(between: Contrast, *, progress: Progress | None = None) -> xr.Da
 
     Source: activation patching, Vig et al. 2020; Meng et al. 2022, arXiv 2202.05262.
     """
-    began, graph = time.perf_counter(), between.graph
-    effects = np.zeros((len(graph.nodes), graph.n_positions, between.n_pairs))
-    speaks = says_else(between)
-    most = between.most_arms
+    began, graph = time.perf_counter(), contrast.graph
+    effects = np.zeros((len(graph.nodes), graph.n_positions, contrast.n_pairs))
+    speaks = says_else(contrast)
+    most = contrast.most_arms
     for group in graph.together:
         chosen = [(w, c) for w, c in np.argwhere(speaks).tolist() if group.start <= w < group.stop]
         with torch.no_grad():
-            at = onset(between, group)
+            at = onset(contrast, group)
             for begin in range(0, len(chosen), most):
                 writers, labels = map(list, zip(*chosen[begin : begin + most], strict=True))
-                here = torch.stack([between.changed_at(label) for label in labels])
-                scores = at.score(between, between.change[writers] * here)
-                between.check_finite(scores, [graph.writers[writer] for writer in writers])
-                effects[writers, labels] = between.sign * (between.base_scores - scores)
+                here = torch.stack([contrast.changed_at(label) for label in labels])
+                scores = at.score(contrast, contrast.change[writers] * here)
+                contrast.check_finite(scores, [graph.writers[writer] for writer in writers])
+                effects[writers, labels] = contrast.sign * (contrast.base_scores - scores)
         if progress is not None:
             progress(group.stop, len(graph.nodes))
-    return _labelled(between, effects, {"method": "exact", **between.as_read()}, began)
+    return _labelled(contrast, effects, {"method": "exact", **contrast.as_read()}, began)
 
 
-def eap_nodes(between: Contrast) -> xr.DataArray:
+def eap_nodes(contrast: Contrast) -> xr.DataArray:
     """What each writer changes, times the gradient there: the sum of `eap` over its edges.
 
     Dims, sign and unit as `exact_nodes`, `attrs` as `eap`; one backward pass, of no edges.
@@ -82,10 +82,10 @@ def eap_nodes(between: Contrast) -> xr.DataArray:
     Source: attribution patching, Nanda 2023; Syed et al. 2023, arXiv 2310.10348.
     """
     began = time.perf_counter()
-    return _labelled(between, *unchanged(between, node_scores), began)
+    return _labelled(contrast, *unchanged(contrast, node_scores), began)
 
 
-def eap_ig_nodes(between: Contrast, steps: int | None = 5, *, rule: str = "right") -> xr.DataArray:
+def eap_ig_nodes(contrast: Contrast, steps: int | None = 5, *, rule: str = "right") -> xr.DataArray:
     """The same with the mean gradient of the points of `eap_ig`: the sum over its edges.
 
     `attrs["residual"]` is what the input, which carries the whole difference, misses of it.
@@ -96,7 +96,7 @@ def eap_ig_nodes(between: Contrast, steps: int | None = 5, *, rule: str = "right
     Source: Hanna et al. 2024, arXiv 2403.17806.
     """
     began = time.perf_counter()
-    return _labelled(between, *integrated(between, node_scores, steps, rule), began)
+    return _labelled(contrast, *integrated(contrast, node_scores, steps, rule), began)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,52 +111,52 @@ class Onset:
     number: int
 
     def score(
-        self, between: Contrast, change: Float[Tensor, "arm pair pos d_model"]
+        self, contrast: Contrast, change: Float[Tensor, "arm pair pos d_model"]
     ) -> Float[np.ndarray, "arm pair"]:
         """The metric with each change, of positions from `first` on, added there."""
         skip = change.shape[2] - self.resid.shape[1]
         resid = (self.resid + change[:, :, skip:]).flatten(0, 1)
         if self.mlp is not None:
             resid = resid + self.mlp.mlp(resid)
-        return between.onward(self.number, resid)
+        return contrast.onward(self.number, resid)
 
 
-def onset(between: Contrast, writers: slice) -> Onset:
+def onset(contrast: Contrast, writers: slice) -> Onset:
     """Where the run goes on after writers that write at once, as in `Graph.together`."""
-    node = between.graph.nodes[writers.start]
+    node = contrast.graph.nodes[writers.start]
     if node.layer is None:
-        return Onset(between.resid[0], None, 0)
-    layer, number = between.layer(node.layer), node.layer + 1
-    if node.head is not None and layer.has_mlp and not between.graph.is_parallel:
-        read = between.run_layer(node.layer, between.resid[node.layer]).mlp_in
+        return Onset(contrast.resid[0], None, 0)
+    layer, number = contrast.layer(node.layer), node.layer + 1
+    if node.head is not None and layer.has_mlp and not contrast.graph.is_parallel:
+        read = contrast.run_layer(node.layer, contrast.resid[node.layer]).mlp_in
         assert read is not None
         return Onset(read, layer, number)
-    return Onset(between.resid[number][:, between.skipped(node.layer) :], None, number)
+    return Onset(contrast.resid[number][:, contrast.skipped(node.layer) :], None, number)
 
 
-def node_scores(between: Contrast, starts: Resid, shares: Float[Tensor, " point"]) -> NodeScores:
+def node_scores(contrast: Contrast, starts: Resid, shares: Float[Tensor, " point"]) -> NodeScores:
     """Scores by runs that start so, points as rows, each with its share, added up."""
-    graph, run = between.graph, traced(between, starts)
-    around, mid = slopes_written(between, run)
-    scores = np.zeros((len(graph.nodes), graph.n_positions, between.n_pairs))
+    graph, run = contrast.graph, traced(contrast, starts)
+    around, mid = slopes_written(contrast, run)
+    scores = np.zeros((len(graph.nodes), graph.n_positions, contrast.n_pairs))
     for writers in graph.together:
         node = graph.nodes[writers.start]
         slope = around[0 if node.layer is None else node.layer + 1]
         if node.layer is not None and node.head is not None:
             slope = mid[node.layer]
-        mean = mean_slope(between, slope, shares)
-        skip = between.change.shape[2] - mean.shape[1]
-        products = torch.einsum("wbpd,bpd->wbp", between.change[writers, :, skip:], mean)
-        scores[writers] = -between.sign * by_label(between, products)
+        mean = mean_slope(contrast, slope, shares)
+        skip = contrast.change.shape[2] - mean.shape[1]
+        products = torch.einsum("wbpd,bpd->wbp", contrast.change[writers, :, skip:], mean)
+        scores[writers] = -contrast.sign * by_label(contrast, products)
     return scores
 
 
 def _labelled(
-    between: Contrast, scores: NodeScores, attrs: dict[str, object], began: float
+    contrast: Contrast, scores: NodeScores, attrs: dict[str, object], began: float
 ) -> xr.DataArray:
-    graph = between.graph
+    graph = contrast.graph
     coords: dict[str, Any] = {"writer": list(graph.writers)}
-    coords |= {"pos": list(graph.positions or ("all",)), "pair": range(between.n_pairs)}
+    coords |= {"pos": list(graph.positions or ("all",)), "pair": range(contrast.n_pairs)}
     attrs = {**attrs, "seconds": time.perf_counter() - began}
     made = xr.DataArray(scores, coords, ("writer", "pos", "pair"), "score", attrs)
     return made if graph.positions else made.isel(pos=0, drop=True)

@@ -17,9 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mechinterp import models
 from mechinterp.circuits.scores.neurons import neurons_of
 from mechinterp.core.sites import HookError
 from mechinterp.models.layer_parts import Layer
+from mechinterp.models.model import Model
 
 _TEMPERATURE = 2.0
 
@@ -27,9 +29,9 @@ _TEMPERATURE = 2.0
 class RuledLayer(Layer):
     """A layer whose norms have a constant scale, and whose MLP goes backward by rules."""
 
-    def __init__(self, model: Any, layer: int) -> None:
+    def __init__(self, model: Model, layer: int) -> None:
         super().__init__(model, layer)
-        block, self._number = model.blocks[layer], layer
+        block, self._number = models.modules_of_layer(model, layer), layer
         norms = {"ln1": with_constant_scale(block.ln1)}
         if self.has_mlp:
             norms["ln2"] = with_constant_scale(block.ln2)

@@ -1,12 +1,12 @@
 """Automated circuit discovery: try each edge in turn, and remove it if the metric stays.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import acdc, contrast
+>>> from mechinterp.circuits import Contrast, acdc
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
->>> acdc(between, 0.05).names
+>>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> acdc(contrast, 0.05).names
 ('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
 
 What is removed stays removed, so that the order matters. Ours is fixed: readers from the logits
@@ -25,13 +25,13 @@ from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import check_runs, run_without
 from mechinterp.circuits.scores.eap import eap
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 Mask = Bool[np.ndarray, "writer reader pos"]
 
 
 def acdc(
-    between: Contrast,
+    contrast: Contrast,
     tau: float,
     edges: Circuit | None = None,
     *,
@@ -56,13 +56,13 @@ def acdc(
     """
     if tau < 0:
         raise ValueError(f"tau={tau}: what an edge may cost is 0 or more.")
-    start = edges or Circuit.full(between.graph)
-    check_runs(between, [start])
-    return _searched(between, tau, start, absolute, at_once, _expected(between), progress)
+    start = edges or Circuit.full(contrast.graph)
+    check_runs(contrast, [start])
+    return _searched(contrast, tau, start, absolute, at_once, _expected(contrast), progress)
 
 
 def _searched(
-    between: Contrast,
+    contrast: Contrast,
     tau: float,
     start: Circuit,
     absolute: bool,
@@ -70,11 +70,11 @@ def _searched(
     expected: Float[np.ndarray, "writer reader label"],
     progress: Progress | None,
 ) -> Circuit:
-    graph, kept = between.graph, np.array(start.mask)
-    search = _Search(between, kept, tau, absolute)
+    graph, kept = contrast.graph, np.array(start.mask)
+    search = _Search(contrast, kept, tau, absolute)
     is_full = start.n_edges == graph.n_edges  # then nothing is cut before the layer of an edge
     todo = [(int(w), int(r), int(c)) for r, w, c in np.argwhere(kept.transpose(1, 0, 2))[::-1]]
-    most = at_once or between.most_arms
+    most = at_once or contrast.most_arms
     with np.errstate(invalid="ignore"):
         likely = (np.abs(expected) if absolute else expected) >= tau
     done, size = 0, min(most, 4)
@@ -92,7 +92,7 @@ def _searched(
 
 
 def acdc_scores(
-    between: Contrast,
+    contrast: Contrast,
     taus: Sequence[float],
     *,
     absolute: bool = False,
@@ -110,32 +110,32 @@ def acdc_scores(
     """
     if not taus:
         raise ValueError("no taus were given. Give several, such as [0.001, 0.01, 0.1].")
-    start = Circuit.full(between.graph)
-    check_runs(between, [start])
-    expected = _expected(between)
-    values = np.zeros((*between.graph.edges.shape, 1))
+    start = Circuit.full(contrast.graph)
+    check_runs(contrast, [start])
+    expected = _expected(contrast)
+    values = np.zeros((*contrast.graph.edges.shape, 1))
     for number, tau in enumerate(sorted(taus)):
         if progress is not None:
             progress(number, len(taus))
-        values[_searched(between, tau, start, absolute, None, expected, None).mask] = tau
+        values[_searched(contrast, tau, start, absolute, None, expected, None).mask] = tau
     return EdgeScores.of(
-        between.graph, values, method="ACDC", taus=sorted(taus), **between.as_read()
+        contrast.graph, values, method="ACDC", taus=sorted(taus), **contrast.as_read()
     )
 
 
-def _expected(between: Contrast) -> Float[np.ndarray, "writer reader label"]:
+def _expected(contrast: Contrast) -> Float[np.ndarray, "writer reader label"]:
     """The first-order effect of each edge; NaN throughout if the metric has no gradient."""
     try:
-        return eap(between).mean
+        return eap(contrast).mean
     except ValueError:
-        return np.full(between.graph.edges.shape, np.nan)
+        return np.full(contrast.graph.edges.shape, np.nan)
 
 
 @dataclass(eq=False)
 class _Search:
     """What is left, and what is lost with that; `kept` is changed."""
 
-    between: Contrast
+    contrast: Contrast
     kept: Mask
     tau: float
     absolute: bool
@@ -146,8 +146,8 @@ class _Search:
 
     def layer_of(self, edge: tuple[int, int, int]) -> int:
         """The layer in which an edge's reader stands."""
-        layer = self.between.graph.inputs[edge[1]].layer
-        return self.between.graph.n_layers if layer is None else layer
+        layer = self.contrast.graph.inputs[edge[1]].layer
+        return self.contrast.graph.n_layers if layer is None else layer
 
     def try_removing(self, some: list[tuple[int, int, int]], layer: int) -> int:
         """Remove edges up to the first that costs too much: how many. None is before `layer`."""
@@ -165,11 +165,11 @@ class _Search:
         self, kept: Bool[np.ndarray, "state writer reader pos"], layer: int
     ) -> Float[np.ndarray, " state"]:
         """What is lost with these edges alone: the metric's mean, so signed that less is better."""
-        cut = torch.from_numpy(self.between.graph.edges & ~kept).to(self.between.change)
+        cut = torch.from_numpy(self.contrast.graph.edges & ~kept).to(self.contrast.change)
         with torch.no_grad():
-            scores = self.between.scored(run_without(self.between, cut, layer))
-        lost = -self.between.sign * scores
+            scores = self.contrast.scored(run_without(self.contrast, cut, layer))
+        lost = -self.contrast.sign * scores
         if self.absolute:
-            lost = np.abs(scores - self.between.base_scores)
+            lost = np.abs(scores - self.contrast.base_scores)
         found: Float[np.ndarray, " state"] = lost.mean(1)
         return found

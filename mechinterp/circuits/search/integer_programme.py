@@ -1,11 +1,11 @@
 """The connected circuit of a given size whose scores add up to the most: an integer programme.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import contrast, exact, optimal
+>>> from mechinterp.circuits import Contrast, exact, optimal
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> scores = exact(contrast(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> scores = exact(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
 >>> optimal(scores, 3).names
 ('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
 
@@ -23,7 +23,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, eye_array, hstack, vstack
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
-from mechinterp.circuits.search.selection import best_first, of_largest, ranked_by, top_n
+from mechinterp.circuits.selection import best_first, of_largest, ranked_by, top_n
 
 _ALL = 5000
 """How many of the best edges are looked at in any case."""
@@ -55,7 +55,7 @@ def optimal(
     if graph.positions:
         raise ValueError(
             "the optimal choice is of graphs without positions: use best_first, or score "
-            "Graph.of(model)."
+            "Graph.from_model(model)."
         )
     if n == 0:
         return Circuit(graph, np.zeros(graph.edges.shape, dtype=bool), requested=0)

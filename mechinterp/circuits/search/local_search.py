@@ -1,13 +1,13 @@
 """A better circuit of the same size: edges are swapped as long as the measured circuit gains.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Circuit, contrast, improve
+>>> from mechinterp.circuits import Circuit, Contrast, improve
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
->>> wrong = Circuit.of(between.graph, ["a1.h0->logits", "input->a1.h0<v>", "input->a1.h1<k>"])
->>> improve(between, wrong).names
+>>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> wrong = Circuit.of(contrast.graph, ["a1.h0->logits", "input->a1.h0<v>", "input->a1.h1<k>"])
+>>> improve(contrast, wrong).names
 ('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
 
 Scores rank edges by what each does in the whole model. What it does in a circuit of `n` edges is
@@ -23,7 +23,7 @@ from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import evaluate, faithfulness, run_without
 from mechinterp.engine.scoring import total_score
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 _NEAR = 1e-3
 """How near to 1 faithfulness is near enough."""
@@ -35,7 +35,7 @@ Mask = Bool[np.ndarray, "writer reader label"]
 
 
 def improve(
-    between: Contrast,
+    contrast: Contrast,
     *circuits: Circuit,
     absolute: bool = True,
     rounds: int = 10,
@@ -56,7 +56,7 @@ def improve(
     """
     if not circuits:
         raise ValueError("no circuit to begin with: give one or more, such as top_n(scores, 100).")
-    found = faithfulness(between, {str(at): each for at, each in enumerate(circuits)})
+    found = faithfulness(contrast, {str(at): each for at, each in enumerate(circuits)})
     ends = found.attrs["empty"], found.attrs["full"]
     badness = _badness(found["faithfulness"].values, absolute)
     best = int(badness.argmin())
@@ -67,10 +67,10 @@ def improve(
             progress(number, rounds)
         if absolute and least < _NEAR:
             break
-        masks = _proposed(_worth(between, mask, ends), mask, n, 1 - share if absolute else None)
+        masks = _proposed(_worth(contrast, mask, ends), mask, n, 1 - share if absolute else None)
         if not masks:
             break
-        scores = evaluate(between, [Circuit(between.graph, each) for each in masks]).mean(1)
+        scores = evaluate(contrast, [Circuit(contrast.graph, each) for each in masks]).mean(1)
         shares = (scores - ends[0]) / (ends[1] - ends[0])
         badness = _badness(shares, absolute)
         best = int(badness.argmin())
@@ -79,7 +79,7 @@ def improve(
         mask, share, least = masks[best], float(shares[best]), float(badness[best])
     if progress is not None:
         progress(rounds, rounds)
-    return Circuit(between.graph, mask, requested=n).pruned()
+    return Circuit(contrast.graph, mask, requested=n).pruned()
 
 
 def _badness(share: Float[np.ndarray, " circuit"], absolute: bool) -> Float[np.ndarray, " circuit"]:
@@ -87,20 +87,20 @@ def _badness(share: Float[np.ndarray, " circuit"], absolute: bool) -> Float[np.n
 
 
 def _worth(
-    between: Contrast, mask: Mask, ends: tuple[float, float]
+    contrast: Contrast, mask: Mask, ends: tuple[float, float]
 ) -> Float[np.ndarray, "writer reader label"]:
     """What each edge adds to the faithfulness of a circuit, to first order; NaN if there is none.
 
     Raises:
         ValueError: if the metric has no gradient.
     """
-    there = between.graph.edges
-    cut = torch.from_numpy(there & ~mask)[None].to(between.change).requires_grad_()
-    output, _, n_arms = between.output(run_without(between, cut))
-    every = slice(0, between.n_pairs)
-    total = total_score(between.metric, output, n_arms, every, between.n_pairs)
+    there = contrast.graph.edges
+    cut = torch.from_numpy(there & ~mask)[None].to(contrast.change).requires_grad_()
+    output, _, n_arms = contrast.output(run_without(contrast, cut))
+    every = slice(0, contrast.n_pairs)
+    total = total_score(contrast.metric, output, n_arms, every, contrast.n_pairs)
     (slope,) = torch.autograd.grad(total, cut)
-    worth = -slope[0].double().cpu().numpy() / between.n_pairs / (ends[1] - ends[0])
+    worth = -slope[0].double().cpu().numpy() / contrast.n_pairs / (ends[1] - ends[0])
     return np.where(there, worth, np.nan)
 
 

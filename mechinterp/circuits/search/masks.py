@@ -1,12 +1,12 @@
 """Edge masks that are learned: which `n` edges together keep what the model does.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import contrast, eap_ig, learned_mask, top_n
+>>> from mechinterp.circuits import Contrast, eap_ig, learned_mask, top_n
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
->>> scores = learned_mask(between, eap_ig(between), 3, steps=20)
+>>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> scores = learned_mask(contrast, eap_ig(contrast), 3, steps=20)
 >>> top_n(scores, 3, absolute=False).names
 ('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
 
@@ -24,9 +24,9 @@ from torch import Tensor
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import check_runs, evaluate, run_without
-from mechinterp.circuits.search.selection import ranked_by
+from mechinterp.circuits.selection import ranked_by
 from mechinterp.engine.scoring import score_tensor
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.sweeps.options import Progress
 
 _TEMPERATURE = 2 / 3
 _LOW, _HIGH = -0.1, 1.1
@@ -36,7 +36,7 @@ _SLOPE = 3.0
 
 
 def learned_mask(
-    between: Contrast,
+    contrast: Contrast,
     start: EdgeScores,
     n: int,
     *,
@@ -62,22 +62,22 @@ def learned_mask(
     arXiv 2406.16778 (edge pruning).
     """
     began = time.perf_counter()
-    check_runs(between, [Circuit.empty(start.graph)])
+    check_runs(contrast, [Circuit.empty(start.graph)])
     there = torch.from_numpy(np.isfinite(start.mean))
     keys = torch.from_numpy(ranked_by(start, absolute, n))[there]
-    odds = _begun(keys).to(between.change).requires_grad_()
+    odds = _begun(keys).to(contrast.change).requires_grad_()
     generator = torch.Generator().manual_seed(seed)
     adam = torch.optim.Adam([odds], lr=rate)
-    (empty,) = evaluate(between, [Circuit.empty(start.graph)])
-    target = torch.from_numpy(between.base_scores).to(between.change)
-    whole = max(abs(float((between.base_scores - empty).mean())), 1e-12)
+    (empty,) = evaluate(contrast, [Circuit.empty(start.graph)])
+    target = torch.from_numpy(contrast.base_scores).to(contrast.change)
+    whole = max(abs(float((contrast.base_scores - empty).mean())), 1e-12)
     losses = []
     for step in range(steps):
-        cut = torch.zeros(1, *there.shape).to(between.change)
+        cut = torch.zeros(1, *there.shape).to(contrast.change)
         cut[:, torch.from_numpy(start.graph.edges)] = 1.0
         cut[:, there] = 1.0 - _gates(odds, n, generator)
-        output, at, n_arms = between.output(run_without(between, cut))
-        found = score_tensor(between.metric, output, at, n_arms)[0]
+        output, at, n_arms = contrast.output(run_without(contrast, cut))
+        found = score_tensor(contrast.metric, output, at, n_arms)[0]
         loss = (found - target).abs().mean() / whole
         (odds.grad,) = torch.autograd.grad(loss, odds)
         adam.step()
@@ -86,7 +86,7 @@ def learned_mask(
             progress(step + 1, steps)
     values = np.full((*start.graph.edges.shape, 1), np.nan)
     values[there.numpy(), 0] = odds.detach().double().cpu().numpy()
-    attrs = {**between.as_read(), "unit": "log odds", "losses": losses, "n": n, "steps": steps}
+    attrs = {**contrast.as_read(), "unit": "log odds", "losses": losses, "n": n, "steps": steps}
     seconds = time.perf_counter() - began
     return EdgeScores.of(start.graph, values, method="learned mask", seconds=seconds, **attrs)
 

@@ -1,12 +1,12 @@
 """Screen, then measure: exact effects of the edges that an estimate ranks first, then ACDC on them.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import contrast, eap_ig, refine
+>>> from mechinterp.circuits import Contrast, eap_ig, refine
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> between = contrast(model, pair, log_prob(token_id(model, "REFUSE")))
->>> scores, circuit = refine(between, eap_ig(between), k=20, tau=0.05)
+>>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
+>>> scores, circuit = refine(contrast, eap_ig(contrast), k=20, tau=0.05)
 >>> circuit.names
 ('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
 """
@@ -19,12 +19,12 @@ from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.scores.exact_edges import exact
 from mechinterp.circuits.search.acdc import acdc
-from mechinterp.circuits.search.selection import top_n
-from mechinterp.sweeps.experiment import Progress
+from mechinterp.circuits.selection import top_n
+from mechinterp.sweeps.options import Progress
 
 
 def refine(
-    between: Contrast,
+    contrast: Contrast,
     scores: EdgeScores,
     *,
     k: int = 1000,
@@ -43,15 +43,15 @@ def refine(
     Raises:
         ValueError: as `top_n`, `exact` and `acdc`.
     """
-    measured = exact(between, top_n(scores, k), out=out, progress=progress)
+    measured = exact(contrast, top_n(scores, k), out=out, progress=progress)
     is_exact = np.isfinite(measured.mean)
     mixed = np.where(is_exact[..., None], measured.per_pair.values, scores.per_pair.values)
     attrs = {
-        **between.as_read(),
+        **contrast.as_read(),
         "method": f"{scores.per_pair.attrs.get('method', 'given')}, then exact",
         "exact_edges": int(is_exact.sum()),
     }
     with np.errstate(invalid="ignore"):
-        stay = Circuit(between.graph, is_exact & (np.abs(measured.mean) >= tau)).pruned()
-    circuit = acdc(between, tau, stay, absolute=absolute, progress=progress)
-    return EdgeScores.of(between.graph, mixed, **attrs), circuit
+        stay = Circuit(contrast.graph, is_exact & (np.abs(measured.mean) >= tau)).pruned()
+    circuit = acdc(contrast, tau, stay, absolute=absolute, progress=progress)
+    return EdgeScores.of(contrast.graph, mixed, **attrs), circuit

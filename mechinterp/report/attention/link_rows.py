@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from mechinterp.report.attribution.summary import Phrase, Piece
 from mechinterp.report.render.numbers import MISSING, NumberFormat
+from mechinterp.report.render.phrases import Phrase, Piece
 from mechinterp.report.render.tokens import show
 
 

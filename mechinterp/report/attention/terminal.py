@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mechinterp.report.attention.link_rows import read_links, said_of
-from mechinterp.report.attribution.summary import plain
 from mechinterp.report.render.console import Pen, cut
+from mechinterp.report.render.phrases import plain
 
 _LONGEST = 10
 

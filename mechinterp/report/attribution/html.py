@@ -40,18 +40,13 @@ from mechinterp.report.attribution.levels import (
     where_at,
 )
 from mechinterp.report.attribution.read import Reading, Row
-from mechinterp.report.attribution.summary import (
-    additivity,
-    headline,
-    plain,
-    redundancies,
-    sentence,
-)
+from mechinterp.report.attribution.summary import additivity, headline, redundancies, sentence
 from mechinterp.report.render import numbers, tokens
 from mechinterp.report.render.chart import Dot, curves, scatter
 from mechinterp.report.render.colours import colour_class
 from mechinterp.report.render.costs import Cost, costs
 from mechinterp.report.render.page_shell import bar_shape, page, whisker_shape
+from mechinterp.report.render.phrases import plain
 
 _BADGES = {AS_EXPECTED: ("good", "✓"), PARTLY: ("partly", "◐"), NOT_AS_EXPECTED: ("bad", "✕")}
 _MOST_SENTENCES = 8

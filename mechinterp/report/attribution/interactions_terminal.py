@@ -15,9 +15,10 @@ from mechinterp.report.attribution.interactions import (
     meaning,
     read_interactions,
 )
-from mechinterp.report.attribution.summary import plain, redundancies
+from mechinterp.report.attribution.summary import redundancies
 from mechinterp.report.render.console import Pen, cut
 from mechinterp.report.render.numbers import NumberFormat
+from mechinterp.report.render.phrases import plain
 from mechinterp.report.render.tokens import escape, shorten, show
 
 _NARROW, _WIDE = 60, 90

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.report.attribution.inputs import Input, Segment, are_words, read_inputs, segments
+from mechinterp.report.render.ranks import ranks_and_shares
 from mechinterp.stats.additivity import stands_in
 
 _COORDS = ("output_token", "output_token_id", "output_score")
@@ -221,18 +222,6 @@ def read_scores(scores: xr.DataArray) -> Reading:
         attrs={str(key): value for key, value in scores.attrs.items()},
         knows_flips="flip" in scores.coords,
     )
-
-
-def ranks_and_shares(scores: np.ndarray) -> tuple[tuple[int | None, ...], tuple[float, ...]]:
-    """Ranks by |score| from 1, and |score| over the sum of all; what is not finite has neither."""
-    size = np.where(np.isfinite(scores), np.abs(scores), -1.0)
-    ranks: list[int | None] = [None] * len(scores)
-    for rank, index in enumerate(np.argsort(-size, kind="stable"), start=1):
-        if size[index] >= 0:
-            ranks[int(index)] = rank
-    mass = size[size > 0].sum()
-    shares = [math.nan if s < 0 else float(s / mass) if mass > 0 else 0.0 for s in size]
-    return tuple(ranks), tuple(shares)
 
 
 def _checked(scores: xr.DataArray) -> xr.DataArray:

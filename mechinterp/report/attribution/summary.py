@@ -9,26 +9,15 @@ their own way; `plain` joins them.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from mechinterp.report.attribution.read import Reading, Row
 from mechinterp.report.render.numbers import NumberFormat, percent, times
+from mechinterp.report.render.phrases import Phrase, Piece, plain
 from mechinterp.report.render.tokens import shorten, show
 
 _SMALLEST_SHARE = 0.05
 _MOST_SUPPORTS, _MOST_OPPOSES = 3, 2
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some words, a token made printable, or a number."""
-
-    text: str
-    kind: Literal["words", "token", "number"] = "words"
-
-
-Phrase = tuple[Piece, ...]
 
 
 def headline(reading: Reading) -> Phrase:
@@ -172,11 +161,6 @@ def _hidden(reading: Reading, row: Row) -> Phrase:
 def _moves(joint: float) -> str:
     """What several do together to the score."""
     return "lower" if joint > 0 else "raise"
-
-
-def plain(phrase: Phrase) -> str:
-    """The phrase as one string."""
-    return "".join(piece.text for piece in phrase)
 
 
 def _listed(reading: Reading, row: Row, indices: list[int]) -> list[Piece]:

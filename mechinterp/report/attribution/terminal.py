@@ -27,16 +27,11 @@ from mechinterp.report.attribution.comparisons import (
 )
 from mechinterp.report.attribution.levels import Level, Scores, score_of, where_at
 from mechinterp.report.attribution.read import Reading, Row, read_scores
-from mechinterp.report.attribution.summary import (
-    additivity,
-    headline,
-    plain,
-    redundancies,
-    sentence,
-)
+from mechinterp.report.attribution.summary import additivity, headline, redundancies, sentence
 from mechinterp.report.render.console import Pen, bar, costs_line, cut
 from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent, plus_minus, probability
+from mechinterp.report.render.phrases import plain
 from mechinterp.report.render.tokens import escape, shorten, show
 
 _BAR_WIDTHS = (8, 5, 3, 0)

@@ -17,8 +17,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
+from mechinterp import stats
 from mechinterp.report.render.tokens import escape
-from mechinterp.stats import intervals as stats
 
 MOST_EDGES = 20_000
 """A page holds the strongest so many."""
@@ -194,7 +194,7 @@ def read_edges(
         if found is not None and found.graph != scores.graph:
             raise ValueError(
                 f"a circuit is of {found.graph}, the scores of {scores.graph}. Make both from one "
-                "Graph.of(model)."
+                "Graph.from_model(model)."
             )
     mean = scores.mean.astype(float)
     held = FIRST * circuit.mask.astype(int)

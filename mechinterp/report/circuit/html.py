@@ -5,12 +5,12 @@ graph; tokens, positions and titles are text everywhere, as in `attribution_page
 
 >>> import numpy as np
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Circuit, contrast, eap
+>>> from mechinterp.circuits import Circuit, Contrast, eap
 >>> from mechinterp.report import circuit_page
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> scores = eap(contrast(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> scores = eap(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
 >>> strong = np.nan_to_num(np.abs(scores.mean)) > 0.1
 >>> html = circuit_page(scores, Circuit(scores.graph, strong), title="The trigger")
 >>> "a1.h0" in html, html.count("<script")

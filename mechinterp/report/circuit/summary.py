@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mechinterp.report.attribution.summary import Phrase, Piece
 from mechinterp.report.circuit.edges import FIRST, Circuit, Edge, Edges
 from mechinterp.report.circuit.faithfulness_curve import share_text
 from mechinterp.report.render.numbers import NumberFormat, percent
+from mechinterp.report.render.phrases import Phrase, Piece
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ shaded.
 
 >>> from rich.console import Console
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Circuit, contrast, eap
+>>> from mechinterp.circuits import Circuit, Contrast, eap
 >>> from mechinterp.report import print_circuit
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> scores = eap(contrast(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> scores = eap(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
 >>> found = Circuit.of(scores.graph, ["input->a1.h0<v>", "a1.h0->logits"])
 >>> print_circuit(scores, found, top=0, console=Console(width=80))  # doctest: +ELLIPSIS
 The circuit keeps 2 of ... edges (...%), between 3 of ... nodes.
@@ -29,13 +29,13 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from mechinterp.report.attribution.summary import plain
 from mechinterp.report.circuit.edges import Circuit, Edge, Edges, EdgeScores, read_edges
 from mechinterp.report.circuit.faithfulness_curve import read_kept, share_text
 from mechinterp.report.circuit.summary import headline, held_by, interval_text, sentences
 from mechinterp.report.render.console import Pen, bar, costs_line, cut
 from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent
+from mechinterp.report.render.phrases import plain
 from mechinterp.report.render.tokens import escape
 
 _BAR_WIDTHS = (16, 8, 5, 0)

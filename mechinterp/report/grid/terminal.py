@@ -14,7 +14,6 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from mechinterp.report.attribution.summary import plain
 from mechinterp.report.render.cells import (
     Axis,
     Cell,
@@ -30,6 +29,7 @@ from mechinterp.report.render.colours import terminal_style
 from mechinterp.report.render.console import Pen, bar, costs_line, cut
 from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent
+from mechinterp.report.render.phrases import plain
 from mechinterp.report.render.tokens import escape, show
 
 _MOST_ROWS = 40

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mechinterp.report.attribution.read import ranks_and_shares
-from mechinterp.report.attribution.summary import Phrase, Piece
+from mechinterp import stats
 from mechinterp.report.render.numbers import NumberFormat, percent
+from mechinterp.report.render.phrases import Phrase, Piece
+from mechinterp.report.render.ranks import ranks_and_shares
 from mechinterp.report.render.tokens import escape, show
-from mechinterp.stats import intervals as stats
 
 FEWEST_PROMPTS = 5
 """Below this a bootstrap over prompts has too few values to draw from."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mechinterp import ask, centred_logit, kl, last, load_model, logit_diff
+from mechinterp import ask, centred_logit, kl, last, load_model, logit_diff, models
 from mechinterp.attribution.methods.gradient import (
     CompletenessWarning,
     gradient_x_input,
@@ -16,7 +16,6 @@ from mechinterp.attribution.methods.gradient import (
 from mechinterp.attribution.methods.integration_path import Point, Way
 from mechinterp.attribution.methods.single_removal import RedundancyWarning, leave_one_out
 from mechinterp.core.metrics import sequence_log_prob, top_token
-from mechinterp.models import facts as models
 from mechinterp.tasks.refusals import refusal_log_odds
 
 IDS = [7, 1, 30, 8, 2, 19, 1, 33]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from mechinterp import ask, load_model
+from mechinterp import ask, load_model, stats
 from mechinterp.attribution.methods.single_removal import leave_one_out
 from mechinterp.attribution.trust.evaluation import (
     SharedSeedWarning,
@@ -14,7 +14,6 @@ from mechinterp.attribution.trust.evaluation import (
     table,
 )
 from mechinterp.attribution.trust.faithfulness import faithfulness
-from mechinterp.stats import intervals as stats
 
 SCORERS, REMOVALS = ["mine", "yours", "random", "shuffled"], ["delete", "resample"]
 

@@ -10,12 +10,8 @@ from scipy.stats import spearmanr
 from mechinterp import Prompts, ask, load_model
 from mechinterp.attribution.methods.single_removal import leave_one_out, single_removals
 from mechinterp.attribution.scores import scored
-from mechinterp.attribution.trust.randomization import (
-    cascading_randomization,
-    copy_of,
-    parts_from_output,
-    shuffle_weights,
-)
+from mechinterp.attribution.trust.randomization import cascading_randomization
+from mechinterp.models.weights import copy_of, parts_from_output, shuffle_weights
 
 IDS = torch.tensor([7, 1, 30, 8, 2, 19, 3, 11])
 

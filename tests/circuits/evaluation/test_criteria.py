@@ -9,8 +9,8 @@ import pytest
 from mechinterp import Pair, load_model, log_prob, token_id, tokenize
 from mechinterp.circuits import (
     Circuit,
+    Contrast,
     completeness,
-    contrast,
     eap,
     evaluate,
     exact,
@@ -23,39 +23,39 @@ from mechinterp.toys import toy
 
 
 def test_minimality_is_one_evaluation_an_edge(model, pair, metric):
-    between = contrast(model, pair, metric)
-    circuit = top_n(eap(between), 12)
-    found = minimality(between, circuit)
-    (whole,) = evaluate(between, [circuit])
+    contrast = Contrast.from_pair(model, pair, metric)
+    circuit = top_n(eap(contrast), 12)
+    found = minimality(contrast, circuit)
+    (whole,) = evaluate(contrast, [circuit])
     for name in circuit.names:
-        (less,) = evaluate(between, [circuit - Circuit.of(circuit.graph, [name])])
+        (less,) = evaluate(contrast, [circuit - Circuit.of(circuit.graph, [name])])
         np.testing.assert_allclose(found.sel(edge=name), whole - less, atol=2e-5)
 
 
 def test_completeness_compares_circuit_and_model(absolute_model, pair, metric):
-    between = contrast(absolute_model, pair, metric)
-    circuit = top_n(eap(between), 40)
-    found = completeness(between, circuit)
+    contrast = Contrast.from_pair(absolute_model, pair, metric)
+    circuit = top_n(eap(contrast), 40)
+    found = completeness(contrast, circuit)
     assert found.sizes["knocked"] == 11
     assert float(found["circuit"][0]) == pytest.approx(0, abs=1e-4)  # nothing is left of it
     full = Circuit.full(circuit.graph)
-    values = evaluate(between, [full - circuit, Circuit.empty(circuit.graph)]).mean(1)
-    whole = between.base_scores.mean() - values[1]
+    values = evaluate(contrast, [full - circuit, Circuit.empty(circuit.graph)]).mean(1)
+    whole = contrast.base_scores.mean() - values[1]
     assert float(found["model"][0]) == pytest.approx((values[0] - values[1]) / whole, rel=1e-3)
     np.testing.assert_allclose(found["gap"], found["model"] - found["circuit"])
-    everything = completeness(between, full)
+    everything = completeness(contrast, full)
     np.testing.assert_allclose(everything["gap"], 0, atol=1e-4)
 
 
 def test_redundancy_is_two_cuts(absolute_model, pair, metric):
-    between = contrast(absolute_model, pair, metric)
-    edges = top_n(eap(between), 6)
-    found, full = redundancy(between, edges), Circuit.full(edges.graph)
+    contrast = Contrast.from_pair(absolute_model, pair, metric)
+    edges = top_n(eap(contrast), 6)
+    found, full = redundancy(contrast, edges), Circuit.full(edges.graph)
     for a, b in itertools.combinations(edges.names, 2):
         values = evaluate(
-            between, [full - Circuit.of(edges.graph, chosen) for chosen in ([a], [b], [a, b])]
+            contrast, [full - Circuit.of(edges.graph, chosen) for chosen in ([a], [b], [a, b])]
         )
-        alone_a, alone_b, joint = between.base_scores - values
+        alone_a, alone_b, joint = contrast.base_scores - values
         at = found.sel(edge=a, other=b)
         np.testing.assert_allclose(at["joint"], joint, atol=1e-5)
         np.testing.assert_allclose(at["interaction"], joint - alone_a - alone_b, atol=2e-5)
@@ -72,17 +72,17 @@ def test_an_or_gate_is_seen_in_twos_and_missed_one_by_one():
     planted, pair, model, metric = refusal(
         "either", "bring the copper lantern", "bring the garden letter"
     )
-    between = contrast(model, pair, metric)
-    truth = known_circuit(between.graph, planted.truth)
-    alone = exact(between, truth)
-    found = redundancy(between, truth)["interaction"].isel(pair=0)
+    contrast = Contrast.from_pair(model, pair, metric)
+    truth = known_circuit(contrast.graph, planted.truth)
+    alone = exact(contrast, truth)
+    found = redundancy(contrast, truth)["interaction"].isel(pair=0)
     branches = [[n for n in truth.names if f"a0.h{head}" in n] for head in (0, 3)]
     for first, second in itertools.product(*branches):
         assert alone[first] < 0.2
         assert alone[second] < 0.2
         assert float(found.sel(edge=first, other=second)) > 5
     assert alone["m0->logits"] > 5
-    restored = exact(contrast(model, pair, metric, direction="denoise"), truth)
+    restored = exact(Contrast.from_pair(model, pair, metric, direction="denoise"), truth)
     assert all(restored[name] > 5 for name in ("a0.h0->m0", "a0.h3->m0"))
 
 
@@ -90,19 +90,19 @@ def test_an_and_gate_needs_both():
     planted, pair, model, metric = refusal(
         "and", "bring the copper lantern", "bring the garden letter"
     )
-    between = contrast(model, pair, metric)
-    truth = known_circuit(between.graph, planted.truth)
-    found = redundancy(between, truth)["interaction"].isel(pair=0)
+    contrast = Contrast.from_pair(model, pair, metric)
+    truth = known_circuit(contrast.graph, planted.truth)
+    found = redundancy(contrast, truth)["interaction"].isel(pair=0)
     assert float(found.sel(edge="a0.h1->m0", other="a0.h2->m0")) < -5
 
 
 @pytest.mark.parametrize("name", ["redundant", "backup"])
 def test_planted_redundancy_is_found(name):
     planted, pair, model, metric = refusal(name, "bring the sesame", "bring the letter")
-    between = contrast(model, pair, metric)
-    truth = known_circuit(between.graph, planted.truth)
-    found = redundancy(between, truth)["interaction"].isel(pair=0)
-    graph = between.graph
+    contrast = Contrast.from_pair(model, pair, metric)
+    truth = known_circuit(contrast.graph, planted.truth)
+    found = redundancy(contrast, truth)["interaction"].isel(pair=0)
+    graph = contrast.graph
     for group in planted.truth.redundant:
         names = known_circuit(graph, replace(planted.truth, edges=group)).names
         for first, second in itertools.combinations(names, 2):
@@ -110,5 +110,5 @@ def test_planted_redundancy_is_found(name):
 
 
 def test_no_edges(absolute_model, pair, metric):
-    between = contrast(absolute_model, pair, metric)
-    assert redundancy(between, Circuit.empty(between.graph)).sizes["edge"] == 0
+    contrast = Contrast.from_pair(absolute_model, pair, metric)
+    assert redundancy(contrast, Circuit.empty(contrast.graph)).sizes["edge"] == 0

@@ -6,22 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from mechinterp.circuits import Circuit, EdgeScores, Graph, contrast, curve, eap, evaluate, rank_auc
+from mechinterp.circuits import Circuit, Contrast, EdgeScores, Graph, curve, eap, evaluate, rank_auc
 from mechinterp.circuits.evaluation.curves import MIB_SIZES
-from mechinterp.circuits.search.selection import best_first, top_n
+from mechinterp.circuits.selection import best_first, top_n
 
 GRAPH = Graph(3, 2, 2, has_mlps=True, is_parallel=False)
 
 
 def test_a_curve_is_its_circuits(model, pair, metric):
-    between = contrast(model, pair, metric)
-    scores = eap(between)
-    found = curve(between, scores, sizes=(0.02, 0.1, 0.4, 1.0))
-    n_edges = between.graph.n_edges
+    contrast = Contrast.from_pair(model, pair, metric)
+    scores = eap(contrast)
+    found = curve(contrast, scores, sizes=(0.02, 0.1, 0.4, 1.0))
+    n_edges = contrast.graph.n_edges
     circuits = [top_n(scores, int(size * n_edges)) for size in (0.02, 0.1, 0.4, 1)]
-    values = evaluate(between, circuits)
-    empty = evaluate(between, [Circuit.empty(between.graph)])[0].mean()
-    f = (values.mean(1) - empty) / (between.base_scores.mean() - empty)
+    values = evaluate(contrast, circuits)
+    empty = evaluate(contrast, [Circuit.empty(contrast.graph)])[0].mean()
+    f = (values.mean(1) - empty) / (contrast.base_scores.mean() - empty)
     np.testing.assert_allclose(found["faithfulness"].values, f, rtol=1e-4)
     assert found["edges"].values.tolist() == [circuit.n_edges for circuit in circuits]
     assert found["requested"].values.tolist() == [int(s * n_edges) for s in (0.02, 0.1, 0.4, 1)]
@@ -37,8 +37,8 @@ def test_a_curve_is_its_circuits(model, pair, metric):
 
 
 def test_the_full_circuit_is_the_last_point(absolute_model, pair, metric):
-    between = contrast(absolute_model, pair, metric)
-    found = curve(between, eap(between), select=best_first, absolute=False)
+    contrast = Contrast.from_pair(absolute_model, pair, metric)
+    found = curve(contrast, eap(contrast), select=best_first, absolute=False)
     assert found["faithfulness"].values[-1] == pytest.approx(1, abs=1e-5)
     assert len(found["faithfulness"]) == len(MIB_SIZES)
     assert found.attrs["ranked_by"] == "signed"
@@ -64,6 +64,6 @@ def test_no_behaviour_is_refused(absolute_model, pair, refuses):
     from mechinterp.core.metrics import Metric
 
     constant = Metric("constant", "logits", ("end",), lambda logits: 0 * logits[:, 0].sum(-1))
-    between = contrast(absolute_model, pair, constant)
-    scores = EdgeScores.of(between.graph, np.zeros((*between.graph.edges.shape, 2)))
-    refuses(lambda: curve(between, scores), "no behaviour to be a share of")
+    contrast = Contrast.from_pair(absolute_model, pair, constant)
+    scores = EdgeScores.of(contrast.graph, np.zeros((*contrast.graph.edges.shape, 2)))
+    refuses(lambda: curve(contrast, scores), "no behaviour to be a share of")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mechinterp import run
-from mechinterp.circuits import Circuit, Graph, contrast, evaluate
+from mechinterp.circuits import Circuit, Contrast, Graph, evaluate
 
 
 def close(found, wanted, atol=1e-5):
@@ -19,16 +19,16 @@ def random_circuits(graph, n, seed=0):
 
 @pytest.mark.parametrize("positions", [None, ("S2", "end")], ids=["all", "named"])
 def test_circuits_are_those_of_hooks(model, pair, metric, naive, positions):
-    graph = Graph.of(model, positions=positions)
+    graph = Graph.from_model(model, positions=positions)
     circuits = random_circuits(graph, 3)
     slow = naive(model, pair, metric, graph)
-    found = evaluate(contrast(model, pair, metric, graph), circuits)
+    found = evaluate(Contrast.from_pair(model, pair, metric, graph), circuits)
     close(found, [slow.scores_of(circuit.mask) for circuit in circuits])
 
 
 def test_full_is_the_model_and_empty_the_other_run(model, pair, metric):
-    between = contrast(model, pair, metric)
-    full, empty = Circuit.full(between.graph), Circuit.empty(between.graph)
-    found = evaluate(between, [full, empty])
+    contrast = Contrast.from_pair(model, pair, metric)
+    full, empty = Circuit.full(contrast.graph), Circuit.empty(contrast.graph)
+    found = evaluate(contrast, [full, empty])
     close(found[0], metric(run(model, pair.clean)))
     close(found[1], metric(run(model, pair.corrupt)))

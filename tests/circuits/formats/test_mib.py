@@ -111,7 +111,7 @@ def test_what_the_format_cannot_hold(tmp_path, refuses):
     grouped = Graph(2, 4, 2, has_mlps=True, is_parallel=False)
     for graph, what in ((at_positions, "positions"), (grouped, "key-value heads")):
         full = Circuit.full(graph)
-        refuses(lambda full=full: write_mib(full, file, d_model=5), what, "Graph.of(model)")
+        refuses(lambda full=full: write_mib(full, file, d_model=5), what, "Graph.from_model(model)")
     values = np.ones((*GRAPH.edges.shape, 1))
     values[GRAPH.edge("m0->m1")] = np.nan
     partial, full = EdgeScores.of(GRAPH, values), Circuit.full(GRAPH)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from mechinterp.circuits import (
     Circuit,
+    Contrast,
     EdgeScores,
     Graph,
-    contrast,
     eap,
     eap_ig,
     read_circuit,
@@ -92,9 +92,9 @@ def test_labels_of_pairs_come_back(tmp_path):
 
 
 def test_what_is_computed_comes_back(tmp_path, model, pair, metric):
-    graph = Graph.of(model, positions=("S2", 6))
-    between = contrast(model, pair, metric, graph)
-    for scores in (eap(between), eap_ig(between, steps=2)):
+    graph = Graph.from_model(model, positions=("S2", 6))
+    contrast = Contrast.from_pair(model, pair, metric, graph)
+    for scores in (eap(contrast), eap_ig(contrast, steps=2)):
         found = read_scores(write_scores(scores, tmp_path / "scores"))
         xr.testing.assert_identical(found.per_pair, scores.per_pair)
 

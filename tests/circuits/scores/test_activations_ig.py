@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mechinterp import edit, run
-from mechinterp.circuits import Graph, contrast, eap_ig, eap_ig_activations, exact_nodes
+from mechinterp.circuits import Contrast, Graph, eap_ig, eap_ig_activations, exact_nodes
 from mechinterp.engine.replacements import mean_of
 
 
@@ -40,12 +40,12 @@ def slope_by_hooks(slow, edge, point, small=1e-4):
 def test_edges_score_the_mean_slope_of_a_cut(
     precise, pair, metric, naive, direction, instead, positions
 ):
-    graph = Graph.of(precise, positions=positions)
+    graph = Graph.from_model(precise, positions=positions)
     zeros = (lambda here: [0 * x for x in here]) if instead else None
     slow = naive(precise, pair, metric, graph, direction=direction, instead=zeros)
     options = {"ablate": instead} if instead else {}
-    between = contrast(precise, pair, metric, graph, direction=direction, **options)
-    found = eap_ig_activations(between, 2, rule="midpoint").per_pair.values
+    contrast = Contrast.from_pair(precise, pair, metric, graph, direction=direction, **options)
+    found = eap_ig_activations(contrast, 2, rule="midpoint").per_pair.values
     edges = np.argwhere(graph.edges)
     draw = np.random.default_rng(0).choice(len(edges), 12, replace=False)
     for edge in edges[draw].tolist():
@@ -56,24 +56,26 @@ def test_edges_score_the_mean_slope_of_a_cut(
 
 @pytest.mark.parametrize("rule", ["left", "right"])
 def test_the_edges_out_of_the_input_are_those_of_eap_ig(precise, pair, metric, rule):
-    between = contrast(precise, pair, metric)
-    found, inputs = eap_ig_activations(between, 3, rule=rule), eap_ig(between, 3, rule=rule)
+    contrast = Contrast.from_pair(precise, pair, metric)
+    found, inputs = eap_ig_activations(contrast, 3, rule=rule), eap_ig(contrast, 3, rule=rule)
     np.testing.assert_allclose(found.per_pair[0], inputs.per_pair[0], atol=1e-9)
 
 
 def test_in_many_points_edges_add_up_to_what_their_writers_do(precise, pair, metric):
-    between = contrast(precise, pair, metric, ablate=mean_of(pair.corrupt, by_position=True))
-    found = eap_ig_activations(between, 40, rule="midpoint")
-    alone = exact_nodes(between).mean("pair")
+    contrast = Contrast.from_pair(
+        precise, pair, metric, ablate=mean_of(pair.corrupt, by_position=True)
+    )
+    found = eap_ig_activations(contrast, 40, rule="midpoint")
+    alone = exact_nodes(contrast).mean("pair")
     sums = found.node_scores().mean("pair")
-    ones = [n for n in between.graph.writers if "h" not in n]
+    ones = [n for n in contrast.graph.writers if "h" not in n]
     np.testing.assert_allclose(sums.sel(writer=ones), alone.sel(writer=ones), atol=5e-3)
     attrs = found.per_pair.attrs
     assert abs(attrs["residual"]) < 5e-3
-    assert attrs["residual_at"] in between.graph.writers
+    assert attrs["residual_at"] in contrast.graph.writers
 
 
 def test_what_cannot_be_asked(model, pair, metric, refuses):
-    between = contrast(model, pair, metric)
-    refuses(lambda: eap_ig_activations(between, 0), "steps=0", "at least one")
-    refuses(lambda: eap_ig_activations(between, rule="simpson"), "rule='simpson'", "midpoint")
+    contrast = Contrast.from_pair(model, pair, metric)
+    refuses(lambda: eap_ig_activations(contrast, 0), "steps=0", "at least one")
+    refuses(lambda: eap_ig_activations(contrast, rule="simpson"), "rule='simpson'", "midpoint")

@@ -5,16 +5,8 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp import Site, edit, load_model, read, run
-from mechinterp.circuits import (
-    Circuit,
-    Graph,
-    atp_star_edges,
-    contrast,
-    eap,
-    exact,
-    qk_fixed_edges,
-)
-from mechinterp.engine.gradients import gradients
+from mechinterp.circuits import Circuit, Contrast, Graph, atp_star_edges, eap, exact, qk_fixed_edges
+from mechinterp.engine.gradients import site_gradients
 
 
 def close(found, wanted):
@@ -33,7 +25,7 @@ class BySlope:
         cut = ()
         for act in acts if dropped is not None else ():
             cut += edit(Site(act, dropped), lambda value, at: value.detach())
-        self.slopes = gradients(slow.model, slow.base, sites, slow.metric, cut)
+        self.slopes = site_gradients(slow.model, slow.base, sites, slow.metric, cut)
 
     def effect(self, edge):
         writer, number, label = edge
@@ -56,16 +48,16 @@ def some_edges(graph, n=60):
 def test_the_readers_change_times_the_gradient_where_it_writes(
     model, pair, metric, naive, positions
 ):
-    graph = Graph.of(model, positions=positions)
-    found = qk_fixed_edges(contrast(model, pair, metric, graph)).per_pair.values
+    graph = Graph.from_model(model, positions=positions)
+    found = qk_fixed_edges(Contrast.from_pair(model, pair, metric, graph)).per_pair.values
     slow = BySlope(naive(model, pair, metric, graph))
     for edge in some_edges(graph):
         close(found[edge], slow.effect(edge))
 
 
 def test_sizes_with_each_layer_but_the_readers_own_dropped(model, pair, metric, naive):
-    graph = Graph.of(model)
-    scores = atp_star_edges(contrast(model, pair, metric, graph))
+    graph = Graph.from_model(model)
+    scores = atp_star_edges(Contrast.from_pair(model, pair, metric, graph))
     slow = naive(model, pair, metric, graph)
     slopes = [BySlope(slow, layer) for layer in range(graph.n_layers)]
     for edge in some_edges(graph, 30):
@@ -76,8 +68,8 @@ def test_sizes_with_each_layer_but_the_readers_own_dropped(model, pair, metric, 
 
 
 def test_edges_into_the_logits_are_exact_and_denoising_has_its_sign(grouped_model, pair, metric):
-    between = contrast(grouped_model, pair, metric, direction="denoise")
-    found, whole = qk_fixed_edges(between).per_pair, exact(between).per_pair
+    contrast = Contrast.from_pair(grouped_model, pair, metric, direction="denoise")
+    found, whole = qk_fixed_edges(contrast).per_pair, exact(contrast).per_pair
     close(found.values[:, -1], whole.values[:, -1])
     strongest = np.abs(np.nan_to_num(whole.values)) > 0.05
     assert strongest.sum() > 10
@@ -85,26 +77,28 @@ def test_edges_into_the_logits_are_exact_and_denoising_has_its_sign(grouped_mode
 
 
 def test_nearer_to_exact_effects_than_the_gradient_alone(model, pair, metric):
-    between = contrast(model, pair, metric)
-    there = between.graph.edges
+    contrast = Contrast.from_pair(model, pair, metric)
+    there = contrast.graph.edges
     whole, fixed, plain = (
-        made(between).per_pair.values[there] for made in (exact, qk_fixed_edges, eap)
+        made(contrast).per_pair.values[there] for made in (exact, qk_fixed_edges, eap)
     )
     assert np.abs(fixed - whole).mean() < np.abs(plain - whole).mean()
 
 
 def test_chosen_edges_alone(model, pair, metric):
-    between = contrast(model, pair, metric)
-    edges = between.graph.edges & (np.random.default_rng(0).random(between.graph.edges.shape) < 0.1)
-    found = qk_fixed_edges(between, Circuit(between.graph, edges)).per_pair.values
-    close(found[edges], qk_fixed_edges(between).per_pair.values[edges])
+    contrast = Contrast.from_pair(model, pair, metric)
+    edges = contrast.graph.edges & (
+        np.random.default_rng(0).random(contrast.graph.edges.shape) < 0.1
+    )
+    found = qk_fixed_edges(contrast, Circuit(contrast.graph, edges)).per_pair.values
+    close(found[edges], qk_fixed_edges(contrast).per_pair.values[edges])
     assert np.isnan(found[~edges]).all()
 
 
 def test_what_cannot_be_asked(absolute_model, grouped_model, pair, metric, refuses):
-    between = contrast(absolute_model, pair, metric)
-    other = Circuit.full(Graph.of(grouped_model))
-    refuses(lambda: qk_fixed_edges(between, other), "the edges are of")
+    contrast = Contrast.from_pair(absolute_model, pair, metric)
+    other = Circuit.full(Graph.from_model(grouped_model))
+    refuses(lambda: qk_fixed_edges(contrast, other), "the edges are of")
     config = GPT2Config(n_layer=1, n_head=2, n_embd=8, n_positions=16, vocab_size=50)
     single = load_model(GPT2LMHeadModel(config).eval(), device="cpu")
-    refuses(lambda: atp_star_edges(contrast(single, pair, metric)), "one layer")
+    refuses(lambda: atp_star_edges(Contrast.from_pair(single, pair, metric)), "one layer")

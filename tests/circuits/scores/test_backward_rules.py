@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mechinterp.circuits import Contrast, Graph, contrast, eap, gim, relp
+from mechinterp.circuits import Contrast, Graph, eap, gim, relp
 from mechinterp.circuits.scores.backward_rules import Ruled
 from mechinterp.circuits.scores.relp_gim_layers import InteractionLayer, RelevanceLayer
 
@@ -67,12 +67,12 @@ def slopes_at(model, prompts, points):
 def test_every_writer_scores_its_change_times_the_ruled_gradient(
     precise, pair, metric, name, method
 ):
-    between = contrast(precise, pair, metric)
-    found = method(between).node_scores()
+    contrast = Contrast.from_pair(precise, pair, metric)
+    found = method(contrast).node_scores()
     layers = range(precise.cfg.n_layers)
     points = ["hook_embed", *(f"blocks.{layer}.attn.hook_z" for layer in layers)]
     slopes = slopes_at(hooked(precise, name), pair.clean, points)
-    for writer, node in enumerate(between.graph.nodes):
+    for writer, node in enumerate(contrast.graph.nodes):
         if node.layer is None:
             slope = slopes["hook_embed"]
         elif node.head is not None:
@@ -80,37 +80,37 @@ def test_every_writer_scores_its_change_times_the_ruled_gradient(
             slope = at_z @ torch.linalg.pinv(precise.W_O[node.layer, node.head]).T
         else:
             continue
-        slope = slope[:, between.first :]
-        wanted = -(between.change[writer] * slope).sum((1, 2)).numpy()
+        slope = slope[:, contrast.first :]
+        wanted = -(contrast.change[writer] * slope).sum((1, 2)).numpy()
         assert found[writer].values == pytest.approx(wanted, rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_values_stay_as_they_are(model, pair, metric, name):
-    between = contrast(model, pair, metric)
-    own = {f.name: getattr(between, f.name) for f in fields(Contrast)}
+    contrast = Contrast.from_pair(model, pair, metric)
+    own = {f.name: getattr(contrast, f.name) for f in fields(Contrast)}
     ruled = Ruled(**own, made=RULES[name])
     for layer in range(model.cfg.n_layers):
-        here, there = (b.run_layer(layer, b.resid[layer]) for b in (between, ruled))
+        here, there = (b.run_layer(layer, b.resid[layer]) for b in (contrast, ruled))
         for field in fields(here):
             if getattr(here, field.name) is not None:
                 torch.testing.assert_close(getattr(here, field.name), getattr(there, field.name))
-    assert ruled.base_scores == pytest.approx(between.base_scores, abs=1e-6)
+    assert ruled.base_scores == pytest.approx(contrast.base_scores, abs=1e-6)
 
 
 def test_without_norms_and_mlps_relp_is_eap(attention_only_model, pair, metric):
-    graph = Graph.of(attention_only_model, positions=["S2"])
-    between = contrast(attention_only_model, pair, metric, graph)
-    found, plain = relp(between), eap(between)
+    graph = Graph.from_model(attention_only_model, positions=["S2"])
+    contrast = Contrast.from_pair(attention_only_model, pair, metric, graph)
+    found, plain = relp(contrast), eap(contrast)
     torch.testing.assert_close(*(torch.tensor(s.mean).nan_to_num() for s in (found, plain)))
     assert found.per_pair.attrs["residual"] == pytest.approx(plain.per_pair.attrs["residual"])
 
 
 def test_a_norm_without_a_rule_is_refused(grouped_model, pair, metric, refuses):
-    between = contrast(grouped_model, pair, metric)
+    contrast = Contrast.from_pair(grouped_model, pair, metric)
     own = grouped_model.ln_final
     try:
         grouped_model.ln_final = nn.Tanh()
-        refuses(lambda: relp(between), "Tanh", "no rule")
+        refuses(lambda: relp(contrast), "Tanh", "no rule")
     finally:
         grouped_model.ln_final = own

@@ -7,24 +7,24 @@ import pytest
 import torch
 
 from mechinterp import Site, read, run
-from mechinterp.circuits import Graph, contrast, eap, eap_ig, exact
+from mechinterp.circuits import Contrast, Graph, eap, eap_ig, exact
 from mechinterp.circuits.evaluation.faithfulness import run_without
-from mechinterp.engine.gradients import gradients
+from mechinterp.engine.gradients import site_gradients
 from mechinterp.engine.replacements import mean_of
 
 
-def derivative(between):
+def derivative(contrast):
     """By autograd, pair by pair, on the mask of all edges."""
-    cut = torch.zeros(1, *between.graph.edges.shape, dtype=torch.float64, requires_grad=True)
-    output, at, _ = between.output(run_without(between, cut))
-    scores = between.metric.score(output.logits_of(between.metric.tokens, range(len(at))))
+    cut = torch.zeros(1, *contrast.graph.edges.shape, dtype=torch.float64, requires_grad=True)
+    output, at, _ = contrast.output(run_without(contrast, cut))
+    scores = contrast.metric.score(output.logits_of(contrast.metric.tokens, range(len(at))))
     slopes = [torch.autograd.grad(s, cut, retain_graph=True)[0][0] for s in scores]
     return torch.stack(slopes, -1).numpy()
 
 
-def moved(between, point):
+def moved(contrast, point):
     """The run whose embedding stands between the two; what is changed stays the same."""
-    return replace(between, resid=(between.resid[0] + point * between.change[0],))
+    return replace(contrast, resid=(contrast.resid[0] + point * contrast.change[0],))
 
 
 def close(found, wanted, relative=1e-6):
@@ -36,34 +36,34 @@ def close(found, wanted, relative=1e-6):
 @pytest.mark.parametrize("positions", [None, ("S2", 4)], ids=["all", "named"])
 @pytest.mark.parametrize("direction", ["noise", "denoise"])
 def test_eap_is_autograd_on_a_mask(precise, pair, metric, positions, direction):
-    graph = Graph.of(precise, positions=positions)
-    between = contrast(precise, pair, metric, graph, direction=direction)
-    close(eap(between).per_pair.values, -between.sign * derivative(between))
+    graph = Graph.from_model(precise, positions=positions)
+    contrast = Contrast.from_pair(precise, pair, metric, graph, direction=direction)
+    close(eap(contrast).per_pair.values, -contrast.sign * derivative(contrast))
 
 
 @pytest.mark.parametrize("ablate", ["zero", "mean"])
 def test_eap_of_other_replacements(precise, pair, metric, ablate):
     how = "zero" if ablate == "zero" else mean_of(pair.corrupt, by_position=True)
-    between = contrast(precise, pair, metric, ablate=how)
-    close(eap(between).per_pair.values, -derivative(between))
+    contrast = Contrast.from_pair(precise, pair, metric, ablate=how)
+    close(eap(contrast).per_pair.values, -derivative(contrast))
 
 
 def test_eap_is_the_slope_of_exact_effects(precise, pair, metric):
     """A small change has the effect that the gradient says: nothing of the code is shared."""
-    between = contrast(precise, pair, metric)
+    contrast = Contrast.from_pair(precise, pair, metric)
     small = 1e-5
-    shrunk = replace(between, change=between.change * small)
-    close(eap(between).per_pair.values, exact(shrunk).per_pair.values / small, 1e-3)
+    shrunk = replace(contrast, change=contrast.change * small)
+    close(eap(contrast).per_pair.values, exact(shrunk).per_pair.values / small, 1e-3)
 
 
 def test_a_node_scores_the_sum_of_its_edges(precise, pair, metric):
     """The change of what a head writes times the gradient there, as in attribution patching."""
-    found = eap(contrast(precise, pair, metric)).node_scores()
+    found = eap(Contrast.from_pair(precise, pair, metric)).node_scores()
     sites = [Site("embed"), *(Site("z", layer) for layer in range(precise.cfg.n_layers))]
     clean, corrupt = (
         run(precise, side, read(*sites), logits_at=()).acts for side in (pair.clean, pair.corrupt)
     )
-    slopes = gradients(precise, pair.clean, sites, metric)
+    slopes = site_gradients(precise, pair.clean, sites, metric)
     embed = ((corrupt[sites[0]] - clean[sites[0]]) * slopes[sites[0]]).sum((1, 2))
     close(found.sel(writer="input").values, -embed.numpy())
     for layer, site in enumerate(sites[1:]):
@@ -74,15 +74,15 @@ def test_a_node_scores_the_sum_of_its_edges(precise, pair, metric):
 
 def test_integrated_gradients_by_hand(precise, pair, metric):
     """The mean over points of the scores of a run whose embedding stands there."""
-    between = contrast(precise, pair, metric)
-    found = eap_ig(between, 3, rule="midpoint")
-    at = [moved(between, point) for point in (1 / 6, 1 / 2, 5 / 6)]
+    contrast = Contrast.from_pair(precise, pair, metric)
+    found = eap_ig(contrast, 3, rule="midpoint")
+    at = [moved(contrast, point) for point in (1 / 6, 1 / 2, 5 / 6)]
     close(found.per_pair.values, np.mean([eap(b).per_pair.values for b in at], 0))
 
 
 def test_the_residual_vanishes(model, pair, metric):
-    between = contrast(model, pair, metric)
-    scores = eap_ig(between, None)
+    contrast = Contrast.from_pair(model, pair, metric)
+    scores = eap_ig(contrast, None)
     assert scores.per_pair.attrs["residual_share"] <= 0.01
     whole = metric(run(model, pair.clean)) - metric(run(model, pair.corrupt))
     carried = scores.per_pair.sel(writer="input").sum(("reader", "pos")).values
@@ -90,16 +90,16 @@ def test_the_residual_vanishes(model, pair, metric):
 
 
 def test_the_published_points_hold_the_corrupt_end_and_not_the_clean_one(precise, pair, metric):
-    between = contrast(precise, pair, metric)
-    one = eap_ig(between, 1, rule="left")
-    close(one.per_pair.values, eap(moved(between, 1.0)).per_pair.values)
-    right = eap_ig(between, 1)
-    close(right.per_pair.values, eap(between).per_pair.values)
+    contrast = Contrast.from_pair(precise, pair, metric)
+    one = eap_ig(contrast, 1, rule="left")
+    close(one.per_pair.values, eap(moved(contrast, 1.0)).per_pair.values)
+    right = eap_ig(contrast, 1)
+    close(right.per_pair.values, eap(contrast).per_pair.values)
 
 
 def test_what_cannot_be_asked(model, pair, metric, refuses):
-    between = contrast(model, pair, metric, ablate="zero")
-    refuses(lambda: eap_ig(between), "replaced by zero", "no way")
-    patched = contrast(model, pair, metric)
+    contrast = Contrast.from_pair(model, pair, metric, ablate="zero")
+    refuses(lambda: eap_ig(contrast), "replaced by zero", "second run")
+    patched = Contrast.from_pair(model, pair, metric)
     refuses(lambda: eap_ig(patched, 0), "steps=0", "at least one")
     refuses(lambda: eap_ig(patched, rule="simpson"), "rule='simpson'", "midpoint")

@@ -4,15 +4,7 @@ import numpy as np
 import pytest
 
 from mechinterp import Pair, Prompts, Site, edit, put, read, run
-from mechinterp.circuits import (
-    Graph,
-    contrast,
-    eap,
-    eap_ig,
-    eap_ig_nodes,
-    eap_nodes,
-    exact_nodes,
-)
+from mechinterp.circuits import Contrast, Graph, eap, eap_ig, eap_ig_nodes, eap_nodes, exact_nodes
 from mechinterp.engine.replacements import mean_of
 
 
@@ -51,29 +43,29 @@ def by_hooks(model, pair, metric, graph, direction="noise", value=None):
 
 @pytest.mark.parametrize("direction", ["noise", "denoise"])
 def test_exact_effects_are_those_of_hooks(model, pair, metric, direction):
-    graph = Graph.of(model)
-    found = exact_nodes(contrast(model, pair, metric, graph, direction=direction))
+    graph = Graph.from_model(model)
+    found = exact_nodes(Contrast.from_pair(model, pair, metric, graph, direction=direction))
     assert found.dims == ("writer", "pair")
     close(found.values, by_hooks(model, pair, metric, graph, direction)[:, 0])
 
 
 @pytest.mark.parametrize("direction", ["noise", "denoise"])
 def test_at_named_positions(model, pair, metric, direction):
-    graph = Graph.of(model, positions=["S2", "end"])
-    found = exact_nodes(contrast(model, pair, metric, graph, direction=direction))
+    graph = Graph.from_model(model, positions=["S2", "end"])
+    found = exact_nodes(Contrast.from_pair(model, pair, metric, graph, direction=direction))
     assert found.dims == ("writer", "pos", "pair")
     assert found.pos.values.tolist() == ["S2", "end", "elsewhere"]
     close(found.values, by_hooks(model, pair, metric, graph, direction))
 
 
 def test_zero_in_place_of_the_other_run(model, pair, metric):
-    found = exact_nodes(contrast(model, pair, metric, ablate="zero"))
-    close(found.values, by_hooks(model, pair, metric, Graph.of(model), value=0.0)[:, 0])
+    found = exact_nodes(Contrast.from_pair(model, pair, metric, ablate="zero"))
+    close(found.values, by_hooks(model, pair, metric, Graph.from_model(model), value=0.0)[:, 0])
 
 
 def test_the_mean_in_place_of_the_other_run(grouped_model, pair, metric):
     how = mean_of(pair.corrupt, by_position=True)
-    found = exact_nodes(contrast(grouped_model, pair, metric, ablate=how))
+    found = exact_nodes(Contrast.from_pair(grouped_model, pair, metric, ablate=how))
     site = Site("mlp_out", 1)
     there = run(grouped_model, pair.corrupt, read(site), logits_at=()).acts[site].mean(0)
     after = metric(run(grouped_model, pair.clean, put(site, there)))
@@ -84,16 +76,16 @@ def test_the_mean_in_place_of_the_other_run(grouped_model, pair, metric):
 def test_prompts_of_different_lengths(model, metric):
     clean = Prompts.from_ids([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5]])
     corrupt = Prompts.from_ids([[3, 1, 4, 8, 5, 9, 2], [6, 5, 7, 5]])
-    ragged, graph = Pair(clean, corrupt), Graph.of(model)
-    found = exact_nodes(contrast(model, ragged, metric, graph))
+    ragged, graph = Pair(clean, corrupt), Graph.from_model(model)
+    found = exact_nodes(Contrast.from_pair(model, ragged, metric, graph))
     close(found.values, by_hooks(model, ragged, metric, graph)[:, 0])
 
 
 def test_the_progress_ends(model, pair, metric):
     seen = []
-    between = contrast(model, pair, metric)
-    exact_nodes(between, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (len(between.graph.nodes),) * 2
+    contrast = Contrast.from_pair(model, pair, metric)
+    exact_nodes(contrast, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(contrast.graph.nodes),) * 2
 
 
 @pytest.mark.parametrize("positions", [None, ("S2", 4)], ids=["all", "named"])
@@ -101,17 +93,17 @@ def test_the_progress_ends(model, pair, metric):
 def test_a_gradient_at_what_is_written_is_the_sum_over_edges(
     precise, pair, metric, positions, direction
 ):
-    graph = Graph.of(precise, positions=positions)
-    between = contrast(precise, pair, metric, graph, direction=direction)
-    edges, found = eap(between).per_pair.sum("reader"), eap_nodes(between)
+    graph = Graph.from_model(precise, positions=positions)
+    contrast = Contrast.from_pair(precise, pair, metric, graph, direction=direction)
+    edges, found = eap(contrast).per_pair.sum("reader"), eap_nodes(contrast)
     wanted = edges.values if positions else edges.values[:, 0]
     close(found.values, wanted, 1e-6 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("steps", [3, None])
 def test_integrated_it_is_the_sum_over_edges_too(precise, pair, metric, steps):
-    between = contrast(precise, pair, metric)
-    edges, found = eap_ig(between, steps), eap_ig_nodes(between, steps)
+    contrast = Contrast.from_pair(precise, pair, metric)
+    edges, found = eap_ig(contrast, steps), eap_ig_nodes(contrast, steps)
     wanted = edges.node_scores().values
     close(found.values, wanted, 1e-6 * np.abs(wanted).max())
     for name in ("steps", "method", "unit"):
@@ -120,7 +112,7 @@ def test_integrated_it_is_the_sum_over_edges_too(precise, pair, metric, steps):
 
 
 def test_other_replacements_have_a_gradient_and_no_way(precise, pair, metric, refuses):
-    between = contrast(precise, pair, metric, ablate="zero")
-    wanted = eap(between).node_scores().values
-    close(eap_nodes(between).values, wanted, 1e-6 * np.abs(wanted).max())
-    refuses(lambda: eap_ig_nodes(between), "replaced by zero", "no way")
+    contrast = Contrast.from_pair(precise, pair, metric, ablate="zero")
+    wanted = eap(contrast).node_scores().values
+    close(eap_nodes(contrast).values, wanted, 1e-6 * np.abs(wanted).max())
+    refuses(lambda: eap_ig_nodes(contrast), "replaced by zero", "no way")

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from mechinterp.circuits import acdc, contrast, eap, exact, refine, top_n
+from mechinterp.circuits import Contrast, acdc, eap, exact, refine, top_n
 
 
 @pytest.mark.parametrize("k", [40, 150])
 def test_the_best_are_exact_and_the_rest_as_given(model, pair, metric, k):
-    between = contrast(model, pair, metric)
-    estimated, whole = eap(between), exact(between).per_pair.values
-    scores, circuit = refine(between, estimated, k=k, tau=0.02)
+    contrast = Contrast.from_pair(model, pair, metric)
+    estimated, whole = eap(contrast), exact(contrast).per_pair.values
+    scores, circuit = refine(contrast, estimated, k=k, tau=0.02)
     best = top_n(estimated, k).mask
     found = scores.per_pair.values
     np.testing.assert_allclose(found[best], whole[best], atol=1e-5)
@@ -20,14 +20,14 @@ def test_the_best_are_exact_and_the_rest_as_given(model, pair, metric, k):
 
 
 def test_all_edges_measured_and_none_too_small_is_acdc(absolute_model, pair, metric):
-    between = contrast(absolute_model, pair, metric)
-    _, circuit = refine(between, eap(between), k=between.graph.n_edges, tau=0.0)
-    every = top_n(eap(between), between.graph.n_edges)
-    assert circuit == acdc(between, 0.0, every, absolute=True)
-    _, signed = refine(between, eap(between), k=between.graph.n_edges, tau=0.0, absolute=False)
-    assert signed == acdc(between, 0.0, every)
+    contrast = Contrast.from_pair(absolute_model, pair, metric)
+    _, circuit = refine(contrast, eap(contrast), k=contrast.graph.n_edges, tau=0.0)
+    every = top_n(eap(contrast), contrast.graph.n_edges)
+    assert circuit == acdc(contrast, 0.0, every, absolute=True)
+    _, signed = refine(contrast, eap(contrast), k=contrast.graph.n_edges, tau=0.0, absolute=False)
+    assert signed == acdc(contrast, 0.0, every)
 
 
 def test_too_many_edges(absolute_model, pair, metric, refuses):
-    between = contrast(absolute_model, pair, metric)
-    refuses(lambda: refine(between, eap(between), k=9999, tau=0.1), "n=9999")
+    contrast = Contrast.from_pair(absolute_model, pair, metric)
+    refuses(lambda: refine(contrast, eap(contrast), k=9999, tau=0.1), "n=9999")

@@ -14,9 +14,10 @@ import xarray as xr
 
 from mechinterp.report import attribution_page, show
 from mechinterp.report.attribution.read import read_scores
-from mechinterp.report.attribution.summary import headline, plain, sentence
+from mechinterp.report.attribution.summary import headline, sentence
 from mechinterp.report.render.colours import colour_class, contrast, scale_classes, scale_css
 from mechinterp.report.render.numbers import MINUS
+from mechinterp.report.render.phrases import plain
 
 WIDTHS = pytest.mark.parametrize("width", [1280, 400])
 

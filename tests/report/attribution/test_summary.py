@@ -14,14 +14,9 @@ from rich.console import Console
 from mechinterp import attribute, kl, load_model
 from mechinterp.report import print_attribution
 from mechinterp.report.attribution.read import read_scores
-from mechinterp.report.attribution.summary import (
-    additivity,
-    headline,
-    plain,
-    redundancies,
-    sentence,
-)
+from mechinterp.report.attribution.summary import additivity, headline, redundancies, sentence
 from mechinterp.report.render.numbers import NumberFormat, plus_minus, times
+from mechinterp.report.render.phrases import plain
 from mechinterp.report.render.tokens import shorten
 from mechinterp.stats.additivity import stands_in
 

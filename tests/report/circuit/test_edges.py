@@ -6,11 +6,11 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mechinterp import stats
 from mechinterp.circuits import Circuit, EdgeScores, Graph
-from mechinterp.report.attribution.summary import plain
 from mechinterp.report.circuit.edges import N_INTERVALS, read_edges
 from mechinterp.report.circuit.summary import headline, overlaps, sentences
-from mechinterp.stats import intervals as stats
+from mechinterp.report.render.phrases import plain
 
 GRAPH = Graph(3, 4, 2, True, False, ("S2", "end", "elsewhere"))
 SMALL = Graph(2, 1, 1, False, False)

@@ -169,8 +169,10 @@ def test_arguments_are_not_changed(found):
 def test_wrong_input_is_refused_with_what_to_do(found, refuses):
     scores, circuit = found
     other = Circuit.full(GRAPHS["parallel"])
-    refuses(lambda: circuit_page(scores, other, title="x"), "one Graph.of(model)")
-    refuses(lambda: circuit_page(scores, circuit, title="x", other=other), "one Graph.of(model)")
+    refuses(lambda: circuit_page(scores, other, title="x"), "one Graph.from_model(model)")
+    refuses(
+        lambda: circuit_page(scores, circuit, title="x", other=other), "one Graph.from_model(model)"
+    )
     refuses(
         lambda: circuit_page(scores, circuit, title="x", curves={"a": xr.Dataset()}), "no edges"
     )

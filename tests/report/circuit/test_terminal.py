@@ -83,7 +83,7 @@ def test_ascii_terminal_gets_ascii(scores, circuit, curve):
 def test_wrong_input_is_refused(scores, circuit, refuses):
     refuses(lambda: print_circuit(scores, circuit, top=-1), "top is -1")
     other = Circuit.full(Graph(2, 1, 1, False, False))
-    refuses(lambda: print_circuit(scores, other), "one Graph.of(model)")
+    refuses(lambda: print_circuit(scores, other), "one Graph.from_model(model)")
 
 
 def test_nothing_scored_and_nothing_kept_is_said(scores):

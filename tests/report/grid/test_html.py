@@ -13,12 +13,12 @@ import xarray as xr
 from rich.cells import cell_len
 from rich.console import Console
 
+from mechinterp import stats
 from mechinterp.report import grid_page, print_grid, show
-from mechinterp.report.attribution.summary import plain
 from mechinterp.report.render.cells import headline, place, read_grid, sentences
 from mechinterp.report.render.colours import terminal_style
 from mechinterp.report.render.numbers import MINUS
-from mechinterp.stats import intervals as stats
+from mechinterp.report.render.phrases import plain
 
 WIDTHS = pytest.mark.parametrize("width", [1280, 400])
 ATTRS = {

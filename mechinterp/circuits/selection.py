@@ -1,11 +1,11 @@
 """From scores to circuits: the best edges, those over a threshold, or connected and best first.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import above, best_first, contrast, exact, top_n
+>>> from mechinterp.circuits import Contrast, above, best_first, exact, top_n
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> scores = exact(contrast(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> scores = exact(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
 >>> top_n(scores, 3) == above(scores, 0.5) == best_first(scores, 3)
 True
 >>> top_n(scores, 3)

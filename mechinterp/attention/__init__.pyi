@@ -1,0 +1,29 @@
+"""What mechinterp.attention gives; read by its `__init__`, by editors and by type checkers."""
+
+from .confirmed import Link as Link
+from .confirmed import confirm as confirm
+from .confirmed import in_every_head as in_every_head
+from .confirmed import in_its_head as in_its_head
+from .copying import copying_scores as copying_scores
+from .copying import logit_copying as logit_copying
+from .flow import max_flow as max_flow
+from .flow import rollout as rollout
+from .links import above_uniform as above_uniform
+from .links import find_links as find_links
+from .links import head_above as head_above
+from .links import links_by_head as links_by_head
+from .links import mean_above as mean_above
+from .links import random_links as random_links
+from .links import top_k as top_k
+from .pattern import over_prompts as over_prompts
+from .pattern import patterns as patterns
+from .places import where_heads_look as where_heads_look
+from .repeats import head_scores as head_scores
+from .repeats import repeated as repeated
+from .repeats import second_block_log_prob as second_block_log_prob
+from .sinks import received as received
+from .sinks import sink_share as sink_share
+from .sinks import without_sink as without_sink
+from .values import value_weighted as value_weighted
+from .weights import ov_circuit as ov_circuit
+from .weights import qk_circuit as qk_circuit
