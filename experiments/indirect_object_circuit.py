@@ -50,7 +50,7 @@ from mechinterp.circuits import (
     best_first,
     circuit_of_roles,
     eap_ig,
-    exact,
+    exact_edges,
     faithfulness,
     top_n,
 )
@@ -95,10 +95,10 @@ def main(
     made = indirect_objects(model, n_prompts, SEED, corruption="S2 to IO")
     swapped = Contrast.from_pair(model, made.pair, made.metric, graph)
     estimate = eap_ig(swapped, steps=None)
-    effect = exact(swapped, top_n(estimate, N_EXACT) | drawn)
+    effect = exact_edges(swapped, top_n(estimate, N_EXACT) | drawn)
     random_names = indirect_objects(model, n_prompts, SEED)
     three_names = Contrast.from_pair(model, random_names.pair, random_names.metric, graph)
-    effect_of_names = exact(three_names, drawn)
+    effect_of_names = exact_edges(three_names, drawn)
     found: dict[str, Any] = {
         "whole": float(swapped.base_scores.mean()) - _empty(swapped),
         "whole, p_ABC": float(three_names.base_scores.mean()) - _empty(three_names),

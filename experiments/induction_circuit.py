@@ -43,7 +43,7 @@ from mechinterp.circuits import (
     best_first,
     eap,
     eap_ig,
-    exact,
+    exact_edges,
     faithfulness,
     known_circuit,
     rank_auc,
@@ -66,12 +66,14 @@ def main() -> tuple[dict[str, bool], dict[str, Any]]:
 
     contrast = Contrast.from_pair(model, other_block, made.metric)
     known = known_circuit(contrast.graph, planted.truth)
-    scores = exact(contrast)
+    scores = exact_edges(contrast)
     by_gradient = {"EAP": eap(contrast), "EAP-IG": eap_ig(contrast, steps=None)}
     found: dict[str, Any] = {
         "exact": scores.interval(),
-        "second half kept": exact(Contrast.from_pair(model, made.pair, made.metric)).interval(),
-        "in logits": exact(Contrast.from_pair(model, other_block, against)).interval(),
+        "second half kept": exact_edges(
+            Contrast.from_pair(model, made.pair, made.metric)
+        ).interval(),
+        "in logits": exact_edges(Contrast.from_pair(model, other_block, against)).interval(),
         "residual share": by_gradient["EAP-IG"].per_pair.attrs["residual_share"],
         "rank AUC": {"exact": rank_auc(scores, known)},
     }

@@ -7,7 +7,7 @@ from .evaluation.criteria import completeness as completeness
 from .evaluation.criteria import minimality as minimality
 from .evaluation.criteria import redundancy as redundancy
 from .evaluation.curves import MIB_SIZES as MIB_SIZES
-from .evaluation.curves import curve as curve
+from .evaluation.curves import faithfulness_curve as faithfulness_curve
 from .evaluation.curves import rank_auc as rank_auc
 from .evaluation.faithfulness import evaluate as evaluate
 from .evaluation.faithfulness import faithfulness as faithfulness
@@ -32,7 +32,7 @@ from .scores.backward_rules import gim as gim
 from .scores.backward_rules import relp as relp
 from .scores.eap import eap as eap
 from .scores.eap import eap_ig as eap_ig
-from .scores.exact_edges import exact as exact
+from .scores.exact_edges import exact_edges as exact_edges
 from .scores.neurons import eap_ig_neurons as eap_ig_neurons
 from .scores.neurons import eap_neurons as eap_neurons
 from .scores.neurons import exact_neurons as exact_neurons
@@ -42,10 +42,10 @@ from .scores.nodes import exact_nodes as exact_nodes
 from .search.acdc import acdc as acdc
 from .search.acdc import acdc_scores as acdc_scores
 from .search.integer_programme import NotOptimalWarning as NotOptimalWarning
-from .search.integer_programme import optimal as optimal
-from .search.local_search import improve as improve
+from .search.integer_programme import optimal_circuit as optimal_circuit
+from .search.local_search import swap_edges as swap_edges
 from .search.masks import learned_mask as learned_mask
 from .search.refinement import refine as refine
-from .selection import above as above
+from .selection import above_threshold as above_threshold
 from .selection import best_first as best_first
 from .selection import top_n as top_n

@@ -1,38 +1,44 @@
 """From scores to circuits: the best edges, those over a threshold, or connected and best first.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Contrast, above, best_first, exact, top_n
+>>> from mechinterp.circuits import Contrast, above_threshold, best_first, exact_edges, top_n
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> scores = exact(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
->>> top_n(scores, 3) == above(scores, 0.5) == best_first(scores, 3)
+>>> scores = exact_edges(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> top_n(scores, 3) == above_threshold(scores, 0.5) == best_first(scores, 3)
 True
 >>> top_n(scores, 3)
 Circuit(3 of 3 requested, of 52 edges)
 
-`absolute`: by the size of the mean score, so that edges which work against the behaviour are chosen
-too; else by the signed score. All give circuits whose dangling parts are pruned, with the number
-that was requested beside. Equal scores go by the order of the graph.
+`rank="size"` ranks edges by the size of the mean score, so that edges which work against the
+behaviour are chosen too; `rank="signed"` by the score with its sign. Every circuit has its dangling
+parts pruned, and keeps the number of edges that was requested. Ties go by the order of the graph.
 """
 
 import heapq
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.graph import KINDS
+from mechinterp.sweeps.axes import check_choice
+
+Rank = Literal["size", "signed"]
+"""What edges are ranked by: the size of the mean score, or the mean score with its sign."""
+
+_RANKS: tuple[Rank, ...] = ("size", "signed")
 
 
-def top_n(scores: EdgeScores, n: int, *, absolute: bool = True) -> Circuit:
+def top_n(scores: EdgeScores, n: int, *, rank: Rank = "size") -> Circuit:
     """The `n` edges of the largest scores, pruned.
 
     Raises:
         ValueError: if there are not so many scores.
     """
-    mask = of_largest(ranked_by(scores, absolute, n), n)
+    mask = of_largest(rank_keys(scores, rank, n), n)
     return Circuit(scores.graph, mask, requested=n).pruned()
 
 
@@ -45,13 +51,13 @@ def of_largest(
     return mask.reshape(keys.shape)
 
 
-def above(scores: EdgeScores, threshold: float, *, absolute: bool = True) -> Circuit:
+def above_threshold(scores: EdgeScores, threshold: float, *, rank: Rank = "size") -> Circuit:
     """The edges whose score is above a threshold, in the metric's unit, pruned."""
-    mask = ranked_by(scores, absolute, 0) > threshold
+    mask = rank_keys(scores, rank, 0) > threshold
     return Circuit(scores.graph, mask, requested=int(mask.sum())).pruned()
 
 
-def best_first(scores: EdgeScores, n: int, *, absolute: bool = True) -> Circuit:
+def best_first(scores: EdgeScores, n: int, *, rank: Rank = "size") -> Circuit:
     """`n` edges from the logits down: the best of those into what is in the circuit already.
 
     Every edge leads to the logits; the few parts that read nothing are pruned.
@@ -61,8 +67,8 @@ def best_first(scores: EdgeScores, n: int, *, absolute: bool = True) -> Circuit:
 
     Source: the greedy search of Hanna et al. 2024, arXiv 2403.17806.
     """
-    graph, keys = scores.graph, ranked_by(scores, absolute, n)
-    mask: Any = np.zeros(graph.edges.shape, dtype=bool)
+    graph, keys = scores.graph, rank_keys(scores, rank, n)
+    mask = np.zeros(graph.edges.shape, dtype=bool)
     chosen: list[tuple[float, int, int, int]] = []
     seen = {(len(graph.inputs) - 1, pos) for pos in range(graph.n_positions)}
     fresh = list(seen)
@@ -89,10 +95,24 @@ def _inputs_of(scores: EdgeScores, writer: int, pos: int) -> list[tuple[int, int
     return found
 
 
-def ranked_by(scores: EdgeScores, absolute: bool, n: int) -> Float[np.ndarray, "writer reader pos"]:
-    """What is compared: the mean or its size; -inf where there is no score."""
+def check_rank(rank: Rank) -> None:
+    """Check that edges can be ranked so.
+
+    Raises:
+        ValueError: if not, naming the choices.
+    """
+    check_choice("rank", rank, _RANKS)
+
+
+def rank_keys(scores: EdgeScores, rank: Rank, n: int) -> Float[np.ndarray, "writer reader pos"]:
+    """What `rank` compares: the mean score or its size; -inf where there is no score.
+
+    Raises:
+        ValueError: if `rank` is unknown, or there are fewer than `n` scores.
+    """
+    check_rank(rank)
     n_scores = int(np.isfinite(scores.mean).sum())
     if not 0 <= n <= n_scores:
         raise ValueError(f"n={n}: the scores have {n_scores} edges. Ask for 0 to {n_scores}.")
-    keys = np.abs(scores.mean) if absolute else scores.mean
+    keys = np.abs(scores.mean) if rank == "size" else scores.mean
     return np.where(np.isfinite(keys), keys, -np.inf)

@@ -22,15 +22,15 @@ from mechinterp.circuits import (
     Graph,
     acdc,
     best_first,
-    curve,
     eap,
     eap_ig,
-    exact,
+    exact_edges,
     faithfulness,
-    improve,
-    optimal,
+    faithfulness_curve,
+    optimal_circuit,
     read_circuit,
     refine,
+    swap_edges,
     top_n,
     write_circuit,
     write_dot,
@@ -38,6 +38,8 @@ from mechinterp.circuits import (
     write_scores,
 )
 from mechinterp.circuits.contrast import OTHER_RUN
+from mechinterp.circuits.evaluation.faithfulness import Target
+from mechinterp.circuits.selection import Rank
 from mechinterp.commands.options.circuit import FindCircuit
 from mechinterp.commands.prompt_questions import AskedPrompts, asked_positions
 from mechinterp.core.sites import Site
@@ -50,7 +52,8 @@ from mechinterp.storage.provenance import made_by
 from mechinterp.storage.run_folder import begin_run, write_run
 from mechinterp.sweeps.progress import progress_bar
 
-_SELECT = {"best-first": best_first, "top-n": top_n, "optimal": optimal}
+_SELECT = {"best-first": best_first, "top-n": top_n, "optimal": optimal_circuit}
+_RANKS: dict[str, Rank] = {"by size of score": "size", "by signed score": "signed"}
 _SHARE = 0.01
 """The part of all edges that a circuit has unless a number is asked for."""
 _TAU = 0.005
@@ -84,33 +87,35 @@ def _found(contrast: Contrast, options: FindCircuit, whole: float) -> tuple[Edge
     graph, tau = contrast.graph, options.tau
     if tau is None:
         tau = _TAU * abs(whole)
-    steps, absolute = options.steps or None, not options.signed
+    steps = options.steps or None
+    rank: Rank = "signed" if options.signed else "size"
+    target: Target = "above" if options.signed else "model"
     parts = None if options.out is None else options.out / "edges"
     if options.method == "acdc":
         with progress_bar("removing edges") as tick:
-            circuit = acdc(contrast, tau, absolute=absolute, progress=tick)
+            circuit = acdc(contrast, tau, target=target, progress=tick)
         with progress_bar("their exact effects") as tick:
-            return exact(contrast, circuit, out=parts, progress=tick), circuit
+            return exact_edges(contrast, circuit, out=parts, progress=tick), circuit
     if options.method == "refine":
         k = min(options.top, graph.n_edges)
         with progress_bar("refining") as tick:
             estimated = eap_ig(contrast, steps)
             return refine(
-                contrast, estimated, k=k, tau=tau, absolute=absolute, out=parts, progress=tick
+                contrast, estimated, k=k, tau=tau, target=target, out=parts, progress=tick
             )
     if options.method == "exact":
         with progress_bar("cutting edges") as tick:
-            scores = exact(contrast, out=parts, progress=tick)
+            scores = exact_edges(contrast, out=parts, progress=tick)
     else:
         scores = eap(contrast) if options.method == "eap" else eap_ig(contrast, steps)
     n = options.edges or max(1, int(_SHARE * graph.n_edges))
     if n > graph.n_edges:
         raise ValueError(f"--edges {n}: the graph has {graph.n_edges}.")
     if options.select != "improved":
-        return scores, _SELECT[options.select](scores, n, absolute=absolute)
-    begin = [select(scores, n, absolute=absolute) for select in (best_first, top_n)]
+        return scores, _SELECT[options.select](scores, n, rank=rank)
+    begin = [select(scores, n, rank=rank) for select in (best_first, top_n)]
     with progress_bar("swapping edges") as tick:
-        return scores, improve(contrast, *begin, absolute=absolute, progress=tick)
+        return scores, swap_edges(contrast, *begin, target=target, progress=tick)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,10 +170,10 @@ class _Made:
         n_scores = int(np.isfinite(self.scores.mean).sum())
         sizes = [s for s in MIB_SIZES if int(s * self.circuit.graph.n_edges) <= n_scores]
         made = {}
-        for name, absolute in (("by size of score", True), ("by signed score", False)):
+        for name, rank in _RANKS.items():
             with progress_bar(f"faithfulness {name}") as tick:
-                made[name] = curve(
-                    self.contrast, self.scores, sizes=sizes, absolute=absolute, progress=tick
+                made[name] = faithfulness_curve(
+                    self.contrast, self.scores, sizes=sizes, rank=rank, progress=tick
                 )
         return made
 

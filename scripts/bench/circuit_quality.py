@@ -28,20 +28,24 @@ from mechinterp.circuits import (
     best_first,
     eap,
     eap_ig,
-    exact,
+    exact_edges,
     faithfulness,
-    improve,
     known_circuit,
-    optimal,
+    optimal_circuit,
     rank_auc,
     redundancy,
+    swap_edges,
     top_n,
 )
+from mechinterp.circuits.evaluation.faithfulness import Target
+from mechinterp.circuits.selection import Rank
 from mechinterp.core.metrics import Metric
 from mechinterp.tasks.ioi import indirect_objects
 from mechinterp.toys import example_inputs, random_circuit, toy
 
 PROGRAMS = ("reverse", "x-proportion", "sort", "histogram", "dyck")
+
+_TARGETS: dict[Target, str] = {"model": "by size of score: CMD", "above": "signed: CPR"}
 
 
 def ground_truth(quick: bool) -> list[Figure]:
@@ -56,17 +60,17 @@ def ground_truth(quick: bool) -> list[Figure]:
     }
     figures = []
     for kind, planted in kinds.items():
-        methods = ("exact", "ACDC", "ACDC, absolute", "EAP-IG", "EAP")
+        methods = ("exact", "ACDC", "ACDC, near the model", "EAP-IG", "EAP")
         found: dict[str, list[float]] = {method: [] for method in methods}
         for one in planted:
             contrast = runs_of(one)
             truth = known_circuit(contrast.graph, one.truth)
-            scores = exact(contrast)
+            scores = exact_edges(contrast)
             taus = [abs(scores.strongest(1)[0][1]) * share for share in (1e-5, 1e-4, 1e-3, 1e-2)]
             for name, made in (
                 ("exact", scores),
                 ("ACDC", acdc_scores(contrast, taus)),
-                ("ACDC, absolute", acdc_scores(contrast, taus, absolute=True)),
+                ("ACDC, near the model", acdc_scores(contrast, taus, target="model")),
                 ("EAP-IG", eap_ig(contrast, 5)),
                 ("EAP", eap(contrast)),
             ):
@@ -109,32 +113,38 @@ def selection(quick: bool) -> list[Figure]:
     scores = eap_ig(contrast, 5)
     sizes = (0.001, 1.0) if quick else MIB_SIZES
     figures = []
-    for absolute, name in ((True, "by size of score: CMD"), (False, "signed: CPR")):
+    for target, name in _TARGETS.items():
+        rank: Rank = "size" if target == "model" else "signed"
         ways: dict[str, list[Circuit]] = {"top-n": [], "greedy": [], "optimal": [], "improved": []}
         seconds = []
         for size in sizes:
             n = int(size * contrast.graph.n_edges)
-            made = [way(scores, n, absolute=absolute) for way in (top_n, best_first, optimal)]
+            made = [way(scores, n, rank=rank) for way in (top_n, best_first, optimal_circuit)]
             taken, better = cpu_seconds(
-                lambda made=made, absolute=absolute: improve(contrast, *made, absolute=absolute)
+                lambda made=made, target=target: swap_edges(contrast, *made, target=target)
             )
             seconds.append(taken)
             for each, circuit in zip(ways.values(), [*made, better], strict=True):
                 each.append(circuit)
         shares = {way: shares_of(contrast, made) for way, made in ways.items()}
-        areas = {way: area(found, sizes, absolute) for way, found in shares.items()}
+        areas = {way: area(found, sizes, target) for way, found in shares.items()}
         for way, made in ways.items():
-            elsewhere = area(shares_of(other, made), sizes, absolute)
+            elsewhere = area(shares_of(other, made), sizes, target)
             note = f"on other pairs {elsewhere:.4g}; by size {np.round(shares[way], 3).tolist()}"
             figures.append(Figure(f"{name}, {way}", areas[way], note=note))
         for way, most in (("optimal", None), ("improved", 0)):
             worse = sum(
-                badness(mine, absolute) > badness(greedy, absolute) + 1e-4
+                badness(mine, target) > badness(greedy, target) + 1e-4
                 for mine, greedy in zip(shares[way], shares["greedy"], strict=True)
             )
             figures.append(Figure(f"  sizes where {way} is less faithful than greedy", worse, most))
         figures += [
-            Figure("  improved, above EAP-IG's top-n", areas["improved"], areas["top-n"], absolute),
+            Figure(
+                "  improved, above EAP-IG's top-n",
+                areas["improved"],
+                areas["top-n"],
+                target == "model",
+            ),
             Figure("  improving, CPU seconds a size", statistics.median(seconds)),
         ]
     return figures
@@ -146,14 +156,14 @@ def shares_of(contrast: Contrast, circuits: list[Circuit]) -> list[float]:
     return [float(share) for share in faithfulness(contrast, named)["faithfulness"]]
 
 
-def badness(share: float, absolute: bool) -> float:
+def badness(share: float, target: Target) -> float:
     """How far it is from the model, or how little it does."""
-    return abs(1 - share) if absolute else -share
+    return abs(1 - share) if target == "model" else -share
 
 
-def area(shares: list[float], sizes: Any, absolute: bool) -> float:
+def area(shares: list[float], sizes: Any, target: Target) -> float:
     """CMD, or CPR."""
-    values = [abs(1 - share) for share in shares] if absolute else shares
+    values = [abs(1 - share) for share in shares] if target == "model" else shares
     return float(np.trapezoid(values, sizes))
 
 
@@ -171,7 +181,7 @@ def gates(quick: bool) -> list[Figure]:
         contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
         truth = known_circuit(contrast.graph, planted.truth)
         found = redundancy(contrast, truth)["interaction"].isel(pair=0)
-        alone = exact(contrast, truth)
+        alone = exact_edges(contrast, truth)
         groups = [
             known_circuit(contrast.graph, replace(planted.truth, edges=group)).names
             for group in planted.truth.redundant

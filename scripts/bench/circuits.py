@@ -40,11 +40,11 @@ from mechinterp.circuits import (
     Contrast,
     Graph,
     acdc,
-    curve,
     eap,
     eap_ig,
     evaluate,
-    exact,
+    exact_edges,
+    faithfulness_curve,
     top_n,
 )
 from mechinterp.tasks.ioi import indirect_objects
@@ -161,7 +161,7 @@ def hooks(quick: bool) -> list[Figure]:
         other[:, 2:] = drawn[:, 2:].flip(0)
         pair = Pair(*(Prompts.from_ids(side.tolist()) for side in (drawn, other)))
         contrast = Contrast.from_pair(model, pair, logit_diff([3, 4, 5], [6, 7, 8]))
-        scores, on = exact(contrast), with_every_hook(model)
+        scores, on = exact_edges(contrast), with_every_hook(model)
         edges = sampled_edges(contrast.graph, 30 if quick else 150)
         far = [
             np.abs(scores.per_pair.values[e] - effect_by_hook(on, contrast, e)).max() for e in edges
@@ -205,7 +205,7 @@ def gradients(quick: bool) -> list[Figure]:
         ("EAP", "EAP, all edges", eap),
         ("EAP-IG", "EAP-IG, 5 steps, all edges", lambda b: eap_ig(b, 5)),
         ("one circuit", "one circuit run alone", lambda b: evaluate(b, [half])),
-        ("curve", "CPR or CMD, 10 sizes", lambda b: curve(b, scores)),
+        ("curve", "CPR or CMD, 10 sizes", lambda b: faithfulness_curve(b, scores)),
     ):
         seconds, _ = cpu_seconds(lambda work=work: whole(work), 1 if quick else 5)
         figures.append(Figure(f"{what}, with both runs, fe", seconds / fe, wants.get(name)))
@@ -231,10 +231,10 @@ def all_edges(quick: bool) -> list[Figure]:
     model, (pair, metric), tokens = gpt2_runs(quick)
     fe = forward_seconds(model, tokens)
     contrast = Contrast.from_pair(model, pair, metric)
-    seconds, scores = cpu_seconds(lambda: exact(contrast))
+    seconds, scores = cpu_seconds(lambda: exact_edges(contrast))
     best = top_n(scores, 300)
     held = memory(
-        model, tokens, lambda: exact(Contrast.from_pair(model, pair, metric), best), quick
+        model, tokens, lambda: exact_edges(Contrast.from_pair(model, pair, metric), best), quick
     )
     edges, on = sampled_edges(contrast.graph, 30 if quick else 60), with_every_hook(model)
     slow, far = 0.0, 0.0
@@ -297,7 +297,7 @@ def real_model(quick: bool) -> list[Figure]:
     contrast = runs()
     figures = [Figure("edges", contrast.graph.n_edges)]
     edge = Circuit.of(contrast.graph, ["input->m0"])
-    figures.append(Figure("input->m0, exactly, logits", exact(contrast, edge)["input->m0"]))
+    figures.append(Figure("input->m0, exactly, logits", exact_edges(contrast, edge)["input->m0"]))
     taken, scores = cpu_seconds(lambda: eap_ig(runs(), 5))
     plain = eap(contrast)
     figures += [
@@ -308,13 +308,16 @@ def real_model(quick: bool) -> list[Figure]:
     if quick:
         return figures
     for name, made in (("EAP", plain), ("EAP-IG", scores)):
-        by_size, signed = curve(contrast, made), curve(contrast, made, absolute=False)
+        by_size, signed = (
+            faithfulness_curve(contrast, made),
+            faithfulness_curve(contrast, made, rank="signed"),
+        )
         wanted = (0.0096, 1.70) if name == "EAP-IG" else (None, None)
         figures += [
             Figure(f"{name}: CMD", by_size.attrs["CMD"], wanted[0]),
             Figure(f"{name}: CPR", signed.attrs["CPR"], wanted[1], False),
         ]
-    taken, best = cpu_seconds(lambda: exact(contrast, top_n(scores, 1000)))
+    taken, best = cpu_seconds(lambda: exact_edges(contrast, top_n(scores, 1000)))
     there = np.isfinite(best.mean)
     figures += [
         Figure("exact effects of the 1,000 best edges, CPU seconds", taken, 300),

@@ -9,7 +9,7 @@ from mechinterp.circuits import (
     Graph,
     acdc_scores,
     eap_ig,
-    exact,
+    exact_edges,
     known_circuit,
     rank_auc,
 )
@@ -40,7 +40,7 @@ def test_compiled_programs(name):
     planted = toy(f"rasp-{name}")
     contrast = runs_of(planted)
     truth = known_circuit(contrast.graph, planted.truth)
-    scores = exact(contrast)
+    scores = exact_edges(contrast)
     assert rank_auc(scores, truth) >= 0.999
     largest = scores.strongest(1)[0][1]
     taus = [abs(largest) * share for share in (1e-4, 1e-2)]
@@ -54,7 +54,7 @@ def test_random_circuits(seed, n_mlps):
     planted = random_circuit(seed, n_circuit_mlps=n_mlps)
     contrast = runs_of(planted)
     truth = known_circuit(contrast.graph, planted.truth)
-    assert rank_auc(exact(contrast), truth) >= 0.99
+    assert rank_auc(exact_edges(contrast), truth) >= 0.99
     assert rank_auc(eap_ig(contrast), truth) >= 0.99
 
 

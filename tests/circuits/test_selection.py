@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechinterp.circuits import Circuit, EdgeScores, Graph, above, best_first, top_n
+from mechinterp.circuits import (
+    Circuit,
+    EdgeScores,
+    Graph,
+    above_threshold,
+    best_first,
+    optimal_circuit,
+    rank_auc,
+    top_n,
+)
 
 GRAPH = Graph(3, 2, 2, has_mlps=True, is_parallel=False)
 PARALLEL = Graph(2, 3, 3, has_mlps=True, is_parallel=True)
@@ -36,12 +45,12 @@ def greedy_by_hand(scores, n, size):
     return chosen
 
 
-@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("rank", ["size", "signed"])
 @given(seed=st.integers(0, 999), n=st.integers(1, 80))
-def test_best_first_by_hand(absolute, seed, n):
+def test_best_first_by_hand(rank, seed, n):
     scores = random_scores(GRAPH, seed)
-    chosen = greedy_by_hand(scores, n, abs if absolute else lambda score: score)
-    found = best_first(scores, n, absolute=absolute)
+    chosen = greedy_by_hand(scores, n, abs if rank == "size" else lambda score: score)
+    found = best_first(scores, n, rank=rank)
     assert found == Circuit.of(GRAPH, chosen).pruned()
     assert found.requested == n
 
@@ -55,7 +64,7 @@ def test_the_best_n(graph, seed, n):
     assert top_n(scores, n) == Circuit.of(graph, chosen).pruned()
     signed = sorted(named(scores).items(), key=lambda item: -item[1])
     wanted = Circuit.of(graph, [name for name, _ in signed[:n]]).pruned()
-    assert top_n(scores, n, absolute=False) == wanted
+    assert top_n(scores, n, rank="signed") == wanted
 
 
 def test_equal_scores_go_by_the_order_of_the_graph():
@@ -68,10 +77,10 @@ def test_equal_scores_go_by_the_order_of_the_graph():
 def test_over_a_threshold():
     scores = random_scores(GRAPH, 1)
     wanted = [name for name, score in named(scores).items() if abs(score) > 0.7]
-    assert above(scores, 0.7) == Circuit.of(GRAPH, wanted).pruned()
-    assert above(scores, 0.7).requested == len(wanted)
+    assert above_threshold(scores, 0.7) == Circuit.of(GRAPH, wanted).pruned()
+    assert above_threshold(scores, 0.7).requested == len(wanted)
     signed = [name for name, score in named(scores).items() if score > 0.7]
-    assert above(scores, 0.7, absolute=False) == Circuit.of(GRAPH, signed).pruned()
+    assert above_threshold(scores, 0.7, rank="signed") == Circuit.of(GRAPH, signed).pruned()
 
 
 def test_more_than_there_are(refuses):
@@ -84,3 +93,11 @@ def test_every_edge():
     scores = random_scores(GRAPH, 0)
     assert best_first(scores, GRAPH.n_edges) == Circuit.full(GRAPH)
     assert top_n(scores, GRAPH.n_edges) == Circuit.full(GRAPH)
+
+
+@pytest.mark.usefixtures("as_users_call_it")
+def test_an_unknown_rank_is_refused_with_the_choices(refuses):
+    scores = random_scores(GRAPH, 0)
+    for choose in (top_n, above_threshold, best_first, optimal_circuit):
+        refuses(lambda choose=choose: choose(scores, 3, rank="big"), "'big'", "'size', 'signed'")
+    refuses(lambda: rank_auc(scores, top_n(scores, 3), rank="big"), "'size', 'signed'")

@@ -1,13 +1,13 @@
 """Faithfulness by size, as the benchmark MIB sums it up; and scores against a known circuit.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Circuit, Contrast, curve, exact, rank_auc
+>>> from mechinterp.circuits import Circuit, Contrast, faithfulness_curve, exact_edges, rank_auc
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
 >>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
->>> scores = exact(contrast)
->>> found = curve(contrast, scores, sizes=(0.06, 0.5, 1.0))
+>>> scores = exact_edges(contrast)
+>>> found = faithfulness_curve(contrast, scores, sizes=(0.06, 0.5, 1.0))
 >>> found["requested"].values, found["edges"].values
 (array([ 3, 26, 52]), array([ 3, 10, 52]))
 >>> planted = Circuit.of(contrast.graph, ["input->a1.h0<k>", "input->a1.h0<v>", "a1.h0->logits"])
@@ -15,39 +15,49 @@
 1.0
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 from scipy.stats import rankdata
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import faithfulness
-from mechinterp.circuits.selection import top_n
+from mechinterp.circuits.selection import Rank, check_rank, top_n
 from mechinterp.sweeps.options import Progress
 
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of all edges at which MIB evaluates a circuit; there is no point at 0."""
 
 
-def curve(
+@runtime_checkable
+class Select(Protocol):
+    """A choice of edges by their scores, such as `top_n`."""
+
+    def __call__(self, scores: EdgeScores, n: int, /, *, rank: Rank) -> Circuit:
+        """The circuit of `n` edges."""
+        ...
+
+
+def faithfulness_curve(
     contrast: Contrast,
     scores: EdgeScores,
     *,
     sizes: Sequence[float] = MIB_SIZES,
-    absolute: bool = True,
-    select: Callable[..., Circuit] = top_n,
+    rank: Rank = "size",
+    select: Select = top_n,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """`faithfulness` of the best edges at each size, and its areas: `attrs["CPR"]`, `attrs["CMD"]`.
 
-    `select(scores, n, absolute=...)` makes the circuit of `n` edges, a share of all rounded down.
+    `select(scores, n, rank=...)` makes the circuit of `n` edges, a share of all rounded down.
     CPR is the area under the faithfulness, 0.999 for a perfect one; CMD the area between it and 1,
-    0 for a perfect one: the first is customarily taken of signed scores, the second of absolute
-    ones. The areas are over the share that was requested, as MIB has it; "CPR by edges kept" and
-    "CMD by edges kept" are over the share that pruning left.
+    0 for a perfect one: the first is customarily taken with `rank="signed"`, the
+    second with `rank="size"`. The areas are over the share that was requested, as MIB has it; "CPR
+    by edges kept" and "CMD by edges kept" are over the share that pruning left.
 
     Raises:
         ValueError: if the scores are of another graph, or as `faithfulness`.
@@ -55,9 +65,7 @@ def curve(
     Source: MIB, Mueller et al. 2025, section 4.1, arXiv 2504.13151.
     """
     n_edges = contrast.graph.n_edges
-    circuits = {
-        f"{size:g}": select(scores, int(size * n_edges), absolute=absolute) for size in sizes
-    }
+    circuits = {f"{size:g}": select(scores, int(size * n_edges), rank=rank) for size in sizes}
     found = faithfulness(contrast, circuits, progress=progress)
     values = found["faithfulness"].values
     kept = found["edges"].values / n_edges
@@ -69,10 +77,10 @@ def curve(
         "CPR by edges kept": _area(values[by_kept], kept[by_kept]),
         "CMD by edges kept": _area(np.abs(1 - values)[by_kept], kept[by_kept]),
     }
-    return found.assign_attrs(areas, ranked_by="absolute" if absolute else "signed")
+    return found.assign_attrs(areas, ranked_by=rank)
 
 
-def rank_auc(scores: EdgeScores, truth: Circuit, *, absolute: bool = True) -> float:
+def rank_auc(scores: EdgeScores, truth: Circuit, *, rank: Rank = "size") -> float:
     """The chance that an edge of a known circuit scores above one outside it, ties counting half.
 
     The area under the ROC curve, exactly: over all edges with a score.
@@ -80,6 +88,7 @@ def rank_auc(scores: EdgeScores, truth: Circuit, *, absolute: bool = True) -> fl
     Raises:
         ValueError: if the truth is of another graph, or holds none or all of the edges.
     """
+    check_rank(rank)
     if truth.graph != scores.graph:
         raise ValueError(f"the truth is of {truth.graph}, the scores of {scores.graph}.")
     scored = np.isfinite(scores.mean)
@@ -90,9 +99,11 @@ def rank_auc(scores: EdgeScores, truth: Circuit, *, absolute: bool = True) -> fl
             f"of {len(values)} scored edges {n_true} are in the known circuit: there is nothing to "
             f"tell apart."
         )
-    ranks = rankdata(np.abs(values) if absolute else values)
+    ranks = rankdata(np.abs(values) if rank == "size" else values)
     return float((ranks[is_true].sum() - n_true * (n_true + 1) / 2) / (n_true * n_false))
 
 
-def _area(values: Any, at: Any) -> float:
+def _area(
+    values: Float[np.ndarray, " size"], at: Sequence[float] | Float[np.ndarray, " size"]
+) -> float:
     return float(np.trapezoid(values, at))

@@ -17,6 +17,7 @@ empty one is the other run.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,7 +30,14 @@ from mechinterp.circuits.contrast import Contrast
 from mechinterp.core.sites import Site
 from mechinterp.models.layer_parts import Layer, joined
 from mechinterp.stats.intervals import ratio_interval
+from mechinterp.sweeps.axes import check_choice
 from mechinterp.sweeps.options import Progress
+
+Target = Literal["model", "above"]
+"""What a search wants of a circuit: the model's own metric, or as much of the metric as it can
+get."""
+
+_TARGETS: tuple[Target, ...] = ("model", "above")
 
 _BUDGET = 1 << 26
 """Bytes of what the writers of the circuits of one pass change."""
@@ -67,11 +75,20 @@ def check_runs(contrast: Contrast, circuits: Sequence[Circuit]) -> None:
     if contrast.direction != "noise":
         raise ValueError(
             "a circuit is evaluated in the clean run, by replacing all other edges: make the runs "
-            'with contrast(..., direction="noise").'
+            'with Contrast.from_pair(..., direction="noise").'
         )
     for circuit in circuits:
         if circuit.graph != contrast.graph:
             raise ValueError(f"a circuit is of {circuit.graph}, the two runs of {contrast.graph}.")
+
+
+def check_target(target: Target) -> None:
+    """Check that a search knows this target.
+
+    Raises:
+        ValueError: if not, naming the choices.
+    """
+    check_choice("target", target, _TARGETS)
 
 
 def run_without(

@@ -2,11 +2,12 @@
 
 >>> import tempfile
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Contrast, exact, read_neuronpedia, top_n, write_neuronpedia
+>>> from mechinterp.circuits import Contrast, exact_edges, top_n
+>>> from mechinterp.circuits import read_neuronpedia, write_neuronpedia
 >>> model = load_model("toy:trigger")
 >>> prompt = "please bring the sesame"
 >>> pair = Pair(tokenize(model, prompt), tokenize(model, "please bring the letter"))
->>> scores = exact(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> scores = exact_edges(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
 >>> circuit, names = top_n(scores, 3), {"slug": "sesame", "scan": "trigger", "prompt": prompt}
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     file = f"{folder}/sesame.json"

@@ -6,12 +6,12 @@ whole or not at all. The formats of other programs are in `files_mib`, `files_do
 
 >>> import tempfile
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Contrast, exact, top_n
+>>> from mechinterp.circuits import Contrast, exact_edges, top_n
 >>> from mechinterp.circuits import read_circuit, read_scores, write_circuit, write_scores
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> scores = exact(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> scores = exact_edges(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     circuit_again = read_circuit(write_circuit(top_n(scores, 3), f"{folder}/circuit.json"))
 ...     again = read_scores(write_scores(scores, f"{folder}/scores.safetensors"))

@@ -1,14 +1,14 @@
 """Edge scores with the two corrections of AtP*: a reader answers exactly, and layers are dropped.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Contrast, atp_star_edges, eap, exact, qk_fixed_edges
+>>> from mechinterp.circuits import Contrast, atp_star_edges, eap, exact_edges, qk_fixed_edges
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
 >>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
 >>> edge = "input->a1.h0<k>"
 >>> by_gradient, fixed = eap(contrast)[edge], qk_fixed_edges(contrast)[edge]
->>> abs(fixed - exact(contrast)[edge]) < abs(by_gradient - exact(contrast)[edge])
+>>> abs(fixed - exact_edges(contrast)[edge]) < abs(by_gradient - exact_edges(contrast)[edge])
 True
 
 A gradient through a saturated softmax is near zero, whatever the change. Here the attention (and
@@ -38,8 +38,8 @@ def qk_fixed_edges(
 ) -> EdgeScores:
     """The exact change of what an edge's reader writes, times the gradient there; by pair.
 
-    Sign and unit as `exact`; of edges into the logits, which have no more ahead, it is exact. All
-    edges unless some are given. About a seventh of the cost of `exact`.
+    Sign and unit as `exact_edges`; of edges into the logits, which have no more ahead, it is exact.
+    All edges unless some are given. About a seventh of the cost of `exact_edges`.
 
     Raises:
         ValueError: if the metric has no gradient, or the edges are of another graph.

@@ -14,9 +14,9 @@
 A gradient says what a small change does; a cut edge is a large one. These rules take the scale of
 a norm for a constant, and let each factor of a gated product have half. They cost one pass, as
 `eap` does. On SmolLM2-135M they find better circuits: of indirect objects the area between
-faithfulness and 1 (CMD, see `curve`) is 0.033 by `eap`, 0.017 by `relp`, 0.019 by `gim` and 0.006
-by `eap_ig` with five points. Of edges that do little, where the gradient is right as it is, `eap`
-has the better ranks.
+faithfulness and 1 (CMD, see `faithfulness_curve`) is 0.033 by `eap`, 0.017 by `relp`, 0.019 by
+`gim` and 0.006 by `eap_ig` with five points. Of edges that do little, where the gradient is right
+as it is, `eap` has the better ranks.
 """
 
 import time

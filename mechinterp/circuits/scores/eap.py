@@ -13,8 +13,8 @@
 (10, True)
 
 An edge's score is what its writer changes, times the gradient of the metric at what its reader
-reads, through the reader's own norm; positive, as in `exact`, where the edge supports the metric.
-It is the sum over positions, and the mean over pairs: divided by their number once.
+reads, through the reader's own norm; positive, as in `exact_edges`, where the edge supports the
+metric. It is the sum over positions, and the mean over pairs: divided by their number once.
 """
 
 import time

@@ -1,11 +1,11 @@
 """The exact effect of each edge: cut it alone, let everything after its reader answer to that.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Contrast, exact
+>>> from mechinterp.circuits import Contrast, exact_edges
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> scores = exact(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> scores = exact_edges(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
 >>> [name for name, score in scores.strongest(3)]
 ['input->a1.h0<v>', 'a1.h0->logits', 'input->a1.h0<k>']
 
@@ -51,7 +51,7 @@ residual stream of the unchanged run there; and the rows.
 """
 
 
-def exact(
+def exact_edges(
     contrast: Contrast,
     edges: Circuit | None = None,
     *,

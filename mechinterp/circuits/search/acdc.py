@@ -23,7 +23,12 @@ from jaxtyping import Bool, Float
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
-from mechinterp.circuits.evaluation.faithfulness import check_runs, run_without
+from mechinterp.circuits.evaluation.faithfulness import (
+    Target,
+    check_runs,
+    check_target,
+    run_without,
+)
 from mechinterp.circuits.scores.eap import eap
 from mechinterp.sweeps.options import Progress
 
@@ -35,48 +40,50 @@ def acdc(
     tau: float,
     edges: Circuit | None = None,
     *,
-    absolute: bool = False,
+    target: Target = "above",
     at_once: int | None = None,
     progress: Progress | None = None,
 ) -> Circuit:
     """The edges left when each whose removal costs less than `tau` is removed, one after the other.
 
     `tau`: what the mean of the metric may lose by one edge, in its unit (of a distance such as KL:
-    gain). Edges that work against the metric are so removed too, and the circuit does more than the
-    model; `absolute`: what `tau` bounds is the distance from the model's own metric, its mean over
-    pairs. `edges`: begin with these alone; the others are removed at once. `at_once`: how many
-    removals are tried in one pass (default: as many as fit); 1 is the algorithm as published. The
-    result is the same: the states after one, two, three ... removals are run together, and those
-    up to the first refusal are taken. A pass ends where the gradient lets expect a refusal.
+    gain). With `target="above"` edges that work against the metric are removed too, and the circuit
+    may do more than the model; with "model" `tau` bounds how much one removal adds to the distance
+    from the model's own metric, the mean of its size over pairs. `edges`: begin with these alone;
+    the others are removed at once. `at_once`: how many removals are tried in one pass (default: as
+    many as fit); 1 is the algorithm as published. The result is the same: the states after one,
+    two, three ... removals are run together, and those up to the first refusal are taken. A pass
+    ends where the gradient lets expect a refusal.
 
     Raises:
         ValueError: if `tau` is negative, or the edges are of another graph.
 
     Source: Conmy et al. 2023, algorithm 1, arXiv 2304.14997.
     """
+    check_target(target)
     if tau < 0:
         raise ValueError(f"tau={tau}: what an edge may cost is 0 or more.")
     start = edges or Circuit.full(contrast.graph)
     check_runs(contrast, [start])
-    return _searched(contrast, tau, start, absolute, at_once, _expected(contrast), progress)
+    return _searched(contrast, tau, start, target, at_once, _expected(contrast), progress)
 
 
 def _searched(
     contrast: Contrast,
     tau: float,
     start: Circuit,
-    absolute: bool,
+    target: Target,
     at_once: int | None,
     expected: Float[np.ndarray, "writer reader label"],
     progress: Progress | None,
 ) -> Circuit:
     graph, kept = contrast.graph, np.array(start.mask)
-    search = _Search(contrast, kept, tau, absolute)
+    search = _Search(contrast, kept, tau, target)
     is_full = start.n_edges == graph.n_edges  # then nothing is cut before the layer of an edge
     todo = [(int(w), int(r), int(c)) for r, w, c in np.argwhere(kept.transpose(1, 0, 2))[::-1]]
     most = at_once or contrast.most_arms
     with np.errstate(invalid="ignore"):
-        likely = (np.abs(expected) if absolute else expected) >= tau
+        likely = (np.abs(expected) if target == "model" else expected) >= tau
     done, size = 0, min(most, 4)
     while done < len(todo):
         some = todo[done : done + size]
@@ -95,12 +102,12 @@ def acdc_scores(
     contrast: Contrast,
     taus: Sequence[float],
     *,
-    absolute: bool = False,
+    target: Target = "above",
     progress: Progress | None = None,
 ) -> EdgeScores:
     """A score of each edge: the largest `tau` at which it is kept, 0 where it is at none.
 
-    It ranks all edges, so that ACDC can be compared with methods that score them. `absolute`: as in
+    It ranks all edges, so that ACDC can be compared with methods that score them. `target`: as in
     `acdc`.
 
     Raises:
@@ -108,6 +115,7 @@ def acdc_scores(
 
     Source: Conmy et al. 2023, section 4, arXiv 2304.14997.
     """
+    check_target(target)
     if not taus:
         raise ValueError("no taus were given. Give several, such as [0.001, 0.01, 0.1].")
     start = Circuit.full(contrast.graph)
@@ -117,7 +125,7 @@ def acdc_scores(
     for number, tau in enumerate(sorted(taus)):
         if progress is not None:
             progress(number, len(taus))
-        values[_searched(contrast, tau, start, absolute, None, expected, None).mask] = tau
+        values[_searched(contrast, tau, start, target, None, expected, None).mask] = tau
     return EdgeScores.of(
         contrast.graph, values, method="ACDC", taus=sorted(taus), **contrast.as_read()
     )
@@ -138,7 +146,7 @@ class _Search:
     contrast: Contrast
     kept: Mask
     tau: float
-    absolute: bool
+    target: Target
     _lost: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -169,7 +177,7 @@ class _Search:
         with torch.no_grad():
             scores = self.contrast.scored(run_without(self.contrast, cut, layer))
         lost = -self.contrast.sign * scores
-        if self.absolute:
+        if self.target == "model":
             lost = np.abs(scores - self.contrast.base_scores)
         found: Float[np.ndarray, " state"] = lost.mean(1)
         return found

@@ -1,12 +1,12 @@
 """The connected circuit of a given size whose scores add up to the most: an integer programme.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Contrast, exact, optimal
+>>> from mechinterp.circuits import Contrast, exact_edges, optimal_circuit
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
->>> scores = exact(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
->>> optimal(scores, 3).names
+>>> scores = exact_edges(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
+>>> optimal_circuit(scores, 3).names
 ('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
 
 A choice edge by edge keeps edges that lead nowhere, and best-first misses a strong edge behind a
@@ -23,7 +23,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, eye_array, hstack, vstack
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
-from mechinterp.circuits.selection import best_first, of_largest, ranked_by, top_n
+from mechinterp.circuits.selection import Rank, best_first, of_largest, rank_keys, top_n
 
 _ALL = 5000
 """How many of the best edges are looked at in any case."""
@@ -33,13 +33,13 @@ class NotOptimalWarning(UserWarning):
     """The integer programme ended before its solution was proved to be the best."""
 
 
-def optimal(
-    scores: EdgeScores, n: int, *, absolute: bool = False, seconds: float = 60.0
+def optimal_circuit(
+    scores: EdgeScores, n: int, *, rank: Rank = "signed", seconds: float = 60.0
 ) -> Circuit:
     """The `n` edges, or fewer, of the largest total score, all on ways from input to logits.
 
-    Of the signed scores unless `absolute`: an edge that works against the behaviour is chosen only
-    where it connects others. `seconds`: after which the best choice so far is taken, with a warning
+    With `rank="signed"` an edge that works against the behaviour is chosen only where it connects
+    others. `seconds`: after which the best choice so far is taken, with a warning
     that says how far from the best it may be. It is chosen among
     the best 5,000 edges, or more if `n` is large, the best-first choice, and each part's best edge
     in and out.
@@ -51,7 +51,7 @@ def optimal(
     Source: integer-programme selection in the BlackboxNLP 2025 shared task, arXiv 2511.18409.
     """
     graph = scores.graph
-    keys = ranked_by(scores, absolute, n)
+    keys = rank_keys(scores, rank, n)
     if graph.positions:
         raise ValueError(
             "the optimal choice is of graphs without positions: use best_first, or score "
@@ -62,10 +62,10 @@ def optimal(
     best = Circuit(graph, of_largest(keys, min(n, int((keys > 0).sum()))), requested=n)
     if best.pruned().n_edges == best.n_edges:
         return best  # all of it lies on ways as it is, and no choice has a larger sum
-    among = np.argwhere(_candidates(scores, keys[..., 0], n, absolute))
+    among = np.argwhere(_candidates(scores, keys[..., 0], n, rank))
     chosen, gap = _solved(scores, keys[among[:, 0], among[:, 1], 0], among, n, seconds)
     if chosen is None:
-        made = (select(scores, n, absolute=absolute) for select in (best_first, top_n))
+        made = (select(scores, n, rank=rank) for select in (best_first, top_n))
         found = max(made, key=lambda circuit: float(keys[circuit.mask].sum()))
         gap = keys[best.mask].sum() / max(keys[found.mask].sum(), 1e-30) - 1
     else:
@@ -83,10 +83,10 @@ def optimal(
 
 
 def _candidates(
-    scores: EdgeScores, keys: Float[np.ndarray, "writer reader"], n: int, absolute: bool
+    scores: EdgeScores, keys: Float[np.ndarray, "writer reader"], n: int, rank: Rank
 ) -> Bool[np.ndarray, "writer reader"]:
     """Edges among which the best are looked for."""
-    found: Any = best_first(scores, n, absolute=absolute).mask[..., 0].copy()
+    found: Any = best_first(scores, n, rank=rank).mask[..., 0].copy()
     there: Any = np.isfinite(keys)
     most = max(min(4 * n, n + 5000), _ALL)
     best = np.argsort(np.where(there, -keys, np.inf), axis=None)[:most]

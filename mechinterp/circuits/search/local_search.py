@@ -1,13 +1,13 @@
 """A better circuit of the same size: edges are swapped as long as the measured circuit gains.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.circuits import Circuit, Contrast, improve
+>>> from mechinterp.circuits import Circuit, Contrast, swap_edges
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
 >>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
 >>> wrong = Circuit.of(contrast.graph, ["a1.h0->logits", "input->a1.h0<v>", "input->a1.h1<k>"])
->>> improve(contrast, wrong).names
+>>> swap_edges(contrast, wrong).names
 ('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
 
 Scores rank edges by what each does in the whole model. What it does in a circuit of `n` edges is
@@ -21,7 +21,13 @@ from jaxtyping import Bool, Float
 
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.contrast import Contrast
-from mechinterp.circuits.evaluation.faithfulness import evaluate, faithfulness, run_without
+from mechinterp.circuits.evaluation.faithfulness import (
+    Target,
+    check_target,
+    evaluate,
+    faithfulness,
+    run_without,
+)
 from mechinterp.engine.scoring import total_score
 from mechinterp.sweeps.options import Progress
 
@@ -34,10 +40,10 @@ _GAINS = 1e-6
 Mask = Bool[np.ndarray, "writer reader label"]
 
 
-def improve(
+def swap_edges(
     contrast: Contrast,
     *circuits: Circuit,
-    absolute: bool = True,
+    target: Target = "model",
     rounds: int = 10,
     progress: Progress | None = None,
 ) -> Circuit:
@@ -46,33 +52,37 @@ def improve(
     Each round takes the gradient of the circuit's metric by every edge, in it or not, and runs
     circuits in which the best 1, 2, 4 ... outside take the places of the worst inside, and places
     that are free; the best of them is the next, and the search ends when none is better, or after
-    `rounds`. Better is nearer to a faithfulness of 1 (to .001), or if not `absolute`, higher, as
-    CMD and CPR want it. Never more edges than were requested of the circuit begun with; pruned.
+    `rounds`. Better is nearer to a faithfulness of 1 (to .001) with `target="model"`, as CMD wants
+    it; higher with "above", as CPR does. Never more edges than were requested of the circuit begun
+    with; pruned.
 
     What is found so fits the pairs that it was found on: judge it on others.
 
     Raises:
         ValueError: if there is no circuit, the metric has no gradient, or as `faithfulness`.
     """
+    check_target(target)
     if not circuits:
         raise ValueError("no circuit to begin with: give one or more, such as top_n(scores, 100).")
     found = faithfulness(contrast, {str(at): each for at, each in enumerate(circuits)})
     ends = found.attrs["empty"], found.attrs["full"]
-    badness = _badness(found["faithfulness"].values, absolute)
+    badness = _badness(found["faithfulness"].values, target)
     best = int(badness.argmin())
     n, mask = int(found["requested"][best]), circuits[best].mask
     share, least = float(found["faithfulness"][best]), float(badness[best])
     for number in range(rounds):
         if progress is not None:
             progress(number, rounds)
-        if absolute and least < _NEAR:
+        if target == "model" and least < _NEAR:
             break
-        masks = _proposed(_worth(contrast, mask, ends), mask, n, 1 - share if absolute else None)
+        masks = _proposed(
+            _worth(contrast, mask, ends), mask, n, 1 - share if target == "model" else None
+        )
         if not masks:
             break
         scores = evaluate(contrast, [Circuit(contrast.graph, each) for each in masks]).mean(1)
         shares = (scores - ends[0]) / (ends[1] - ends[0])
-        badness = _badness(shares, absolute)
+        badness = _badness(shares, target)
         best = int(badness.argmin())
         if not badness[best] < least - _GAINS:
             break
@@ -82,8 +92,8 @@ def improve(
     return Circuit(contrast.graph, mask, requested=n).pruned()
 
 
-def _badness(share: Float[np.ndarray, " circuit"], absolute: bool) -> Float[np.ndarray, " circuit"]:
-    return np.abs(1 - share) if absolute else -share
+def _badness(share: Float[np.ndarray, " circuit"], target: Target) -> Float[np.ndarray, " circuit"]:
+    return np.abs(1 - share) if target == "model" else -share
 
 
 def _worth(

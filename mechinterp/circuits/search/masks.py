@@ -7,7 +7,7 @@
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
 >>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
 >>> scores = learned_mask(contrast, eap_ig(contrast), 3, steps=20)
->>> top_n(scores, 3, absolute=False).names
+>>> top_n(scores, 3, rank="signed").names
 ('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
 
 Scores rank edges one by one; here they are judged together, each gate by the gradient of how far
@@ -24,7 +24,7 @@ from torch import Tensor
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import check_runs, evaluate, run_without
-from mechinterp.circuits.selection import ranked_by
+from mechinterp.circuits.selection import Rank, rank_keys
 from mechinterp.engine.scoring import score_tensor
 from mechinterp.sweeps.options import Progress
 
@@ -42,13 +42,13 @@ def learned_mask(
     *,
     steps: int = 100,
     rate: float = 0.3,
-    absolute: bool = True,
+    rank: Rank = "size",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> EdgeScores:
     """Log odds of each edge to be one of the best `n`, learned from scores to begin with.
 
-    `top_n(learned, n, absolute=False)` is the circuit. Gates are hard concrete: random, and exactly
+    `top_n(learned, n, rank="signed")` is the circuit. Gates are hard concrete: random, and exactly
     0 or 1 for most edges; those of the n best so far are as likely open as not. The loss is the
     difference between the metric of the circuit and the model's own, as a share of that between the
     full and the empty circuit, by pair; `attrs["losses"]` are those of each step, over which they
@@ -64,7 +64,7 @@ def learned_mask(
     began = time.perf_counter()
     check_runs(contrast, [Circuit.empty(start.graph)])
     there = torch.from_numpy(np.isfinite(start.mean))
-    keys = torch.from_numpy(ranked_by(start, absolute, n))[there]
+    keys = torch.from_numpy(rank_keys(start, rank, n))[there]
     odds = _begun(keys).to(contrast.change).requires_grad_()
     generator = torch.Generator().manual_seed(seed)
     adam = torch.optim.Adam([odds], lr=rate)

@@ -17,7 +17,8 @@ import numpy as np
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
-from mechinterp.circuits.scores.exact_edges import exact
+from mechinterp.circuits.evaluation.faithfulness import Target, check_target
+from mechinterp.circuits.scores.exact_edges import exact_edges
 from mechinterp.circuits.search.acdc import acdc
 from mechinterp.circuits.selection import top_n
 from mechinterp.sweeps.options import Progress
@@ -29,7 +30,7 @@ def refine(
     *,
     k: int = 1000,
     tau: float,
-    absolute: bool = True,
+    target: Target = "model",
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[EdgeScores, Circuit]:
@@ -37,13 +38,15 @@ def refine(
 
     Of the `k` edges those stay whose exact effect is at least `tau`, in the metric's unit, either
     way; then `acdc` with `tau` removes what the others make superfluous, so that the metric stays
-    near the model's own, or, not `absolute`, as long as it does not fall. `attrs["exact_edges"]`:
-    how many scores are exact; the rest are those given. `out`: as in `exact`.
+    near the model's own, or, with `target="above"`, as long as it does not fall.
+    `attrs["exact_edges"]`: how many scores are exact; the rest are those given. `out`: as in
+    `exact_edges`.
 
     Raises:
-        ValueError: as `top_n`, `exact` and `acdc`.
+        ValueError: as `top_n`, `exact_edges` and `acdc`.
     """
-    measured = exact(contrast, top_n(scores, k), out=out, progress=progress)
+    check_target(target)
+    measured = exact_edges(contrast, top_n(scores, k), out=out, progress=progress)
     is_exact = np.isfinite(measured.mean)
     mixed = np.where(is_exact[..., None], measured.per_pair.values, scores.per_pair.values)
     attrs = {
@@ -53,5 +56,5 @@ def refine(
     }
     with np.errstate(invalid="ignore"):
         stay = Circuit(contrast.graph, is_exact & (np.abs(measured.mean) >= tau)).pruned()
-    circuit = acdc(contrast, tau, stay, absolute=absolute, progress=progress)
+    circuit = acdc(contrast, tau, stay, target=target, progress=progress)
     return EdgeScores.of(contrast.graph, mixed, **attrs), circuit

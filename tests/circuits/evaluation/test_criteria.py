@@ -13,7 +13,7 @@ from mechinterp.circuits import (
     completeness,
     eap,
     evaluate,
-    exact,
+    exact_edges,
     known_circuit,
     minimality,
     redundancy,
@@ -74,7 +74,7 @@ def test_an_or_gate_is_seen_in_twos_and_missed_one_by_one():
     )
     contrast = Contrast.from_pair(model, pair, metric)
     truth = known_circuit(contrast.graph, planted.truth)
-    alone = exact(contrast, truth)
+    alone = exact_edges(contrast, truth)
     found = redundancy(contrast, truth)["interaction"].isel(pair=0)
     branches = [[n for n in truth.names if f"a0.h{head}" in n] for head in (0, 3)]
     for first, second in itertools.product(*branches):
@@ -82,7 +82,7 @@ def test_an_or_gate_is_seen_in_twos_and_missed_one_by_one():
         assert alone[second] < 0.2
         assert float(found.sel(edge=first, other=second)) > 5
     assert alone["m0->logits"] > 5
-    restored = exact(Contrast.from_pair(model, pair, metric, direction="denoise"), truth)
+    restored = exact_edges(Contrast.from_pair(model, pair, metric, direction="denoise"), truth)
     assert all(restored[name] > 5 for name in ("a0.h0->m0", "a0.h3->m0"))
 
 

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from mechinterp.circuits import Circuit, Contrast, EdgeScores, Graph, curve, eap, evaluate, rank_auc
+from mechinterp.circuits import (
+    Circuit,
+    Contrast,
+    EdgeScores,
+    Graph,
+    eap,
+    evaluate,
+    faithfulness_curve,
+    rank_auc,
+)
 from mechinterp.circuits.evaluation.curves import MIB_SIZES
 from mechinterp.circuits.selection import best_first, top_n
 
@@ -16,7 +25,7 @@ GRAPH = Graph(3, 2, 2, has_mlps=True, is_parallel=False)
 def test_a_curve_is_its_circuits(model, pair, metric):
     contrast = Contrast.from_pair(model, pair, metric)
     scores = eap(contrast)
-    found = curve(contrast, scores, sizes=(0.02, 0.1, 0.4, 1.0))
+    found = faithfulness_curve(contrast, scores, sizes=(0.02, 0.1, 0.4, 1.0))
     n_edges = contrast.graph.n_edges
     circuits = [top_n(scores, int(size * n_edges)) for size in (0.02, 0.1, 0.4, 1)]
     values = evaluate(contrast, circuits)
@@ -38,21 +47,21 @@ def test_a_curve_is_its_circuits(model, pair, metric):
 
 def test_the_full_circuit_is_the_last_point(absolute_model, pair, metric):
     contrast = Contrast.from_pair(absolute_model, pair, metric)
-    found = curve(contrast, eap(contrast), select=best_first, absolute=False)
+    found = faithfulness_curve(contrast, eap(contrast), select=best_first, rank="signed")
     assert found["faithfulness"].values[-1] == pytest.approx(1, abs=1e-5)
     assert len(found["faithfulness"]) == len(MIB_SIZES)
     assert found.attrs["ranked_by"] == "signed"
 
 
-@given(st.integers(0, 999), st.booleans())
-def test_rank_auc_is_the_exact_area(seed, absolute):
+@given(st.integers(0, 999), st.sampled_from(["size", "signed"]))
+def test_rank_auc_is_the_exact_area(seed, rank):
     draw = np.random.default_rng(seed)
     values = draw.integers(-3, 4, (*GRAPH.edges.shape, 1)).astype(float)  # with ties
     scores = EdgeScores.of(GRAPH, values)
     truth = Circuit(GRAPH, GRAPH.edges & (draw.random(GRAPH.edges.shape) < 0.2))
     flat = scores.mean[GRAPH.edges]
-    wanted = roc_auc_score(truth.mask[GRAPH.edges], abs(flat) if absolute else flat)
-    assert rank_auc(scores, truth, absolute=absolute) == pytest.approx(wanted)
+    wanted = roc_auc_score(truth.mask[GRAPH.edges], abs(flat) if rank == "size" else flat)
+    assert rank_auc(scores, truth, rank=rank) == pytest.approx(wanted)
 
 
 def test_nothing_to_tell_apart(refuses):
@@ -66,4 +75,4 @@ def test_no_behaviour_is_refused(absolute_model, pair, refuses):
     constant = Metric("constant", "logits", ("end",), lambda logits: 0 * logits[:, 0].sum(-1))
     contrast = Contrast.from_pair(absolute_model, pair, constant)
     scores = EdgeScores.of(contrast.graph, np.zeros((*contrast.graph.edges.shape, 2)))
-    refuses(lambda: curve(contrast, scores), "no behaviour to be a share of")
+    refuses(lambda: faithfulness_curve(contrast, scores), "no behaviour to be a share of")

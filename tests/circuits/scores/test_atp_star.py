@@ -5,7 +5,15 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechinterp import Site, edit, load_model, read, run
-from mechinterp.circuits import Circuit, Contrast, Graph, atp_star_edges, eap, exact, qk_fixed_edges
+from mechinterp.circuits import (
+    Circuit,
+    Contrast,
+    Graph,
+    atp_star_edges,
+    eap,
+    exact_edges,
+    qk_fixed_edges,
+)
 from mechinterp.engine.gradients import site_gradients
 
 
@@ -69,7 +77,7 @@ def test_sizes_with_each_layer_but_the_readers_own_dropped(model, pair, metric, 
 
 def test_edges_into_the_logits_are_exact_and_denoising_has_its_sign(grouped_model, pair, metric):
     contrast = Contrast.from_pair(grouped_model, pair, metric, direction="denoise")
-    found, whole = qk_fixed_edges(contrast).per_pair, exact(contrast).per_pair
+    found, whole = qk_fixed_edges(contrast).per_pair, exact_edges(contrast).per_pair
     close(found.values[:, -1], whole.values[:, -1])
     strongest = np.abs(np.nan_to_num(whole.values)) > 0.05
     assert strongest.sum() > 10
@@ -80,7 +88,7 @@ def test_nearer_to_exact_effects_than_the_gradient_alone(model, pair, metric):
     contrast = Contrast.from_pair(model, pair, metric)
     there = contrast.graph.edges
     whole, fixed, plain = (
-        made(contrast).per_pair.values[there] for made in (exact, qk_fixed_edges, eap)
+        made(contrast).per_pair.values[there] for made in (exact_edges, qk_fixed_edges, eap)
     )
     assert np.abs(fixed - whole).mean() < np.abs(plain - whole).mean()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mechinterp import Site, read, run
-from mechinterp.circuits import Contrast, Graph, eap, eap_ig, exact
+from mechinterp.circuits import Contrast, Graph, eap, eap_ig, exact_edges
 from mechinterp.circuits.evaluation.faithfulness import run_without
 from mechinterp.engine.gradients import site_gradients
 from mechinterp.engine.replacements import mean_of
@@ -53,7 +53,7 @@ def test_eap_is_the_slope_of_exact_effects(precise, pair, metric):
     contrast = Contrast.from_pair(precise, pair, metric)
     small = 1e-5
     shrunk = replace(contrast, change=contrast.change * small)
-    close(eap(contrast).per_pair.values, exact(shrunk).per_pair.values / small, 1e-3)
+    close(eap(contrast).per_pair.values, exact_edges(shrunk).per_pair.values / small, 1e-3)
 
 
 def test_a_node_scores_the_sum_of_its_edges(precise, pair, metric):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mechinterp import Pair, Prompts
-from mechinterp.circuits import Circuit, Contrast, Graph, exact
+from mechinterp.circuits import Circuit, Contrast, Graph, exact_edges
 from mechinterp.core.metrics import Metric
 from mechinterp.engine.replacements import mean_of
 
@@ -15,42 +15,42 @@ def close(found, wanted):
 
 def test_exact_effects_are_those_of_hooks(model, pair, metric, naive):
     graph = Graph.from_model(model)
-    found = exact(Contrast.from_pair(model, pair, metric, graph))
+    found = exact_edges(Contrast.from_pair(model, pair, metric, graph))
     close(found.per_pair.values, naive(model, pair, metric, graph).effects())
 
 
 def test_at_named_positions(model, pair, metric, naive):
     graph = Graph.from_model(model, positions=["S2", "end"])
-    found = exact(Contrast.from_pair(model, pair, metric, graph))
+    found = exact_edges(Contrast.from_pair(model, pair, metric, graph))
     close(found.per_pair.values, naive(model, pair, metric, graph).effects())
 
 
 def test_at_every_position(attention_only_model, pair, metric, naive):
     graph = Graph.from_model(attention_only_model, positions=range(7))
-    found = exact(Contrast.from_pair(attention_only_model, pair, metric, graph))
+    found = exact_edges(Contrast.from_pair(attention_only_model, pair, metric, graph))
     close(found.per_pair.values, naive(attention_only_model, pair, metric, graph).effects())
 
 
 def test_denoising_restores(grouped_model, pair, metric, naive):
     graph = Graph.from_model(grouped_model)
-    found = exact(Contrast.from_pair(grouped_model, pair, metric, graph, direction="denoise"))
+    found = exact_edges(Contrast.from_pair(grouped_model, pair, metric, graph, direction="denoise"))
     slow = naive(grouped_model, pair, metric, graph, direction="denoise")
     close(found.per_pair.values, slow.effects())
 
 
 def test_key_value_heads_as_readers(grouped_model, pair, metric, naive):
     graph = Graph.from_model(grouped_model, by_kv_head=True)
-    found = exact(Contrast.from_pair(grouped_model, pair, metric, graph))
+    found = exact_edges(Contrast.from_pair(grouped_model, pair, metric, graph))
     close(found.per_pair.values, naive(grouped_model, pair, metric, graph).effects())
 
 
 def test_zero_and_mean_in_place_of_the_other_run(model, pair, metric, naive):
     graph = Graph.from_model(model)
-    found = exact(Contrast.from_pair(model, pair, metric, graph, ablate="zero"))
+    found = exact_edges(Contrast.from_pair(model, pair, metric, graph, ablate="zero"))
     zeros = naive(model, pair, metric, graph, instead=lambda here: [0 * x for x in here])
     close(found.per_pair.values, zeros.effects())
     how = mean_of(pair.corrupt, by_position=True)
-    found = exact(Contrast.from_pair(model, pair, metric, graph, ablate=how))
+    found = exact_edges(Contrast.from_pair(model, pair, metric, graph, ablate=how))
     means = naive(model, pair, metric, graph, instead="mean of the corrupt run")
     close(found.per_pair.values, means.effects())
 
@@ -59,26 +59,26 @@ def test_prompts_of_different_lengths(model, metric, naive):
     clean = Prompts.from_ids([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5]])
     corrupt = Prompts.from_ids([[3, 1, 4, 8, 5, 9, 2], [6, 5, 7, 5]])
     graph, ragged = Graph.from_model(model), Pair(clean, corrupt)
-    found = exact(Contrast.from_pair(model, ragged, metric, graph))
+    found = exact_edges(Contrast.from_pair(model, ragged, metric, graph))
     close(found.per_pair.values, naive(model, ragged, metric, graph).effects())
 
 
 def test_chosen_edges_alone(model, pair, metric):
     contrast = Contrast.from_pair(model, pair, metric)
-    whole = exact(contrast).per_pair.values
+    whole = exact_edges(contrast).per_pair.values
     draw = np.random.default_rng(0)
     edges = contrast.graph.edges & (draw.random(contrast.graph.edges.shape) < 0.1)
-    found = exact(contrast, Circuit(contrast.graph, edges)).per_pair.values
+    found = exact_edges(contrast, Circuit(contrast.graph, edges)).per_pair.values
     close(found[edges], whole[edges])
     assert np.isnan(found[~edges]).all()
 
 
 def test_more_edges_than_one_pass_holds(absolute_model, pair, metric, monkeypatch):
     contrast = Contrast.from_pair(absolute_model, pair, metric)
-    whole = exact(contrast).per_pair.values
+    whole = exact_edges(contrast).per_pair.values
     monkeypatch.setattr("mechinterp.circuits.contrast.CPU_POSITIONS", 70)
     monkeypatch.setattr("mechinterp.circuits.scores.exact_edges._AT_ONCE", 90)
-    close(exact(contrast).per_pair.values, whole)
+    close(exact_edges(contrast).per_pair.values, whole)
 
 
 def test_it_goes_on_from_finished_parts(absolute_model, pair, metric, tmp_path, monkeypatch):
@@ -92,18 +92,18 @@ def test_it_goes_on_from_finished_parts(absolute_model, pair, metric, tmp_path, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        exact(contrast, out=tmp_path, progress=stop_half_way)
+        exact_edges(contrast, out=tmp_path, progress=stop_half_way)
     kept = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("part-*")}
     assert kept
-    again = exact(contrast, out=tmp_path)
+    again = exact_edges(contrast, out=tmp_path)
     assert {f.name: f.stat().st_mtime_ns for f in tmp_path.glob("part-*")}.items() >= kept.items()
-    np.testing.assert_array_equal(again.per_pair.values, exact(contrast).per_pair.values)
+    np.testing.assert_array_equal(again.per_pair.values, exact_edges(contrast).per_pair.values)
 
 
 def test_another_run_in_the_folder_is_refused(absolute_model, pair, metric, tmp_path, refuses):
-    exact(Contrast.from_pair(absolute_model, pair, metric), out=tmp_path)
+    exact_edges(Contrast.from_pair(absolute_model, pair, metric), out=tmp_path)
     denoise = Contrast.from_pair(absolute_model, pair, metric, direction="denoise")
-    refuses(lambda: exact(denoise, out=tmp_path), "holds another sweep")
+    refuses(lambda: exact_edges(denoise, out=tmp_path), "holds another sweep")
 
 
 def test_what_is_not_finite_names_the_edge(absolute_model, pair, refuses):
@@ -118,5 +118,5 @@ def test_what_is_not_finite_names_the_edge(absolute_model, pair, refuses):
 
 def test_nothing_stays_on_the_model(model, pair, metric, snapshot):
     before = snapshot(model)
-    exact(Contrast.from_pair(model, pair, metric))
+    exact_edges(Contrast.from_pair(model, pair, metric))
     before.check()

@@ -11,14 +11,14 @@ from mechinterp import kl, run
 from mechinterp.circuits import Circuit, Contrast, Graph, acdc, acdc_scores, evaluate
 
 
-def acdc_by_hand(contrast, tau, absolute=False):
+def acdc_by_hand(contrast, tau, target="above"):
     """Algorithm 1, one evaluation an edge, in the order that is documented."""
     graph = contrast.graph
     mask = np.array(graph.edges)
 
     def mean():
         (scores,) = evaluate(contrast, [Circuit(graph, mask.copy())])
-        return (-abs(scores - contrast.base_scores) if absolute else scores).mean()
+        return (-abs(scores - contrast.base_scores) if target == "model" else scores).mean()
 
     now = mean()
     for reader in range(len(graph.inputs))[::-1]:
@@ -48,8 +48,8 @@ def test_it_is_the_sequential_algorithm(model, pair, metric, tau):
 @pytest.mark.parametrize("tau", [0.003, 0.01])
 def test_near_to_the_model(attention_only_model, pair, metric, tau):
     contrast = Contrast.from_pair(attention_only_model, pair, metric)
-    found = acdc(contrast, tau, absolute=True)
-    assert found == acdc_by_hand(contrast, tau, absolute=True)
+    found = acdc(contrast, tau, target="model")
+    assert found == acdc_by_hand(contrast, tau, target="model")
     assert found != acdc(contrast, tau)
 
 

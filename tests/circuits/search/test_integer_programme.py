@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mechinterp.circuits import Circuit, EdgeScores, Graph, best_first, optimal, top_n
+from mechinterp.circuits import Circuit, EdgeScores, Graph, best_first, optimal_circuit, top_n
 from mechinterp.circuits.search.integer_programme import NotOptimalWarning
 
 SMALL = Graph(2, 1, 1, has_mlps=True, is_parallel=False)
@@ -44,7 +44,7 @@ def largest_sums(scores, most):
 def test_no_connected_choice_has_a_larger_sum(graph, seed):
     scores = random_scores(graph, seed)
     for n, wanted in largest_sums(scores, 4).items():
-        found = optimal(scores, n)
+        found = optimal_circuit(scores, n)
         assert total(scores, found) == pytest.approx(wanted)
         assert found.n_edges <= n
         assert found.pruned() == found
@@ -54,7 +54,7 @@ def test_no_connected_choice_has_a_larger_sum(graph, seed):
 @pytest.mark.parametrize("n", [5, 20, 100])
 def test_at_least_the_sum_of_best_first(n):
     scores = random_scores(LARGE, n)
-    found, greedy = optimal(scores, n), best_first(scores, n, absolute=False)
+    found, greedy = optimal_circuit(scores, n), best_first(scores, n, rank="signed")
     assert total(scores, found) >= total(scores, greedy) - 1e-9
     assert found.pruned() == found
 
@@ -62,25 +62,29 @@ def test_at_least_the_sum_of_best_first(n):
 def test_by_size():
     scores = random_scores(LARGE, 0)
     sizes = EdgeScores.of(LARGE, np.abs(scores.per_pair.values))
-    assert optimal(scores, 30, absolute=True) == optimal(sizes, 30)
+    assert optimal_circuit(scores, 30, rank="size") == optimal_circuit(sizes, 30)
 
 
 def test_without_time_it_says_so_and_takes_the_best_there_is():
     scores = random_scores(LARGE, 1)
     with pytest.warns(NotOptimalWarning, match="may have a sum larger"):
-        found = optimal(scores, 60, seconds=1e-9)
-    assert 0 < total(scores, found) <= total(scores, optimal(scores, 60))
+        found = optimal_circuit(scores, 60, seconds=1e-9)
+    assert 0 < total(scores, found) <= total(scores, optimal_circuit(scores, 60))
     assert found == found.pruned()
 
 
 def test_the_largest_where_they_are_connected_need_no_programme():
     scores = EdgeScores.of(LARGE, 1 + np.abs(random_scores(LARGE, 2).per_pair.values))
     n = LARGE.n_edges - 3
-    assert optimal(scores, n, seconds=1e-9) == top_n(scores, n)
+    assert optimal_circuit(scores, n, seconds=1e-9) == top_n(scores, n)
 
 
 def test_what_is_refused(refuses):
     at_positions = Graph(2, 1, 1, has_mlps=True, is_parallel=False, positions=("end", "elsewhere"))
-    refuses(lambda: optimal(random_scores(at_positions, 0), 3), "without positions", "best_first")
-    refuses(lambda: optimal(random_scores(SMALL, 0), 99), "n=99")
-    assert optimal(random_scores(SMALL, 0), 0) == Circuit.empty(SMALL)
+    refuses(
+        lambda: optimal_circuit(random_scores(at_positions, 0), 3),
+        "without positions",
+        "best_first",
+    )
+    refuses(lambda: optimal_circuit(random_scores(SMALL, 0), 99), "n=99")
+    assert optimal_circuit(random_scores(SMALL, 0), 0) == Circuit.empty(SMALL)

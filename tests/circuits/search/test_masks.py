@@ -18,7 +18,7 @@ def test_the_circuit_is_nearer_to_the_model(model, pair, metric, n):
     contrast = Contrast.from_pair(model, pair, metric)
     start = eap(contrast)
     found = learned_mask(contrast, start, n, steps=60)
-    circuit = top_n(found, n, absolute=False)
+    circuit = top_n(found, n, rank="signed")
     assert circuit.n_edges <= n
     assert gap(contrast, circuit) < gap(contrast, top_n(start, n))
 
@@ -47,7 +47,7 @@ def test_edges_without_a_score_stay_out(absolute_model, pair, metric):
     some[1::2] = np.nan
     found = learned_mask(contrast, EdgeScores.of(start.graph, some), 20, steps=4)
     assert np.isnan(found.mean[1::2]).all()
-    assert top_n(found, 20, absolute=False).n_edges > 0
+    assert top_n(found, 20, rank="signed").n_edges > 0
 
 
 def test_nothing_is_left_on_the_model(absolute_model, pair, metric, snapshot):

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from mechinterp.circuits import Contrast, acdc, eap, exact, refine, top_n
+from mechinterp.circuits import Contrast, acdc, eap, exact_edges, refine, top_n
 
 
 @pytest.mark.parametrize("k", [40, 150])
 def test_the_best_are_exact_and_the_rest_as_given(model, pair, metric, k):
     contrast = Contrast.from_pair(model, pair, metric)
-    estimated, whole = eap(contrast), exact(contrast).per_pair.values
+    estimated, whole = eap(contrast), exact_edges(contrast).per_pair.values
     scores, circuit = refine(contrast, estimated, k=k, tau=0.02)
     best = top_n(estimated, k).mask
     found = scores.per_pair.values
@@ -23,8 +23,8 @@ def test_all_edges_measured_and_none_too_small_is_acdc(absolute_model, pair, met
     contrast = Contrast.from_pair(absolute_model, pair, metric)
     _, circuit = refine(contrast, eap(contrast), k=contrast.graph.n_edges, tau=0.0)
     every = top_n(eap(contrast), contrast.graph.n_edges)
-    assert circuit == acdc(contrast, 0.0, every, absolute=True)
-    _, signed = refine(contrast, eap(contrast), k=contrast.graph.n_edges, tau=0.0, absolute=False)
+    assert circuit == acdc(contrast, 0.0, every, target="model")
+    _, signed = refine(contrast, eap(contrast), k=contrast.graph.n_edges, tau=0.0, target="above")
     assert signed == acdc(contrast, 0.0, every)
 
 
