@@ -82,7 +82,9 @@ def main() -> tuple[dict[str, bool], dict[str, Any]]:
         found["rank AUC"][name] = rank_auc(estimate, known)
     found["ACDC"] = {tau: acdc(contrast, tau) for tau in TAUS}
 
-    less = {f"without {edge}": known - Circuit.of(known.graph, [edge]) for edge in known.names}
+    less = {
+        f"without {edge}": known - Circuit.from_edges(known.graph, [edge]) for edge in known.names
+    }
     found["alone"] = faithfulness(contrast, {"known": known} | less)
 
     _show(known, found)

@@ -3,10 +3,10 @@
 >>> from mechinterp import load_model
 >>> from mechinterp.circuits import Circuit, Graph
 >>> graph = Graph.from_model(load_model("toy:induction-trained"))
->>> found = Circuit.of(graph, ["input->a0.h0<v>", "a0.h0->a1.h0<k>", "a1.h0->logits"])
+>>> found = Circuit.from_edges(graph, ["input->a0.h0<v>", "a0.h0->a1.h0<k>", "a1.h0->logits"])
 >>> found.n_edges, found.nodes, (Circuit.full(graph) - found).n_edges
 (3, ('input', 'a0.h0', 'a1.h0', 'logits'), 9)
->>> Circuit.of(graph, ["input->a0.h0<v>", "input->logits"]).pruned().names
+>>> Circuit.from_edges(graph, ["input->a0.h0<v>", "input->logits"]).pruned().names
 ('input->logits',)
 
 Sets compose by `&`, `|` and `-`; nothing here changes what it is given.
@@ -45,7 +45,7 @@ class Circuit:
         object.__setattr__(self, "mask", mask)
 
     @classmethod
-    def of(cls, graph: Graph, edges: Iterable[str]) -> "Circuit":
+    def from_edges(cls, graph: Graph, edges: Iterable[str]) -> "Circuit":
         """The circuit of these edges, by name.
 
         Raises:
@@ -57,7 +57,7 @@ class Circuit:
         return cls(graph, mask)
 
     @classmethod
-    def of_nodes(cls, graph: Graph, nodes: Iterable[str]) -> "Circuit":
+    def from_nodes(cls, graph: Graph, nodes: Iterable[str]) -> "Circuit":
         """All edges among these writers, and from them to the logits.
 
         Raises:
@@ -175,7 +175,7 @@ class EdgeScores:
     per_pair: xr.DataArray
 
     @classmethod
-    def of(
+    def from_array(
         cls, graph: Graph, values: Float[np.ndarray, "writer reader pos pair"], **attrs: object
     ) -> "EdgeScores":
         """Scores from an array, labelled; what is no edge becomes NaN."""

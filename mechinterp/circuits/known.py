@@ -31,7 +31,7 @@ def known_circuit(graph: Graph, truth: Truth) -> Circuit:
         if edge.writer != "pos_embed"
     ]
     labels = [f"@{label}" for label in graph.positions] or [""]
-    return Circuit.of(graph, [name + label for name in names for label in labels])
+    return Circuit.from_edges(graph, [name + label for name in names for label in labels])
 
 
 def _named(name: str) -> str:

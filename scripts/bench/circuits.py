@@ -296,7 +296,7 @@ def real_model(quick: bool) -> list[Figure]:
 
     contrast = runs()
     figures = [Figure("edges", contrast.graph.n_edges)]
-    edge = Circuit.of(contrast.graph, ["input->m0"])
+    edge = Circuit.from_edges(contrast.graph, ["input->m0"])
     figures.append(Figure("input->m0, exactly, logits", exact_edges(contrast, edge)["input->m0"]))
     taken, scores = cpu_seconds(lambda: eap_ig(runs(), 5))
     plain = eap(contrast)

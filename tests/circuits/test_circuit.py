@@ -74,7 +74,7 @@ def test_a_circuit_cannot_be_written_to():
 
 
 def test_of_nodes():
-    found = Circuit.of_nodes(GRAPH, ["input", "a0.h1", "m1"])
+    found = Circuit.from_nodes(GRAPH, ["input", "a0.h1", "m1"])
     assert found.nodes == ("input", "a0.h1", "m1", "logits")
     assert set(found.names) == {
         *("input->a0.h1<q>", "input->a0.h1<k>", "input->a0.h1<v>", "input->m1", "input->logits"),
@@ -83,12 +83,12 @@ def test_of_nodes():
 
 
 def test_heads():
-    assert Circuit.of(GRAPH, ["a0.h1->m2", "m2->a1.h0<q>"][:1]).heads == ((0, 1),)
+    assert Circuit.from_edges(GRAPH, ["a0.h1->m2", "m2->a1.h0<q>"][:1]).heads == ((0, 1),)
 
 
 def test_what_is_refused(refuses):
-    refuses(lambda: Circuit.of(GRAPH, ["m2->m1"]), "m2 does not write before m1 reads")
-    refuses(lambda: Circuit.of_nodes(GRAPH, ["logits"]), "'logits' is no writer")
+    refuses(lambda: Circuit.from_edges(GRAPH, ["m2->m1"]), "m2 does not write before m1 reads")
+    refuses(lambda: Circuit.from_nodes(GRAPH, ["logits"]), "'logits' is no writer")
     refuses(lambda: Circuit(GRAPH, ~GRAPH.edges), "is no edge")
     refuses(lambda: Circuit(GRAPH, GRAPH.edges[:-1]), "shape")
     refuses(
@@ -98,7 +98,7 @@ def test_what_is_refused(refuses):
 
 def test_scores_are_means_over_pairs():
     values = np.arange(np.prod(GRAPH.edges.shape) * 2, dtype=float).reshape(*GRAPH.edges.shape, 2)
-    found = EdgeScores.of(GRAPH, values, method="test")
+    found = EdgeScores.from_array(GRAPH, values, method="test")
     at = GRAPH.edge("m0->m1")
     assert found["m0->m1"] == values[at].mean()
     assert np.isnan(found.mean[~GRAPH.edges]).all()

@@ -23,7 +23,7 @@ PARALLEL = Graph(2, 3, 3, has_mlps=True, is_parallel=True)
 def random_scores(graph, seed, ties=False):
     draw = np.random.default_rng(seed)
     values = draw.normal(size=(*graph.edges.shape, 2))
-    return EdgeScores.of(graph, values.round(1) if ties else values)
+    return EdgeScores.from_array(graph, values.round(1) if ties else values)
 
 
 def named(scores):
@@ -51,7 +51,7 @@ def test_best_first_by_hand(rank, seed, n):
     scores = random_scores(GRAPH, seed)
     chosen = greedy_by_hand(scores, n, abs if rank == "size" else lambda score: score)
     found = best_first(scores, n, rank=rank)
-    assert found == Circuit.of(GRAPH, chosen).pruned()
+    assert found == Circuit.from_edges(GRAPH, chosen).pruned()
     assert found.requested == n
 
 
@@ -61,9 +61,9 @@ def test_the_best_n(graph, seed, n):
     scores = random_scores(graph, seed)
     ordered = sorted(named(scores).items(), key=lambda item: -abs(item[1]))
     chosen = [name for name, _ in ordered[:n]]
-    assert top_n(scores, n) == Circuit.of(graph, chosen).pruned()
+    assert top_n(scores, n) == Circuit.from_edges(graph, chosen).pruned()
     signed = sorted(named(scores).items(), key=lambda item: -item[1])
-    wanted = Circuit.of(graph, [name for name, _ in signed[:n]]).pruned()
+    wanted = Circuit.from_edges(graph, [name for name, _ in signed[:n]]).pruned()
     assert top_n(scores, n, rank="signed") == wanted
 
 
@@ -77,10 +77,10 @@ def test_equal_scores_go_by_the_order_of_the_graph():
 def test_over_a_threshold():
     scores = random_scores(GRAPH, 1)
     wanted = [name for name, score in named(scores).items() if abs(score) > 0.7]
-    assert above_threshold(scores, 0.7) == Circuit.of(GRAPH, wanted).pruned()
+    assert above_threshold(scores, 0.7) == Circuit.from_edges(GRAPH, wanted).pruned()
     assert above_threshold(scores, 0.7).requested == len(wanted)
     signed = [name for name, score in named(scores).items() if score > 0.7]
-    assert above_threshold(scores, 0.7, rank="signed") == Circuit.of(GRAPH, signed).pruned()
+    assert above_threshold(scores, 0.7, rank="signed") == Circuit.from_edges(GRAPH, signed).pruned()
 
 
 def test_more_than_there_are(refuses):

@@ -6,7 +6,7 @@
 >>> texts = "bring the copper lantern", "bring the garden letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
 >>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
->>> found = redundancy(contrast, Circuit.of(contrast.graph, ["a0.h0->m0", "a0.h3->m0"]))
+>>> found = redundancy(contrast, Circuit.from_edges(contrast.graph, ["a0.h0->m0", "a0.h3->m0"]))
 >>> both = found.sel(edge="a0.h0->m0", other="a0.h3->m0", pair=0)
 >>> round(float(both["alone"]), 1), round(float(both["joint"]), 1)
 (0.0, 8.0)
@@ -40,7 +40,7 @@ def minimality(
     Source: minimality, Wang et al. 2022, section 4.2, arXiv 2211.00593, of edges.
     """
     graph = circuit.graph
-    each = [circuit - Circuit.of(graph, [name]) for name in circuit.names]
+    each = [circuit - Circuit.from_edges(graph, [name]) for name in circuit.names]
     scores = evaluate(contrast, [circuit, *each], progress=progress)
     return xr.DataArray(
         contrast.sign * (scores[0] - scores[1:]),
@@ -104,7 +104,7 @@ def redundancy(
     graph, names = edges.graph, list(edges.names)
     cuts = [(i, j) for i in range(len(names)) for j in range(i, len(names))]
     full = Circuit.full(graph)
-    without = [full - Circuit.of(graph, {names[i], names[j]}) for i, j in cuts]
+    without = [full - Circuit.from_edges(graph, {names[i], names[j]}) for i, j in cuts]
     scores = evaluate(contrast, without, progress=progress) if cuts else np.zeros((0, 1))
     joint = np.zeros((len(names), len(names), contrast.n_pairs))
     for (i, j), score in zip(cuts, scores, strict=True):

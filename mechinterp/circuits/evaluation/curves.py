@@ -10,8 +10,8 @@
 >>> found = faithfulness_curve(contrast, scores, sizes=(0.06, 0.5, 1.0))
 >>> found["requested"].values, found["edges"].values
 (array([ 3, 26, 52]), array([ 3, 10, 52]))
->>> planted = Circuit.of(contrast.graph, ["input->a1.h0<k>", "input->a1.h0<v>", "a1.h0->logits"])
->>> rank_auc(scores, planted)
+>>> edges = ["input->a1.h0<k>", "input->a1.h0<v>", "a1.h0->logits"]
+>>> rank_auc(scores, Circuit.from_edges(contrast.graph, edges))
 1.0
 """
 

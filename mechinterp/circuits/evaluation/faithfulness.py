@@ -7,7 +7,7 @@
 >>> pair = Pair(*(tokenize(model, side) for side in texts))
 >>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
 >>> edges = ["input->a1.h0<k>", "input->a1.h0<v>", "a1.h0->logits"]
->>> found = faithfulness(contrast, {"planted": Circuit.of(contrast.graph, edges)})
+>>> found = faithfulness(contrast, {"planted": Circuit.from_edges(contrast.graph, edges)})
 >>> found["faithfulness"].values.round(3)
 array([1.])
 

@@ -3,7 +3,7 @@
 >>> import tempfile
 >>> from mechinterp.circuits import Circuit, Graph, write_dot
 >>> graph = Graph(2, 2, 2, has_mlps=True, is_parallel=False)
->>> found = Circuit.of(graph, ["input->a0.h1<v>", "a0.h1->logits"])
+>>> found = Circuit.from_edges(graph, ["input->a0.h1<v>", "a0.h1->logits"])
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     print(write_dot(found, f"{folder}/found.dot").read_text().splitlines()[-3])
   "input" -> "a0.h1" [label="v", color="#888888", penwidth=0.50, tooltip="input->a0.h1<v>"];

@@ -3,7 +3,7 @@
 >>> import tempfile
 >>> from mechinterp.circuits import Circuit, Graph, read_mib, write_mib
 >>> graph = Graph(2, 2, 2, has_mlps=True, is_parallel=False)
->>> found = Circuit.of(graph, ["input->a0.h1<v>", "a0.h1->logits"])
+>>> found = Circuit.from_edges(graph, ["input->a0.h1<v>", "a0.h1->logits"])
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     scores, circuit = read_mib(write_mib(found, f"{folder}/ioi.json", d_model=16))
 >>> circuit == found, scores["m0->m1"]
@@ -105,7 +105,7 @@ def read_mib(file: str | Path, *, graph: Graph | None = None) -> tuple[EdgeScore
     if any("score" in value for value in nodes.values()):
         attrs["node_scores"] = {n: v["score"] for n, v in nodes.items() if "score" in v}
     values, mask = _edges(found["edges"], made, file)
-    return EdgeScores.of(made, values[..., None], **attrs), Circuit(made, mask)
+    return EdgeScores.from_array(made, values[..., None], **attrs), Circuit(made, mask)
 
 
 def _refuse_pickles(file: Path) -> None:

@@ -128,7 +128,7 @@ def read_neuronpedia(file: str | Path, graph: Graph) -> tuple[EdgeScores, Circui
         if type(score) not in (float, int, type(None)):
             raise ValueError(f"{file}: the score of {name} is {score!r}, no number.")
         values[graph.edge(name)] = np.nan if score is None else score
-    table = EdgeScores.of(graph, values).per_pair.assign_attrs(attrs)
+    table = EdgeScores.from_array(graph, values).per_pair.assign_attrs(attrs)
     return EdgeScores(graph, table), circuit
 
 

@@ -138,7 +138,7 @@ def graph_of(found: object, file: str | Path) -> Graph:
 def circuit_of(graph: Graph, names: list[str], file: str | Path) -> Circuit:
     """The circuit of these edges; of a wrong one it says in which file it stands."""
     try:
-        return Circuit.of(graph, names)
+        return Circuit.from_edges(graph, names)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 

@@ -74,7 +74,7 @@ def eap_ig_activations(
         attrs["residual_at"] = max(missed, key=lambda name: abs(missed[name]))
         attrs["residual"] = missed[str(attrs["residual_at"])]
     attrs |= {**contrast.as_read(), "seconds": time.perf_counter() - began}
-    return EdgeScores.of(graph, scores, **attrs)
+    return EdgeScores.from_array(graph, scores, **attrs)
 
 
 def _moved(contrast: Contrast, at: Onset, writers: slice, shares: list[float]) -> Scores:

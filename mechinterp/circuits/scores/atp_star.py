@@ -103,7 +103,7 @@ def _scored(
     attrs = {"method": method, "passes": len(dropped), **contrast.as_read()}
     if dropped != [None]:
         attrs["sign"] = "size of the effect"
-    return EdgeScores.of(graph, effects, **attrs, seconds=time.perf_counter() - began)
+    return EdgeScores.from_array(graph, effects, **attrs, seconds=time.perf_counter() - began)
 
 
 def _slopes(contrast: Contrast, dropped: int | None) -> tuple[list[Tensor], list[Tensor]]:

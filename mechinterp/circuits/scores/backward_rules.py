@@ -76,7 +76,9 @@ def _scored(contrast: Contrast, method: str, layer: Made) -> EdgeScores:
     began = time.perf_counter()
     ruled = Ruled(**{f.name: getattr(contrast, f.name) for f in fields(Contrast)}, made=layer)
     scores, attrs = unchanged(ruled, scored_edges, method)
-    return EdgeScores.of(contrast.graph, scores, **attrs, seconds=time.perf_counter() - began)
+    return EdgeScores.from_array(
+        contrast.graph, scores, **attrs, seconds=time.perf_counter() - began
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -59,7 +59,9 @@ def eap(contrast: Contrast) -> EdgeScores:
     """
     began = time.perf_counter()
     scores, attrs = unchanged(contrast, scored_edges)
-    return EdgeScores.of(contrast.graph, scores, **attrs, seconds=time.perf_counter() - began)
+    return EdgeScores.from_array(
+        contrast.graph, scores, **attrs, seconds=time.perf_counter() - began
+    )
 
 
 def eap_ig(contrast: Contrast, steps: int | None = 5, *, rule: str = "right") -> EdgeScores:
@@ -80,7 +82,9 @@ def eap_ig(contrast: Contrast, steps: int | None = 5, *, rule: str = "right") ->
     """
     began = time.perf_counter()
     scores, attrs = integrated(contrast, scored_edges, steps, rule)
-    return EdgeScores.of(contrast.graph, scores, **attrs, seconds=time.perf_counter() - began)
+    return EdgeScores.from_array(
+        contrast.graph, scores, **attrs, seconds=time.perf_counter() - began
+    )
 
 
 def scored_edges(contrast: Contrast, starts: Resid, shares: Float[Tensor, " point"]) -> Scores:

@@ -98,7 +98,7 @@ def exact_edges(
     attrs = {"method": "exact", "n_edges": int(wanted.sum()), **contrast.as_read()}
     if parts is not None:
         parts.finish(len(chunks), {"attrs": attrs})
-    return EdgeScores.of(graph, effects, **attrs, seconds=time.perf_counter() - began)
+    return EdgeScores.from_array(graph, effects, **attrs, seconds=time.perf_counter() - began)
 
 
 def edges_of(contrast: Contrast, edges: Circuit | None) -> Bool[np.ndarray, "writer reader pos"]:

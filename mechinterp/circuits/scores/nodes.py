@@ -16,7 +16,7 @@ score it to first order, all writers by one backward pass a point.
 A circuit of nodes is that of all edges among them, and from them to the logits:
 
 >>> chosen = effects.writer[effects > 0.5].values.tolist()
->>> chosen, Circuit.of_nodes(contrast.graph, chosen).n_edges
+>>> chosen, Circuit.from_nodes(contrast.graph, chosen).n_edges
 (['input', 'a1.h0'], 5)
 """
 

@@ -126,7 +126,7 @@ def acdc_scores(
         if progress is not None:
             progress(number, len(taus))
         values[_searched(contrast, tau, start, target, None, expected, None).mask] = tau
-    return EdgeScores.of(
+    return EdgeScores.from_array(
         contrast.graph, values, method="ACDC", taus=sorted(taus), **contrast.as_read()
     )
 

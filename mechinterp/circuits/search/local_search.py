@@ -6,8 +6,8 @@
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
 >>> contrast = Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE")))
->>> wrong = Circuit.of(contrast.graph, ["a1.h0->logits", "input->a1.h0<v>", "input->a1.h1<k>"])
->>> swap_edges(contrast, wrong).names
+>>> wrong = ["a1.h0->logits", "input->a1.h0<v>", "input->a1.h1<k>"]
+>>> swap_edges(contrast, Circuit.from_edges(contrast.graph, wrong)).names
 ('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
 
 Scores rank edges by what each does in the whole model. What it does in a circuit of `n` edges is

@@ -88,7 +88,9 @@ def learned_mask(
     values[there.numpy(), 0] = odds.detach().double().cpu().numpy()
     attrs = {**contrast.as_read(), "unit": "log odds", "losses": losses, "n": n, "steps": steps}
     seconds = time.perf_counter() - began
-    return EdgeScores.of(start.graph, values, method="learned mask", seconds=seconds, **attrs)
+    return EdgeScores.from_array(
+        start.graph, values, method="learned mask", seconds=seconds, **attrs
+    )
 
 
 def _begun(keys: Float[Tensor, " edge"]) -> Float[Tensor, " edge"]:

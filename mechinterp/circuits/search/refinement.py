@@ -57,4 +57,4 @@ def refine(
     with np.errstate(invalid="ignore"):
         stay = Circuit(contrast.graph, is_exact & (np.abs(measured.mean) >= tau)).pruned()
     circuit = acdc(contrast, tau, stay, target=target, progress=progress)
-    return EdgeScores.of(contrast.graph, mixed, **attrs), circuit
+    return EdgeScores.from_array(contrast.graph, mixed, **attrs), circuit

@@ -11,7 +11,7 @@ shaded.
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
 >>> scores = eap(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))))
->>> found = Circuit.of(scores.graph, ["input->a1.h0<v>", "a1.h0->logits"])
+>>> found = Circuit.from_edges(scores.graph, ["input->a1.h0<v>", "a1.h0->logits"])
 >>> print_circuit(scores, found, top=0, console=Console(width=80))  # doctest: +ELLIPSIS
 The circuit keeps 2 of ... edges (...%), between 3 of ... nodes.
 ...

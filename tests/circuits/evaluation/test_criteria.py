@@ -28,7 +28,7 @@ def test_minimality_is_one_evaluation_an_edge(model, pair, metric):
     found = minimality(contrast, circuit)
     (whole,) = evaluate(contrast, [circuit])
     for name in circuit.names:
-        (less,) = evaluate(contrast, [circuit - Circuit.of(circuit.graph, [name])])
+        (less,) = evaluate(contrast, [circuit - Circuit.from_edges(circuit.graph, [name])])
         np.testing.assert_allclose(found.sel(edge=name), whole - less, atol=2e-5)
 
 
@@ -53,7 +53,8 @@ def test_redundancy_is_two_cuts(absolute_model, pair, metric):
     found, full = redundancy(contrast, edges), Circuit.full(edges.graph)
     for a, b in itertools.combinations(edges.names, 2):
         values = evaluate(
-            contrast, [full - Circuit.of(edges.graph, chosen) for chosen in ([a], [b], [a, b])]
+            contrast,
+            [full - Circuit.from_edges(edges.graph, chosen) for chosen in ([a], [b], [a, b])],
         )
         alone_a, alone_b, joint = contrast.base_scores - values
         at = found.sel(edge=a, other=b)

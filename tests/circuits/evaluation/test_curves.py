@@ -57,7 +57,7 @@ def test_the_full_circuit_is_the_last_point(absolute_model, pair, metric):
 def test_rank_auc_is_the_exact_area(seed, rank):
     draw = np.random.default_rng(seed)
     values = draw.integers(-3, 4, (*GRAPH.edges.shape, 1)).astype(float)  # with ties
-    scores = EdgeScores.of(GRAPH, values)
+    scores = EdgeScores.from_array(GRAPH, values)
     truth = Circuit(GRAPH, GRAPH.edges & (draw.random(GRAPH.edges.shape) < 0.2))
     flat = scores.mean[GRAPH.edges]
     wanted = roc_auc_score(truth.mask[GRAPH.edges], abs(flat) if rank == "size" else flat)
@@ -65,7 +65,7 @@ def test_rank_auc_is_the_exact_area(seed, rank):
 
 
 def test_nothing_to_tell_apart(refuses):
-    scores = EdgeScores.of(GRAPH, np.zeros((*GRAPH.edges.shape, 1)))
+    scores = EdgeScores.from_array(GRAPH, np.zeros((*GRAPH.edges.shape, 1)))
     refuses(lambda: rank_auc(scores, Circuit.empty(GRAPH)), "nothing to tell apart")
 
 
@@ -74,5 +74,5 @@ def test_no_behaviour_is_refused(absolute_model, pair, refuses):
 
     constant = Metric("constant", "logits", ("end",), lambda logits: 0 * logits[:, 0].sum(-1))
     contrast = Contrast.from_pair(absolute_model, pair, constant)
-    scores = EdgeScores.of(contrast.graph, np.zeros((*contrast.graph.edges.shape, 2)))
+    scores = EdgeScores.from_array(contrast.graph, np.zeros((*contrast.graph.edges.shape, 2)))
     refuses(lambda: faithfulness_curve(contrast, scores), "no behaviour to be a share of")

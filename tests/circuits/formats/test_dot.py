@@ -30,8 +30,8 @@ def test_rows_and_edges(tmp_path):
     values = np.full((*GRAPH.edges.shape, 1), np.nan)
     for name, score in zip(names, [4.0, -2.0, 0.0, 1.0], strict=False):
         values[GRAPH.edge(name)] = score
-    scores = EdgeScores.of(GRAPH, values, unit="logits")
-    rows, edges = drawn(tmp_path, Circuit.of(GRAPH, names), scores=scores)
+    scores = EdgeScores.from_array(GRAPH, values, unit="logits")
+    rows, edges = drawn(tmp_path, Circuit.from_edges(GRAPH, names), scores=scores)
     assert rows == [
         ['"input"'],
         ['"a0.h0"', '"a0.h1"'],
@@ -64,7 +64,7 @@ def test_a_parallel_layer_is_one_row(tmp_path):
 
 def test_shared_keys_go_into_each_head(tmp_path):
     graph = Graph(2, 4, 2, has_mlps=False, is_parallel=False)
-    _, edges = drawn(tmp_path, Circuit.of(graph, ["a0.h3->a1.g1<k>"]))
+    _, edges = drawn(tmp_path, Circuit.from_edges(graph, ["a0.h3->a1.g1<k>"]))
     assert [(a, b) for a, b, _ in edges] == [('"a0.h3"', '"a1.h2"'), ('"a0.h3"', '"a1.h3"')]
 
 
@@ -81,7 +81,7 @@ def test_labels_are_quoted(tmp_path):
 
 def test_scores_of_another_graph(tmp_path, refuses):
     other = Graph(3, 2, 2, has_mlps=True, is_parallel=False)
-    scores = EdgeScores.of(other, np.ones((*other.edges.shape, 1)))
+    scores = EdgeScores.from_array(other, np.ones((*other.edges.shape, 1)))
     refuses(
         lambda: write_dot(Circuit.full(GRAPH), tmp_path / "a.dot", scores=scores),
         "a.dot",

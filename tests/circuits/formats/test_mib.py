@@ -55,7 +55,7 @@ def put(tmp_path, content):
 @pytest.mark.parametrize("version", [current, of_2024])
 def test_files_typed_by_hand(tmp_path, version):
     scores, circuit = read_mib(put(tmp_path, version()), graph=GRAPH)
-    assert circuit == Circuit.of(GRAPH, INSIDE)
+    assert circuit == Circuit.from_edges(GRAPH, INSIDE)
     assert {name: scores[name] for name in INSIDE} == INSIDE
     assert scores["input->m0"] == 0
     assert np.isnan(scores["m0->m1"]) == (version is of_2024)
@@ -67,8 +67,10 @@ def test_written_as_the_current_version(tmp_path):
     values = np.zeros((*GRAPH.edges.shape, 1))
     for name, score in INSIDE.items():
         values[GRAPH.edge(name)] = score
-    scores = EdgeScores.of(GRAPH, values)
-    file = write_mib(Circuit.of(GRAPH, INSIDE), tmp_path / "a.json", d_model=16, scores=scores)
+    scores = EdgeScores.from_array(GRAPH, values)
+    file = write_mib(
+        Circuit.from_edges(GRAPH, INSIDE), tmp_path / "a.json", d_model=16, scores=scores
+    )
     assert json.loads(file.read_text()) == current()
 
 
@@ -89,7 +91,7 @@ def test_scores_of_nodes_and_circuits_without_scores(tmp_path):
     for edge in content["edges"].values():
         del edge["score"]
     scores, circuit = read_mib(put(tmp_path, content))
-    assert circuit == Circuit.of(GRAPH, INSIDE)
+    assert circuit == Circuit.from_edges(GRAPH, INSIDE)
     assert np.isnan(scores.mean).all()
 
 
@@ -97,7 +99,7 @@ def test_scores_of_nodes_and_circuits_without_scores(tmp_path):
 def test_round_trip(tmp_path_factory, n_layers, n_heads, has_mlps, parallel, seed):
     graph = Graph(n_layers, n_heads, n_heads, has_mlps, parallel)
     draw = np.random.default_rng(seed)
-    scores = EdgeScores.of(graph, draw.normal(size=(*graph.edges.shape, 3)))
+    scores = EdgeScores.from_array(graph, draw.normal(size=(*graph.edges.shape, 3)))
     written = Circuit(graph, graph.edges & (draw.random(graph.edges.shape) < 0.3))
     file = tmp_path_factory.mktemp("mib") / "a.json"
     found, circuit = read_mib(write_mib(written, file, d_model=5, scores=scores), graph=graph)
@@ -114,7 +116,7 @@ def test_what_the_format_cannot_hold(tmp_path, refuses):
         refuses(lambda full=full: write_mib(full, file, d_model=5), what, "Graph.from_model(model)")
     values = np.ones((*GRAPH.edges.shape, 1))
     values[GRAPH.edge("m0->m1")] = np.nan
-    partial, full = EdgeScores.of(GRAPH, values), Circuit.full(GRAPH)
+    partial, full = EdgeScores.from_array(GRAPH, values), Circuit.full(GRAPH)
     refuses(lambda: write_mib(full, file, d_model=5, scores=partial), "m0->m1", "set 0")
     other = Circuit.full(Graph(3, 2, 2, has_mlps=True, is_parallel=False))
     refuses(lambda: write_mib(other, file, d_model=5, scores=partial), "n_layers=2", "n_layers=3")

@@ -88,7 +88,9 @@ def scored(graph, seed, share=0.3):
     values = draw.normal(size=(*graph.edges.shape, 2))
     values[draw.random(graph.edges.shape) < 0.1] = np.nan
     mask = graph.edges & (draw.random(graph.edges.shape) < share)
-    return EdgeScores.of(graph, values, unit="logits", steps=5), Circuit(graph, mask, requested=9)
+    return EdgeScores.from_array(graph, values, unit="logits", steps=5), Circuit(
+        graph, mask, requested=9
+    )
 
 
 @given(st.sampled_from([GRAPH, AT, Graph(3, 4, 2, False, True)]), st.integers(0, 999))
@@ -108,7 +110,7 @@ def of(graph, **edges):
     values = np.full((*graph.edges.shape, 1), np.nan)
     for name, score in edges.items():
         values[graph.edge(name)] = score
-    return EdgeScores.of(graph, values), Circuit.of(graph, edges)
+    return EdgeScores.from_array(graph, values), Circuit.from_edges(graph, edges)
 
 
 def test_without_positions_all_is_at_the_last_token(tmp_path):
@@ -180,7 +182,7 @@ def test_positions_need_tokens(tmp_path, refuses):
     scores, circuit = scored(GRAPH, 0)[0], scored(AT, 0)[1]
     refuses(lambda: write_neuronpedia(scores, circuit, file, **PROMPT), "the scores are of")
     values = np.full((*GRAPH.edges.shape, 1), np.inf)
-    endless = EdgeScores.of(GRAPH, values), Circuit.full(GRAPH)
+    endless = EdgeScores.from_array(GRAPH, values), Circuit.full(GRAPH)
     refuses(lambda: write_neuronpedia(*endless, file, **PROMPT), "a.json", "no infinity")
     assert not file.exists()
 

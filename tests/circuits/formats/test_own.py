@@ -59,7 +59,7 @@ def some_scores(graph, seed, n_pairs=2, dtype=np.float64, **attrs):
     draw = np.random.default_rng(seed)
     values = draw.normal(size=(*graph.edges.shape, n_pairs)).astype(dtype)
     values[draw.random(values.shape) < 0.2] = np.nan
-    return EdgeScores.of(graph, values, **attrs)
+    return EdgeScores.from_array(graph, values, **attrs)
 
 
 @given(graphs, st.integers(0, 1000), st.none() | st.integers(0, 99))

@@ -15,7 +15,7 @@ LARGE = Graph(4, 4, 4, has_mlps=True, is_parallel=False)
 
 def random_scores(graph, seed):
     values = np.random.default_rng(seed).normal(size=(*graph.edges.shape, 1))
-    return EdgeScores.of(graph, values)
+    return EdgeScores.from_array(graph, values)
 
 
 def total(scores, circuit):
@@ -61,7 +61,7 @@ def test_at_least_the_sum_of_best_first(n):
 
 def test_by_size():
     scores = random_scores(LARGE, 0)
-    sizes = EdgeScores.of(LARGE, np.abs(scores.per_pair.values))
+    sizes = EdgeScores.from_array(LARGE, np.abs(scores.per_pair.values))
     assert optimal_circuit(scores, 30, rank="size") == optimal_circuit(sizes, 30)
 
 
@@ -74,7 +74,7 @@ def test_without_time_it_says_so_and_takes_the_best_there_is():
 
 
 def test_the_largest_where_they_are_connected_need_no_programme():
-    scores = EdgeScores.of(LARGE, 1 + np.abs(random_scores(LARGE, 2).per_pair.values))
+    scores = EdgeScores.from_array(LARGE, 1 + np.abs(random_scores(LARGE, 2).per_pair.values))
     n = LARGE.n_edges - 3
     assert optimal_circuit(scores, n, seconds=1e-9) == top_n(scores, n)
 

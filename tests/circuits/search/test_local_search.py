@@ -43,7 +43,7 @@ def test_never_worse_than_any_that_it_begins_with(model, pair, metric, n, target
 
 def test_a_bad_circuit_becomes_a_good_one(model, pair, metric):
     contrast = Contrast.from_pair(model, pair, metric)
-    turned = EdgeScores.of(contrast.graph, -exact_edges(contrast).per_pair.values)
+    turned = EdgeScores.from_array(contrast.graph, -exact_edges(contrast).per_pair.values)
     worst = top_n(turned, 40, rank="signed")
     near, high = (swap_edges(contrast, worst, target=t, rounds=20) for t in ("model", "above"))
     assert share(contrast, high) > share(contrast, worst)

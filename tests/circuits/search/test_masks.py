@@ -45,7 +45,7 @@ def test_edges_without_a_score_stay_out(absolute_model, pair, metric):
     start = eap(contrast)
     some = start.per_pair.values.copy()
     some[1::2] = np.nan
-    found = learned_mask(contrast, EdgeScores.of(start.graph, some), 20, steps=4)
+    found = learned_mask(contrast, EdgeScores.from_array(start.graph, some), 20, steps=4)
     assert np.isnan(found.mean[1::2]).all()
     assert top_n(found, 20, rank="signed").n_edges > 0
 
@@ -61,7 +61,9 @@ def test_what_is_refused(absolute_model, pair, metric, refuses):
     contrast = Contrast.from_pair(absolute_model, pair, metric)
     refuses(lambda: learned_mask(contrast, eap(contrast), 9999), "n=9999")
     choice = Contrast.from_pair(absolute_model, pair, top_token())
-    start = EdgeScores.of(choice.graph, torch.rand(*choice.graph.edges.shape, 2).double().numpy())
+    start = EdgeScores.from_array(
+        choice.graph, torch.rand(*choice.graph.edges.shape, 2).double().numpy()
+    )
     refuses(lambda: learned_mask(choice, start, 10), "top_token has no gradient", "logit_diff")
     denoise = Contrast.from_pair(absolute_model, pair, metric, direction="denoise")
     refuses(lambda: learned_mask(denoise, eap(denoise), 10), 'direction="noise"')

@@ -20,7 +20,7 @@ def scored(graph, n_pairs=5, seed=0) -> EdgeScores:
     rng = np.random.default_rng(seed)
     shape = (*graph.edges.shape, n_pairs)
     values = rng.laplace(size=(*shape[:3], 1)) + rng.normal(scale=0.2, size=shape)
-    return EdgeScores.of(graph, values, unit="logits", metric="logit_diff")
+    return EdgeScores.from_array(graph, values, unit="logits", metric="logit_diff")
 
 
 def random_circuit(graph, share, seed=0) -> Circuit:
@@ -37,12 +37,12 @@ def by_hand(**scores) -> EdgeScores:
         full = {"a0": "a0.h0", "a1": "a1.h0"}
         target = f"{full[reader[:2]]}<{reader[2:]}>" if reader[:2] in full else reader
         values[SMALL.edge(f"{full.get(writer, writer)}->{target}")] = score
-    return EdgeScores.of(SMALL, values, unit="nats")
+    return EdgeScores.from_array(SMALL, values, unit="nats")
 
 
 def test_edges_worked_out_by_hand():
     scores = by_hand(input_a0q=1.0, a0_a1k=-3.0, a1_logits=2.0)
-    circuit = Circuit.of(SMALL, ["a0.h0->a1.h0<k>", "input->a1.h0<v>"])
+    circuit = Circuit.from_edges(SMALL, ["a0.h0->a1.h0<k>", "input->a1.h0<v>"])
     edges = read_edges(scores, circuit)
     assert [edges[i].name for i in range(4)] == [
         "a0.h0->a1.h0<k>", "a1.h0->logits", "input->a0.h0<q>", "input->a1.h0<v>",

@@ -40,11 +40,11 @@ def number(text: str) -> float:
 
 def scored(graph, n_pairs=5, seed=0) -> EdgeScores:
     draw = np.random.default_rng(seed).laplace(size=(*graph.edges.shape, n_pairs))
-    return EdgeScores.of(graph, draw, unit="logits", metric="logit_diff", model="tiny")
+    return EdgeScores.from_array(graph, draw, unit="logits", metric="logit_diff", model="tiny")
 
 
 def strongest(scores, n) -> Circuit:
-    return Circuit.of(scores.graph, [name for name, _ in scores.strongest(n)])
+    return Circuit.from_edges(scores.graph, [name for name, _ in scores.strongest(n)])
 
 
 def attention(graph, n_tokens) -> xr.DataArray:
@@ -148,7 +148,7 @@ def test_a_large_graph_is_cut_and_says_so():
     graph = Graph(12, 12, 12, True, False)
     scores = scored(graph, 1)
     weakest = [name for name, _ in scores.strongest(graph.n_edges)[-5:]]
-    html = circuit_page(scores, Circuit.of(graph, weakest), title="x")
+    html = circuit_page(scores, Circuit.from_edges(graph, weakest), title="x")
     left_out = graph.n_edges - 20_000
     assert "This page holds 20,000 edges, those of the circuit first" in html
     assert f"{left_out:,} weaker ones are left out" in html
@@ -181,7 +181,7 @@ def test_wrong_input_is_refused_with_what_to_do(found, refuses):
 
 
 def test_nothing_to_show_says_so(open_page):
-    empty = EdgeScores.of(PLAIN, np.full((*PLAIN.edges.shape, 2), np.nan))
+    empty = EdgeScores.from_array(PLAIN, np.full((*PLAIN.edges.shape, 2), np.nan))
     opened = open_page(circuit_page(empty, Circuit.empty(PLAIN), title="x"))
     assert opened.complaints == []
     assert "The circuit keeps 0 of" in opened.page.locator(".lead").text_content()
@@ -189,8 +189,8 @@ def test_nothing_to_show_says_so(open_page):
 
 
 def test_circuit_without_scores_is_drawn(open_page):
-    empty = EdgeScores.of(PLAIN, np.full((*PLAIN.edges.shape, 2), np.nan))
-    circuit = Circuit.of(PLAIN, ["input->a0.h1<q>", "a0.h1->logits"])
+    empty = EdgeScores.from_array(PLAIN, np.full((*PLAIN.edges.shape, 2), np.nan))
+    circuit = Circuit.from_edges(PLAIN, ["input->a0.h1<q>", "a0.h1->logits"])
     opened = open_page(circuit_page(empty, circuit, title="x"))
     assert opened.complaints == []
     assert n_drawn(opened.page) == 2
@@ -257,7 +257,7 @@ def test_slider_shows_the_strongest(open_page, html, found):
 
 def test_pointer_on_an_edge_names_it(open_page):
     scores = scored(PLAIN)
-    html = circuit_page(scores, Circuit.of(PLAIN, ["a0.h1->a2.h3<k>"]), title="x")
+    html = circuit_page(scores, Circuit.from_edges(PLAIN, ["a0.h1->a2.h3<k>"]), title="x")
     page = open_page(html).page
     x, y = page.locator("#drawing .edges .edge").evaluate(
         """path => {
@@ -419,7 +419,7 @@ def test_two_circuits_are_compared(open_page, found):
 def test_positions_are_columns(open_page):
     graph = GRAPHS["positions"]
     edges = ["input->a1.h2<v>@S2", "a1.h2->logits@end", "input->m1@elsewhere"]
-    page = open_page(circuit_page(scored(graph), Circuit.of(graph, edges), title="x")).page
+    page = open_page(circuit_page(scored(graph), Circuit.from_edges(graph, edges), title="x")).page
     labels = page.locator("#drawing .back .tick").all_text_contents()
     assert [label for label in labels if not label.isdigit()] == list(graph.positions)
     columns = page.locator("#drawing .node:not(.off)").evaluate_all(

@@ -19,13 +19,13 @@ GRAPH = Graph(5, 3, 3, True, False, ("S2", "\x1b[31m[bold]", "elsewhere"))
 @pytest.fixture
 def scores():
     draw = np.random.default_rng(0).laplace(size=(*GRAPH.edges.shape, 6))
-    return EdgeScores.of(GRAPH, draw, unit="logits", metric="logit_diff", seconds=0.5)
+    return EdgeScores.from_array(GRAPH, draw, unit="logits", metric="logit_diff", seconds=0.5)
 
 
 @pytest.fixture
 def circuit():
     edges = ["input->a1.h2<v>@S2", "a1.h2->m1@elsewhere", "m1->logits@elsewhere"]
-    return Circuit(GRAPH, Circuit.of(GRAPH, edges).mask, 7)
+    return Circuit(GRAPH, Circuit.from_edges(GRAPH, edges).mask, 7)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_wrong_input_is_refused(scores, circuit, refuses):
 
 
 def test_nothing_scored_and_nothing_kept_is_said(scores):
-    nothing = EdgeScores.of(GRAPH, scores.per_pair.values * np.nan)
+    nothing = EdgeScores.from_array(GRAPH, scores.per_pair.values * np.nan)
     text = printed(nothing, Circuit.empty(GRAPH))
     assert text.startswith("The circuit keeps 0 of")
     assert "layers 0–4: none" in text
