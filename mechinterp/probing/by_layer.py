@@ -25,7 +25,7 @@ from mechinterp.probing.folds import grouped_folds
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.measures import Answers, by_group, figures
 from mechinterp.probing.probes import Probe, ProbeError, logistic
-from mechinterp.stats.intervals import difference
+from mechinterp.stats.paired_differences import difference
 
 
 def probe_layers(

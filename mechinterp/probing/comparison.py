@@ -23,7 +23,8 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.probing.by_layer import balanced_by_group
-from mechinterp.stats.intervals import corrected, difference
+from mechinterp.stats.multiple_comparisons import correct_p_values
+from mechinterp.stats.paired_differences import difference
 
 _SURE = 0.05
 
@@ -66,7 +67,7 @@ def best_layers(found: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0) ->
         return against.assign(p_corrected=against["p"]).assign_attrs(best=best, as_good=[best])
     p = _all_pairs(scores, pairs, n_resamples, seed)
     at = [None if n == best else pairs.index((min(n, best), max(n, best))) for n in layers]
-    fixed = corrected(xr.DataArray(p, dims="pair")).values
+    fixed = correct_p_values(xr.DataArray(p, dims="pair")).values
     one = [1.0 if place is None else float(fixed[place]) for place in at]
     as_good = [n for n, value in zip(layers, one, strict=True) if value >= _SURE]
     return against.assign(p_corrected=("layer", one)).assign_attrs(
