@@ -64,4 +64,4 @@ def test_what_is_refused(plant, refuses):
     acts, given = plant()
     found = probe_layers(acts, given)
     refuses(lambda: compare_layers(found, 1, 9), "layer 9 was not probed")
-    refuses(lambda: balanced_by_group(found, "shuffled"), "labels of its own")
+    refuses(lambda: balanced_by_group(found, "shuffled"), "has other labels")
