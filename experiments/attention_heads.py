@@ -45,7 +45,7 @@ from mechinterp.attention import (
     over_prompts,
     patterns,
     random_links,
-    repeated,
+    repeated_blocks,
     second_block_log_prob,
     sink_share,
     top_k,
@@ -76,8 +76,10 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
         best[kind] = [divmod(int(place), model.cfg.n_heads) for place in order]
 
     # Ablated on these: each block's second occurrence, against as many random heads.
-    prompts = repeated(model, N_PROMPTS, SEED, length=LENGTH)
-    other = repeated(model, N_PROMPTS, SEED + 1, length=2 * LENGTH).tokens[:, : prompts.width]
+    prompts = repeated_blocks(model, N_PROMPTS, SEED, length=LENGTH)
+    other = repeated_blocks(model, N_PROMPTS, SEED + 1, length=2 * LENGTH).tokens[
+        :, : prompts.width
+    ]
     reference = Prompts.from_ids(other.tolist())
     metric = second_block_log_prob(prompts)
     every = [(n, h) for n in range(model.cfg.n_layers) for h in range(model.cfg.n_heads)]

@@ -47,12 +47,12 @@ from mechinterp.probing import (
     ProbeStudy,
     best_layers,
     class_direction,
+    compare_with_random,
     direction_effects,
     held_out,
     probe_layers,
     probe_model,
     residual_sites,
-    used,
 )
 from mechinterp.report import print_probes
 from mechinterp.tasks.requests import PAIRS, TOPICS
@@ -120,7 +120,7 @@ def _used(model: Any, study: ProbeStudy, n_random: int, n_measured: int) -> xr.D
     along = class_direction(study.acts, study.labelled, LAYER, rows=~tested)
     rows = torch.from_numpy(np.flatnonzero(tested)[:n_measured])
     metric = refusal_log_odds(model)
-    return used(
+    return compare_with_random(
         direction_effects(model, study.prompts.rows(rows), along, metric, n_random=n_random)
     )
 

@@ -187,7 +187,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
 def _change(result: xr.DataArray, base: xr.DataArray) -> xr.Dataset:
     """The mean change from the unchanged run, its interval, and p, by Holm over the cells."""
     change = stats.difference(result, base.broadcast_like(result))
-    return change.assign(p=stats.corrected(change["p"]))
+    return change.assign(p=stats.correct_p_values(change["p"]))
 
 
 def _attention(model: Any, clean: Any) -> xr.Dataset:

@@ -1,6 +1,6 @@
-"""Attention that does not mislead: links with the heads that carry them, and what cutting does.
+"""Attention: where heads look, and whether cutting those links changes anything.
 
-Patterns, the sink, links by several rules, head scores, QK and OV circuits.
+Patterns, the attention sink, links by several rules, head scores, QK and OV circuits.
 """
 
 import lazy_loader

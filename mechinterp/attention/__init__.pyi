@@ -19,7 +19,7 @@ from .pattern import over_prompts as over_prompts
 from .pattern import patterns as patterns
 from .places import where_heads_look as where_heads_look
 from .repeats import head_scores as head_scores
-from .repeats import repeated as repeated
+from .repeats import repeated_blocks as repeated_blocks
 from .repeats import second_block_log_prob as second_block_log_prob
 from .sinks import received as received
 from .sinks import sink_share as sink_share

@@ -1,4 +1,4 @@
-"""Does a link matter? Each is cut before the softmax, and what was measured is measured again.
+"""Does a link matter? Each link is cut before the softmax, and the metric is measured again.
 
 >>> from mechinterp import load_model, log_prob, token_id
 >>> from mechinterp.attention import above_uniform, confirm, find_links, patterns, without_sink
@@ -11,14 +11,13 @@
 >>> checked["effect"].values.round(1), checked["confirmed"].values
 (array([[8.]]), array([ True]))
 
-A link that is not confirmed is attention all the same: the head looks there. It says that this
-metric, on these prompts, does not need the link by itself; another link may stand in for it.
+An unconfirmed link is still a link: the head attends there. But on these prompts this metric does
+not need the link alone; another link may stand in for it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -35,7 +34,7 @@ from mechinterp.sweeps.options import Progress
 
 @dataclass(frozen=True)
 class Link:
-    """From a query's position to a key's, in one head."""
+    """A link from a query's position to a key's position, in one head."""
 
     layer: int
     head: int
@@ -43,17 +42,17 @@ class Link:
     key: int
 
 
-Cut = Callable[[Any, Link], Specs]
-"""From a model and a link to the specs that cut it."""
+Cut = Callable[[Model, Link], Specs]
+"""From a model and a link to the specs that cut the link."""
 
 
 def in_its_head(model: Model, link: Link) -> Specs:
-    """Cut the link in the head that carries it."""
+    """The specs that cut a link in its own head."""
     return knockout(link.layer, link.head, link.query, link.key)
 
 
 def in_every_head(model: Model, link: Link) -> Specs:
-    """Cut it in all heads of all layers: nothing goes from the key to the query directly."""
+    """The specs that cut a link in all heads of all layers."""
     layers = range(model.cfg.n_layers)
     return sum((knockout(layer, None, link.query, link.key) for layer in layers), ())
 
@@ -69,31 +68,31 @@ def confirm(
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """The links with the effect of cutting each: as many runs as links, of one sweep.
+    """The links, with the effect of cutting each; one sweep with a run for each link.
 
-    `effect` (link, prompt), in the metric's unit: what the metric loses; positive: the link
-    supports what is measured. `mean` over prompts is kept as `mean_effect`, with the interval `low`
-    and `high` from two prompts on. `confirmed`: |mean effect| is at least `threshold` and the
-    interval, where there is one, does not hold 0. `together` (prompt): the effect of cutting all
-    of them at once but those to the query itself, so that no row is left empty. The positions are
-    those of every one of `prompts`.
+    `effect` (link, prompt): what the metric loses, in its unit; positive: the link supports what
+    the metric measures. `mean_effect`: its mean over prompts, with the interval `low` to `high` if
+    there are at least two. `confirmed`: |mean effect| is at least `threshold`, and the interval, if
+    there is one, does not contain 0. `together` (prompt): the effect of cutting all links at once,
+    except those from a query to itself, so that no query is left without keys. The links' positions
+    are used in every prompt.
 
     Raises:
         HookError: as `sweep`.
-        ValueError: if there are no links, one goes to a later token, which no knock-out cuts, or
-            the threshold is negative.
+        ValueError: if there are no links, a link goes to a later token, which a knockout cannot
+            cut, or the threshold is negative.
 
     Source: Geva et al. 2023, section 3, arXiv 2304.14767.
     """
     if not links.sizes["link"]:
-        raise ValueError("there is no link to confirm. A lower threshold lists some.")
+        raise ValueError("there is no link to confirm. Lower the threshold of the rule.")
     if bool((links["key"] > links["query"]).any()):
         raise ValueError(
-            "a link goes from a token to a later one: knock-outs are of causal attention alone."
+            "a link goes from a token to a later one: knockouts need causal attention."
         )
     if threshold < 0:
-        raise ValueError(f"threshold is {threshold}: the size of an effect is 0 or more.")
-    given, each = tokenize(model, prompts), listed(links)
+        raise ValueError(f"threshold is {threshold}: the size of an effect is at least 0.")
+    given, each = tokenize(model, prompts), as_links(links)
     specs = [cut(model, link) for link in each]
     others = [spec for link, spec in zip(each, specs, strict=True) if link.query != link.key]
     arms = [*specs, sum(others, ())]
@@ -111,7 +110,7 @@ def confirm(
     effect = sign * (base - without.values)
     mean = effect[:-1].mean(1)
     low = high = np.full(len(each), np.nan)
-    is_sure = np.full(len(each), True)
+    is_sure = np.ones(len(each), dtype=bool)
     if len(given) > 1:
         found = interval(xr.DataArray(effect[:-1], dims=("link", "prompt")))
         low, high = found["low"].values, found["high"].values
@@ -143,7 +142,7 @@ def confirm(
     )
 
 
-def listed(links: xr.Dataset) -> list[Link]:
-    """The links of a table as values."""
+def as_links(links: xr.Dataset) -> list[Link]:
+    """The rows of a table of links, as `Link` values."""
     columns = [links[name].values.tolist() for name in ("layer", "head", "query", "key")]
     return [Link(*row) for row in zip(*columns, strict=True)]

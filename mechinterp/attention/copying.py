@@ -1,4 +1,4 @@
-"""Does a head copy? Two definitions from the literature, both from its OV circuit alone.
+"""Does a head copy? Two scores from the literature, computed from its OV circuit.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.attention import copying_scores, logit_copying
@@ -25,15 +25,15 @@ _NOTHING = 1e-9
 
 
 def copying_scores(model: Model) -> xr.DataArray:
-    """Sum of the eigenvalues of W_E W_V W_O W_U over the sum of their sizes: dims (layer, head).
+    """The sum of the eigenvalues of W_E W_V W_O W_U over the sum of their sizes: (layer, head).
 
-    From -1 to 1; 1: every direction of tokens raises its own logits. 0 where the head writes
-    nothing that is read. The matrix is vocabulary by vocabulary and of rank d_head at most: its
-    eigenvalues other than 0 are those of W_O W_U W_E W_V, d_head by d_head. The norms count as
-    their gains, each with a scale of 1.
+    From -1 to 1; at 1, every direction of tokens raises its own logits. 0 if the head writes
+    nothing that is read. The matrix is vocabulary by vocabulary with rank at most d_head: its
+    nonzero eigenvalues are those of W_O W_U W_E W_V, which is d_head by d_head. Norms count with
+    their gains, at a scale of 1.
 
     Raises:
-        HookError: if what heads write passes a norm of its own.
+        HookError: if a norm acts on the sum of what the heads write.
 
     Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits", section
     "Summarizing OV/QK matrices".
@@ -67,20 +67,20 @@ def copying_scores(model: Model) -> xr.DataArray:
 def logit_copying(
     model: Model, layer: int, head: int, *, n: int = 200, top: int = 5, seed: int = 0
 ) -> float:
-    """The share of random tokens that are among the `top` logits of what the head makes of them.
+    """The share of random tokens that the head itself puts among its `top` logits, from 0 to 1.
 
-    0 to 1. The head attends to one token's embedding, and what it writes is unembedded.
+    The head attends to the token's embedding alone, and what it writes is unembedded.
 
     Raises:
         HookError: if there is no such head.
 
-    Source: the copy score of Wang et al. 2022, section 3.2, arXiv 2211.00593, of the embedding
-    instead of what follows the first MLP.
+    Source: the copy score of Wang et al. 2022, section 3.2, arXiv 2211.00593, but from the
+    embedding, not from the residual stream after the first MLP.
     """
     tokens = ordinary_tokens(model)
     drawn = random.Random(seed).sample(tokens, min(n, len(tokens)))
     logits = ov_circuit(model, layer, head, drawn, to=range(model.cfg.d_vocab)).values
     own = logits[np.arange(len(drawn)), drawn]
-    # A row that is the same everywhere copies nothing: those as large count against it.
+    # Ties count against the token: a row that is the same everywhere copies nothing.
     ahead = (logits >= own[:, None]).sum(1)
     return float((ahead <= top).mean())

@@ -1,7 +1,7 @@
-"""Rollout and maximum flow: what would reach a position if attention were all there is.
+"""Attention rollout and maximum flow: what would reach a position if there were only attention.
 
-References to be compared with, and no more: both average over heads, know no values and no MLPs,
-and take half of each layer to stay where it is.
+Use them only as references: both average over heads, ignore values and MLPs, and assume that half
+of each position stays where it is in every layer.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.attention import max_flow, patterns, rollout
@@ -21,13 +21,13 @@ from scipy.sparse.csgraph import maximum_flow
 from mechinterp.attention.pattern import LINK_DIMS
 
 _UNITS = 1_000_000
-"""Capacities are whole numbers to scipy; a flow is off by a millionth a link at most."""
+"""scipy takes integer capacities: a flow is off by at most a millionth per link."""
 
 
 def rollout(found: xr.DataArray) -> xr.DataArray:
-    """After each layer, the share of each position that comes from each source: no head.
+    """The share of each position after each layer that comes from each source; no dim head.
 
-    `found`: patterns, with prompts or without. Rows add up to 1. A padded row is NaN, as there.
+    `found`: patterns, with or without prompts. Rows sum to 1. Padded rows are NaN, as in `found`.
 
     Source: Abnar and Zuidema 2020, section 3, arXiv 2005.00928.
     """
@@ -43,10 +43,10 @@ def rollout(found: xr.DataArray) -> xr.DataArray:
 
 
 def max_flow(found: xr.DataArray, query: int) -> xr.DataArray:
-    """The most that can flow from each source at the bottom to a query at the top: dim src.
+    """The maximum flow from each source at the bottom to a query at the top: dim src.
 
-    Each layer's mean pattern, half of it staying where it is, is the capacities of one layer of a
-    network. The flows to different sources share capacities, and add up to more than 1.
+    The capacities of a layer are its mean pattern, with half of each position left where it is.
+    Flows from different sources share capacities, and sum to more than 1.
 
     Raises:
         ValueError: if there are several prompts.
@@ -66,7 +66,7 @@ def max_flow(found: xr.DataArray, query: int) -> xr.DataArray:
 
 
 def _mixed(found: xr.DataArray) -> xr.DataArray:
-    """The mean over heads, with half of each position left where it is."""
+    """The mean over heads, averaged with the identity."""
     mean = found.mean("head", keep_attrs=True).astype(float)
     return 0.5 * mean + 0.5 * (mean["pos"] == mean["src"]).where(mean.notnull(), 0.0)
 

@@ -1,7 +1,7 @@
-"""The strongest links of one prompt, each with the head that carries it.
+"""The strongest links of one prompt, each with its strongest head.
 
-A `Rule` says which links are strong. `mean_above(0.1)` is the classic recipe, the average over all
-layers and heads above a tenth; it hides what a single head does. The others look at heads.
+A `Rule` says which links are strong. `mean_above(0.1)` is the classic recipe: the average over all
+layers and heads is above 0.1. It hides what single heads do; the other rules look at heads.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.attention import above_uniform, find_links, patterns, without_sink
@@ -12,7 +12,7 @@ layers and heads above a tenth; it hides what a single head does. The others loo
 >>> links["mean"].values.round(2), links["largest"].values.round(2)
 (array([0.33, 0.33, 0.44]), array([1., 1., 1.]))
 
-A link is where a head looks, not what comes of it: `mechinterp.attention.confirm` cuts it.
+A link says where a head looks, not what that does: `mechinterp.attention.confirm` cuts it.
 """
 
 import itertools
@@ -26,14 +26,14 @@ from mechinterp.attention.pattern import LINK_DIMS, n_keys, seen_keys
 
 Weights = Float[np.ndarray, "layer head pos src"]
 Rule = Callable[[Weights, Int[np.ndarray, " pos"]], Float[np.ndarray, "pos src"]]
-"""From the weights, 0 where nothing is seen, and the number of keys of each query, to the strength
-of each link: NaN where the rule does not list it."""
+"""From the attention weights (0 for keys that are not seen) and each query's number of keys to the
+strength of each link; NaN where the rule does not list the link."""
 
 KINDS = ("sink", "self", "previous", "other")
 
 
 def mean_above(weight: float = 0.1) -> Rule:
-    """Links whose average over all layers and heads is above a weight, by that average."""
+    """Links whose mean over all layers and heads is above a weight; strength: that mean."""
 
     def rule(weights: Weights, keys: np.ndarray) -> np.ndarray:
         mean = weights.mean((0, 1))
@@ -43,7 +43,7 @@ def mean_above(weight: float = 0.1) -> Rule:
 
 
 def head_above(weight: float = 0.5) -> Rule:
-    """Links to which some head gives more than a weight, by the largest."""
+    """Links to which some head gives more than a weight; strength: the largest weight."""
 
     def rule(weights: Weights, keys: np.ndarray) -> np.ndarray:
         largest = weights.max((0, 1))
@@ -53,10 +53,10 @@ def head_above(weight: float = 0.5) -> Rule:
 
 
 def above_uniform(times: float = 3.0) -> Rule:
-    """Links to which some head gives more than so many times uniform attention, by that ratio.
+    """Links to which some head gives more than `times` uniform attention; strength: that ratio.
 
-    Uniform attention is 1/(q + 1) for the query at q, of the keys that are left: 0.3 is much among
-    40 keys, and next to nothing among 3.
+    Uniform attention is one over the number of keys, 1/(q + 1) for the query at q: 0.3 is much
+    among 40 keys and little among 3.
     """
 
     def rule(weights: Weights, keys: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def above_uniform(times: float = 3.0) -> Rule:
 
 
 def top_k(k: int = 1) -> Rule:
-    """The `k` keys of each query to which some head gives most, by that weight."""
+    """The `k` keys of each query with the largest weight in any head; strength: that weight."""
 
     def rule(weights: Weights, keys: np.ndarray) -> np.ndarray:
         largest = weights.max((0, 1))
@@ -80,13 +80,13 @@ def top_k(k: int = 1) -> Rule:
 def find_links(found: xr.DataArray, rule: Rule | None = None) -> xr.Dataset:
     """The links that a rule lists (default `mean_above(0.1)`), strongest first: dim `link`.
 
-    `found`: patterns of one prompt, or a mean over prompts. For each link `strength`, as the rule
-    has it; `mean`, its average over layers and heads; `largest`, the largest weight of a head, at
-    the coordinates `layer` and `head`; `n_heads`, how many give at least half of that, since
-    cutting the link in one leaves it in the others; `uniform`, what uniform attention would give.
-    Coordinates: `query`, `key`, their tokens, and `kind`: "sink" (to the first token), "self",
-    "previous" (to the token before) or "other". A query that can see one key has no choice, and is
-    left out.
+    `found`: patterns of one prompt, or a mean over prompts. For each link: `strength`, by the rule;
+    `mean` over layers and heads; `largest`, the largest weight of any head, and that head in the
+    coordinates `layer` and `head`; `n_heads`, how many heads give at least half of that, because
+    cutting the link in one head leaves it in the others; `uniform`, what uniform attention would
+    give. Coordinates: `query`, `key`, their tokens, and `kind`: "sink" (to the first token),
+    "self", "previous" (to the token before) or "other". Queries that see only one key have no
+    choice, and are left out.
 
     Raises:
         ValueError: if there are several prompts, or other dims.
@@ -130,9 +130,9 @@ def find_links(found: xr.DataArray, rule: Rule | None = None) -> xr.Dataset:
 
 
 def links_by_head(found: xr.DataArray, rule: Rule | None = None) -> xr.Dataset:
-    """The same rule asked of each head alone (default `above_uniform(3)`): a link for each head.
+    """The rule applied to each head alone (default `above_uniform(3)`): one link per head.
 
-    Two heads that look at the same place are two links, which `find_links` shows as one.
+    Two heads with the same link give two rows here, and one in `find_links`.
 
     Raises:
         ValueError: as `find_links`.
@@ -146,10 +146,10 @@ def links_by_head(found: xr.DataArray, rule: Rule | None = None) -> xr.Dataset:
 
 
 def random_links(found: xr.DataArray, links: xr.Dataset, seed: int = 0) -> xr.Dataset:
-    """For each link another of the same query in the same head, drawn at random: a control.
+    """A random control for each link: the same query and head, but another key.
 
-    Its key is one that no listed link of that query has, and not the first token; a link whose
-    query has no such key is left out. With `strength` NaN.
+    The key is not the first token, and not the key of a listed link of that query. Links whose
+    query has no such key are left out. `strength` is NaN.
     """
     draw, seen = np.random.default_rng(seed), seen_keys(found)
     found = found.transpose(*LINK_DIMS)
@@ -183,7 +183,7 @@ def random_links(found: xr.DataArray, links: xr.Dataset, seed: int = 0) -> xr.Da
 
 
 def kinds(query: Int[np.ndarray, " link"], key: Int[np.ndarray, " link"]) -> np.ndarray:
-    """What a link is: the first of "sink", "self" and "previous" that it is, else "other"."""
+    """The kind of each link: the first that applies of "sink", "self", "previous", else "other"."""
     is_kind = [(key == 0) & (query != 0), key == query, key == query - 1]
     return np.select(is_kind, KINDS[:3], KINDS[3]).astype(object)
 

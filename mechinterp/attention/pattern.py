@@ -1,4 +1,4 @@
-"""Attention patterns of a prompt set as one labelled array; means of it are xarray's.
+"""Attention patterns of prompts as one labelled array; average it with xarray.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.attention import patterns
@@ -12,7 +12,6 @@ array([0.01, 0.  , 0.  , 0.  , 0.99], dtype=float32)
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -32,14 +31,14 @@ LINK_DIMS = ("layer", "head", "pos", "src")
 
 
 def patterns(model: Model, prompts: Text, *, layers: Iterable[int] | None = None) -> xr.DataArray:
-    """Each head's attention from every position to every source: dims prompt layer head pos src.
+    """The attention of each head: dims (prompt, layer, head, pos, src), pos attends to src.
 
-    Shares from 0 to 1; a row adds up to 1. What the padding of a shorter prompt would hold is NaN,
-    so that means leave it out; keys after a query, which a causal model does not see, are 0.
-    Coordinates `token` (prompt, pos) and `source_token` (prompt, src).
+    Weights from 0 to 1; a row sums to 1. The padding of shorter prompts is NaN, so that means leave
+    it out. Keys after the query are 0 in a causal model. Coordinates `token` (prompt, pos) and
+    `source_token` (prompt, src).
 
     Raises:
-        HookError: if the patterns would not fit into memory: take fewer prompts, or `layers`.
+        HookError: if the patterns do not fit into memory: take fewer prompts, or fewer `layers`.
     """
     given = tokenize(model, prompts)
     numbers = chosen_layers(model, layers)
@@ -48,18 +47,18 @@ def patterns(model: Model, prompts: Text, *, layers: Iterable[int] | None = None
     there = given.mask.cpu().numpy()
     seen = there[:, :, None] & there[:, None, :]
     made = np.where(seen[:, None, None], made, np.float32(np.nan))
-    return labelled(model, given, numbers, made, "attention", unit="share")
+    return label_patterns(model, given, numbers, made, "attention", unit="share")
 
 
-def labelled(
+def label_patterns(
     model: Model,
     prompts: Prompts,
     layers: list[int],
     values: np.ndarray,
     name: str,
-    **attrs: Any,
+    **attrs: str,
 ) -> xr.DataArray:
-    """Values `[prompt, layer, head, pos, src]` with their labels and how they were made."""
+    """Values `[prompt, layer, head, pos, src]`, with labels and attributes."""
     tokens = np.full((len(prompts), prompts.width), "", dtype=object)
     for row, texts in enumerate(prompts.token_text):
         tokens[row, : len(texts)] = texts
@@ -86,16 +85,16 @@ def labelled(
 
 
 def over_prompts(found: xr.DataArray, prompts: Prompts) -> xr.DataArray:
-    """The mean over prompts of one length, with up to three of the tokens at each position.
+    """The mean over prompts of one length, labelled with up to three tokens per position.
 
     Raises:
-        ValueError: if the prompts differ in length, so that a position is not the same in all.
+        ValueError: if the prompts differ in length: a position would mix different places.
     """
     lengths = sorted(set(prompts.lengths.tolist()))
     if len(lengths) > 1:
         raise ValueError(
             f"the prompts have {lengths[0]} to {lengths[-1]} tokens: a mean by position would mix "
-            f"places that have nothing in common. Take them one by one, or prompts of one length."
+            f"places that have nothing in common. Take prompts one by one, or of one length."
         )
     texts = token_labels(prompts, range(prompts.width))
     labels = {"token": ("pos", texts), "source_token": ("src", texts)}
@@ -104,7 +103,7 @@ def over_prompts(found: xr.DataArray, prompts: Prompts) -> xr.DataArray:
 
 
 def seen_keys(found: xr.DataArray) -> Bool[np.ndarray, "pos src"]:
-    """Which key each query of one pattern can attend to: none of the future, none set aside."""
+    """True where a query can attend to a key: not a later one, and not one that is set aside."""
     ordered = found.transpose(..., "pos", "src")
     there: np.ndarray = np.isfinite(ordered.values).any(tuple(range(found.ndim - 2)))
     past = found["src"].values <= found["pos"].values[:, None]
@@ -112,5 +111,5 @@ def seen_keys(found: xr.DataArray) -> Bool[np.ndarray, "pos src"]:
 
 
 def n_keys(found: xr.DataArray) -> Int[np.ndarray, " pos"]:
-    """How many keys each query can attend to: of uniform attention each gets one over that."""
+    """How many keys each query can attend to; uniform attention is one over that."""
     return np.asarray(seen_keys(found).sum(1))

@@ -1,4 +1,4 @@
-"""Where each head looks on a prompt, in four numbers: first token, the one before, itself, else.
+"""Where each head looks on a prompt, in four numbers.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.attention import patterns, where_heads_look
@@ -13,11 +13,11 @@ from mechinterp.attention.sinks import sink_share
 
 
 def where_heads_look(found: xr.DataArray) -> xr.Dataset:
-    """Of each head: "to the first token", "to the token before", "to itself", "largest elsewhere".
+    """For each head "to the first token", "to the token before", "to itself", "largest elsewhere".
 
-    The first three are means over queries but the first, shares from 0 to 1 (of the second query
-    the first token is also the one before); the last is the largest weight of any other link.
-    Dims: those of the patterns without pos and src.
+    The first three are mean weights over all queries except the first, from 0 to 1 (for the second
+    query, the first token is also the token before). The last is the largest weight of any other
+    link. Dims: those of the patterns without pos and src.
 
     Raises:
         ValueError: as `sink_share`.

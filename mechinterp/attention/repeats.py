@@ -10,12 +10,11 @@
 >>> found["mean"].values.round(2), found["low"].values.round(2)
 (array([0.05, 0.05, 1.  ]), array([0.05, 0.05, 1.  ]))
 
-What such a head does is another question: cut its links, or ablate it, on the same prompts.
+The scores say where a head looks. For what it does, cut its links or ablate it on these prompts.
 """
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from mechinterp import models
 from mechinterp.core.metrics import Metric, columns
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
-from mechinterp.core.specs import At, Specs, edit
+from mechinterp.core.specs import At, Edit, Specs, edit
 from mechinterp.engine.runner import run
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import check_length, decoder, ordinary_tokens, start_token
@@ -34,21 +33,23 @@ from mechinterp.models.tokenization import check_length, decoder, ordinary_token
 SCORES = ("previous token", "duplicate token", "induction")
 
 
-def repeated(model: Model, n: int = 8, seed: int = 0, *, length: int | None = None) -> Prompts:
-    """`n` prompts of a block of different random tokens, twice, after the start token.
+def repeated_blocks(
+    model: Model, n: int = 8, seed: int = 0, *, length: int | None = None
+) -> Prompts:
+    """`n` prompts: a start token, then a block of different random tokens, twice.
 
-    No token is special. `length` of the block: 50, or less where the context or the vocabulary is
-    small. Positions "first" and "second" are where the two blocks begin.
+    No token is special. `length` of the block: by default 50, or less if the context or the
+    vocabulary is small. Positions "first" and "second" are where the two blocks begin.
 
     Raises:
-        ValueError: if the block does not fit the vocabulary or, twice, the context.
+        ValueError: if the vocabulary has too few tokens, or two blocks do not fit into the context.
     """
     tokens, start = ordinary_tokens(model), start_token(model)
     most = min(len(tokens), (model.cfg.n_ctx - len(start)) // 2)
     length = min(50, most) if length is None else length
     if not 2 <= length <= most:
         raise ValueError(
-            f"length={length}: a block of different tokens, twice, has 2 to {most} on this model."
+            f"length={length}: on this model a block of different tokens, twice, has 2 to {most}."
         )
     draw = random.Random(seed)
     blocks = [draw.sample(tokens, length) for _ in range(n)]
@@ -64,16 +65,16 @@ def repeated(model: Model, n: int = 8, seed: int = 0, *, length: int | None = No
 def head_scores(
     model: Model, *, length: int | None = None, n: int = 8, seeds: Sequence[int] = (0, 1, 2)
 ) -> xr.DataArray:
-    """Mean attention of each head on repeated random tokens: dims score layer head prompt.
+    """Mean attention of each head on repeated random tokens: dims (score, layer, head, prompt).
 
-    Of a block r of S tokens in start + r + r: "previous token", to p - 1 from all but the first
-    token of r; "duplicate token", from the second block to p - S, where the same token stood;
-    "induction", from the second block to p - S + 1, the token after that. From 0 to 1. `n` prompts
-    for each of `seeds`; the coordinate `seed` (prompt) says of which. Intervals over prompts:
-    `stats.interval`; over seeds: `.groupby("seed").mean()` first.
+    In start + r + r, where r is a block of S tokens: "previous token" is the attention from p to
+    p - 1, over all tokens except the first of r; "duplicate token", from p in the second block to
+    p - S, where the same token stood; "induction", from p to p - S + 1, the token after that. From
+    0 to 1. `n` prompts for each of `seeds`, named in the coordinate `seed` (prompt). For intervals
+    over prompts: `stats.interval`; over seeds: `.groupby("seed").mean()` first.
 
     Raises:
-        ValueError: as `repeated`.
+        ValueError: as `repeated_blocks`.
 
     Source: Olsson et al. 2022, "Per-token losses and head activation scores", arXiv 2209.11895;
     the duplicate token score, Wang et al. 2022, appendix, arXiv 2211.00593.
@@ -81,7 +82,7 @@ def head_scores(
     cfg = model.cfg
     made = np.zeros((len(SCORES), cfg.n_layers, cfg.n_heads, n * len(seeds)))
     for number, seed in enumerate(seeds):
-        prompts = repeated(model, n, seed, length=length)
+        prompts = repeated_blocks(model, n, seed, length=length)
         begin, second = (int(prompts.positions(name)[0]) for name in ("first", "second"))
         after = torch.arange(second, prompts.width)
         every, size = torch.arange(begin + 1, prompts.width), second - begin
@@ -89,7 +90,7 @@ def head_scores(
         here = made[..., number * n : (number + 1) * n]
         specs: Specs = ()
         for layer in range(cfg.n_layers):
-            specs += edit(Site("pattern", layer), _kept(here[:, layer], pairs), name="score")
+            specs += edit(Site("pattern", layer), _note_means(here[:, layer], pairs), name="score")
         run(model, prompts, specs)
     return xr.DataArray(
         made,
@@ -107,9 +108,9 @@ def head_scores(
 
 
 def second_block_log_prob(prompts: Prompts) -> Metric:
-    """Mean log-probability of the tokens of the second block, in nats a token, of these prompts.
+    """The metric of these prompts: mean log-probability of the second block, in nats per token.
 
-    All but its first, which nothing foretells: what a model without induction cannot guess.
+    Without its first token, which nothing predicts. A model without induction cannot guess them.
     """
     second = int(prompts.positions("second")[0])
     answers = prompts.tokens[:, second + 1 :]
@@ -123,8 +124,8 @@ def second_block_log_prob(prompts: Prompts) -> Metric:
     return Metric("log_prob of the second block", "nats a token", at, score)
 
 
-def _kept(into: np.ndarray, pairs: Sequence[tuple[Tensor, Tensor]]) -> Any:
-    """An edit that changes nothing and notes the means, so that no pattern is kept."""
+def _note_means(into: np.ndarray, pairs: Sequence[tuple[Tensor, Tensor]]) -> Edit:
+    """An edit that changes nothing and notes mean weights, so that no pattern is kept."""
 
     def note(pattern: Tensor, at: At) -> Tensor:
         for place, (queries, keys) in enumerate(pairs):

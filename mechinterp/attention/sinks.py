@@ -1,7 +1,7 @@
-"""The attention sink: how much goes to the first token, and patterns without it.
+"""The attention sink: how much attention goes to the first token, and patterns without it.
 
-Trained heads rest on the first token when they have nothing to do. That is measured and reported,
-never dropped silently; `without_sink` sets it aside on request.
+Trained heads attend to the first token when they have nothing to do. This is always reported;
+`without_sink` sets it aside on request.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.attention import patterns, sink_share, without_sink
@@ -17,12 +17,12 @@ import xarray as xr
 
 
 def sink_share(found: xr.DataArray) -> xr.DataArray:
-    """The mean weight that queries give to the first token, by head: dims without pos and src.
+    """The mean weight that queries give to the first token, for each head: no dims pos and src.
 
-    The first query, which can attend to nothing else in a causal model, is left out.
+    Without the first query, which in a causal model can attend to nothing else.
 
     Raises:
-        ValueError: if the sink was set aside already, or there is one token.
+        ValueError: if the sink was set aside already, or there is only one token.
 
     Source: Xiao et al. 2023, "attention sinks", section 3.1, arXiv 2309.17453.
     """
@@ -33,9 +33,9 @@ def sink_share(found: xr.DataArray) -> xr.DataArray:
 
 
 def without_sink(found: xr.DataArray) -> xr.DataArray:
-    """The patterns with the first token's column set aside (NaN) and the rows renormalised.
+    """The patterns with the first token's column set to NaN and the rows renormalised.
 
-    A row that gave everything to the first token has nothing left to say, and is NaN.
+    A row that gave all its weight to the first token is NaN.
 
     Raises:
         ValueError: as `sink_share`.
@@ -51,10 +51,9 @@ def without_sink(found: xr.DataArray) -> xr.DataArray:
 
 
 def received(found: xr.DataArray) -> xr.DataArray:
-    """The mean weight that each key gets from the queries after it: dims without pos.
+    """The mean weight that each key receives from the queries after it: no dim pos.
 
-    Other sinks than the first token (a newline, a comma) stand out here. The last key gets none:
-    NaN.
+    It shows sinks other than the first token, such as a newline or a comma. NaN for the last key.
     """
     after = found["pos"] > found["src"]
     return found.where(after).mean("pos", keep_attrs=True).rename("attention received")

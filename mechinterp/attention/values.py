@@ -1,4 +1,4 @@
-"""Attention weighted by what is taken: a key with much attention and a short value moves nothing.
+"""Value-weighted attention: much attention to a short value moves nothing.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.attention import patterns, value_weighted
@@ -28,10 +28,10 @@ from mechinterp.sweeps.axes import layers as chosen_layers
 def value_weighted(
     model: Model, prompts: Text, *, layers: Iterable[int] | None = None
 ) -> xr.DataArray:
-    """Attention times ‖v W_O‖: the length of what each head takes from each source.
+    """Attention times ‖v W_O‖: the length of what each head writes from each source.
 
-    Dims and coordinates as `patterns`; in the units of the residual stream, never negative. It is a
-    length and no effect: what is taken may be of no use to anything that follows.
+    Dims and coordinates as in `patterns`; in units of the residual stream, never negative. It is a
+    length, not an effect: later layers need not use what was written.
 
     Raises:
         HookError: as `patterns`.

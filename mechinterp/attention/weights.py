@@ -1,7 +1,7 @@
-"""The QK and OV circuits of a head as labelled matrices over chosen tokens, from its weights alone.
+"""The QK and OV circuits of a head, as labelled matrices over chosen tokens, from weights alone.
 
-They say what a head would do with the bare embeddings of two tokens, as in the first layer: what
-other layers have written by the time that a later head reads is not in them.
+They say what a head does with bare token embeddings, as in the first layer. A later head also reads
+what the layers before it wrote, which is not in them.
 
 >>> from mechinterp import load_model, token_id
 >>> from mechinterp.attention import ov_circuit, qk_circuit
@@ -16,7 +16,6 @@ array([[16.],
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,15 +34,16 @@ from mechinterp.models.tokenization import decoder
 def qk_circuit(
     model: Model, layer: int, head: int, tokens: Sequence[int], *, distance: int = 0
 ) -> xr.DataArray:
-    """The attention score of each token as query for each as key: dims query key.
+    """The attention score of each token as query with each as key: dims (query, key).
 
-    Before the softmax, of the embeddings alone, through the layer's own norm, weights and biases,
-    scaled and capped as the model does. Under rotary positions the score depends on how far the key
-    lies before the query: `distance`. What an absolute position embedding adds is left out.
+    Before the softmax, from token embeddings alone, through the layer's own norm, weights and
+    biases, scaled and capped as in the model. With rotary positions the score depends on
+    `distance`, how far the key lies before the query. Absolute position embeddings are left out.
     Coordinates `query_token`, `key_token`.
 
     Raises:
-        ValueError: if there are no tokens, one is unknown, or the distance leaves the context.
+        ValueError: if there are no tokens, a token is unknown, or the context is shorter than the
+            distance.
         HookError: if there is no such head.
 
     Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
@@ -51,12 +51,12 @@ def qk_circuit(
     check_site(model, Site("z", layer, head), "qk circuit")
     if not 0 <= distance < model.cfg.n_ctx:
         raise ValueError(f"distance={distance}: from 0 to {model.cfg.n_ctx - 1} on this model.")
-    inputs, of = _embedded(model, tokens), Layer(model, layer)
+    inputs, of = _embed_each(model, tokens), Layer(model, layer)
     with torch.no_grad():
         q = of.project("q", inputs, distance)[:, 0, head]
         k = of.project("k", inputs)[:, 0, head]
         scores = of.scores(q @ k.T)
-    return _labelled(model, scores, "score", ("query", tokens), ("key", tokens)).assign_attrs(
+    return _label(model, scores, "score", ("query", tokens), ("key", tokens)).assign_attrs(
         layer=layer, head=head, distance=distance, unit="attention score"
     )
 
@@ -69,16 +69,16 @@ def ov_circuit(
     *,
     to: Sequence[int] | None = None,
 ) -> xr.DataArray:
-    """What the head writes to logits where it attends to one token alone: dims source output.
+    """What the head adds to logits if it attends to one token alone: dims (source, output).
 
-    Each token's embedding through the layer's norm, times W_V W_O W_U of the head, in the logits
-    of the tokens `to` (the same ones unless given); no biases, which are the same for all sources.
-    The final norm counts as its gain, with a scale of 1: in a run every row is multiplied by one
-    number, that of the position. Coordinates `source_token`, `output_token`.
+    Each source token's embedding through the layer's norm, times the head's W_V W_O W_U, for the
+    output tokens `to` (by default the same tokens). Without biases, which are the same for all
+    sources. The final norm counts with its gain, at a scale of 1: in a run, its scale multiplies
+    all logits of a position alike. Coordinates `source_token`, `output_token`.
 
     Raises:
-        ValueError: if there are no tokens, or one is unknown.
-        HookError: if there is no such head, or what heads write passes a norm of its own.
+        ValueError: if there are no tokens, or a token is unknown.
+        HookError: if there is no such head, or a norm acts on the sum of what the heads write.
 
     Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
     """
@@ -86,26 +86,26 @@ def ov_circuit(
     check_written(model)
     to = tokens if to is None else to
     ids = _known(model, to)
-    inputs, of = _embedded(model, tokens), Layer(model, layer)
+    inputs, of = _embed_each(model, tokens), Layer(model, layer)
     with torch.no_grad():
         value = of.project("v", inputs)[:, 0, head] - of.value_bias[head]
         written = models.unscaled_norm(model, None, value @ of.output_weights[head])
         logits = written @ models.unembedding_weights(model)[:, ids]
-    return _labelled(model, logits, "logits", ("source", tokens), ("output", to)).assign_attrs(
+    return _label(model, logits, "logits", ("source", tokens), ("output", to)).assign_attrs(
         layer=layer, head=head, unit="logits"
     )
 
 
 def check_written(model: Model) -> None:
-    """Nothing, if what a head writes goes into the residual stream as it is.
+    """Check that each head writes to the residual stream without a norm in between.
 
     Raises:
-        HookError: if it passes a norm with what the other heads write.
+        HookError: if a norm acts on the sum of what the heads write.
     """
-    if models.heads_pass_a_norm(model):
+    if models.has_norm_after_heads(model):
         raise HookError(
-            "what the heads of a layer write passes a norm together on this model: no head has an "
-            "OV circuit of its own."
+            "on this model a norm acts on the sum of what a layer's heads write: no head has an OV "
+            "circuit of its own."
         )
 
 
@@ -119,14 +119,14 @@ def _known(model: Model, tokens: Sequence[int]) -> list[int]:
     return ids
 
 
-def _embedded(model: Model, tokens: Sequence[int]) -> Float[Tensor, "token one d_model"]:
+def _embed_each(model: Model, tokens: Sequence[int]) -> Float[Tensor, "token one d_model"]:
     """The embedding of each token, each a prompt of one position."""
     ids = torch.tensor(_known(model, tokens), device=models.device(model))
     with torch.no_grad():
         return models.token_embeddings(model, ids)[:, None]
 
 
-def _labelled(
+def _label(
     model: Model,
     values: Tensor,
     name: str,
@@ -134,7 +134,7 @@ def _labelled(
     columns: tuple[str, Sequence[int]],
 ) -> xr.DataArray:
     decode = decoder(model)
-    coords: dict[str, Any] = {}
+    coords: dict[str, object] = {}
     for dim, ids in (rows, columns):
         texts = np.array([decode(int(i)) for i in ids], dtype=object)
         coords |= {dim: [int(i) for i in ids], f"{dim}_token": (dim, texts)}

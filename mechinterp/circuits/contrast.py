@@ -34,7 +34,7 @@ from mechinterp.core.specs import At
 from mechinterp.engine.passes import Output
 from mechinterp.engine.replacements import Replacement, replacement
 from mechinterp.engine.scoring import arm_scores
-from mechinterp.models.layer_parts import KeysValues, Layer, Passed, check_parts
+from mechinterp.models.layer_parts import KeysValues, Layer, LayerPass, check_parts
 from mechinterp.models.model import Model
 from mechinterp.sweeps.planner import CPU_POSITIONS
 
@@ -187,7 +187,7 @@ class Contrast:
         """In the last layer nothing before the first position that is read is asked for."""
         return int(self.reading.min()) if layer == self.graph.n_layers - 1 else 0
 
-    def run_layer(self, layer: int, resid: Resid) -> Passed:
+    def run_layer(self, layer: int, resid: Resid) -> LayerPass:
         """A layer of several arms, of what stands before it."""
         earlier = self.keys_values(layer, len(resid) // self.n_pairs)
         return self.layer(layer).run(resid, earlier, self.skipped(layer))
@@ -198,7 +198,7 @@ class Contrast:
 
     def normalized(self, resid: Resid) -> Resid:
         """The residual stream after the final norm."""
-        return models.normalized(self.model, resid)
+        return models.normalize(self.model, resid)
 
     def onward(self, layer: int, resid: Resid) -> Float[np.ndarray, "arm pair"]:
         """The metric of several arms, of the residual stream before a layer."""
@@ -256,8 +256,8 @@ class _Walk:
 
     @classmethod
     def of(cls, model: Model, prompts: Prompts) -> "_Walk":
-        resid, _ = models.embedded(model, prompts.tokens)
-        made = cls([resid], [], {Site("embed"): models.embedding(model, prompts.tokens)})
+        resid, _ = models.embed(model, prompts.tokens)
+        made = cls([resid], [], {Site("embed"): models.embed_tokens(model, prompts.tokens)})
         for number in range(model.cfg.n_layers):
             passed = Layer(model, number).run(made.resid[-1])
             made.resid.append(passed.resid)

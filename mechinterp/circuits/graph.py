@@ -26,7 +26,7 @@ from jaxtyping import Bool, Int
 
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos
-from mechinterp.models.facts import heads_pass_a_norm
+from mechinterp.models.facts import has_norm_after_heads
 from mechinterp.models.model import Model
 
 KINDS = ("q", "k", "v")
@@ -81,7 +81,7 @@ class Graph:
                 its own; or if a position comes twice.
         """
         cfg = model.cfg
-        if heads_pass_a_norm(model):
+        if has_norm_after_heads(model):
             raise ValueError(
                 "this model puts a norm on what all heads of a layer write together, so that no "
                 "head writes a part of its own: it has no graph of heads. Patch attn_out instead."

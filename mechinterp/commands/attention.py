@@ -216,7 +216,7 @@ class _Made:
             for name in self.scores["score"].values:
                 here = self.scores.sel(score=name, drop=True).mean("prompt")
                 found[f"{name} score"] = here
-            if not models.heads_pass_a_norm(self.model):
+            if not models.has_norm_after_heads(self.model):
                 found["copying score (OV)"] = copying_scores(self.model)
         return found
 

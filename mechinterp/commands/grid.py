@@ -26,7 +26,7 @@ from mechinterp.stats.intervals import ratio_interval
 from mechinterp.storage.provenance import made_by
 from mechinterp.storage.run_folder import begin_run, frame_parquet, write_run
 from mechinterp.sweeps.progress import progress_bar
-from mechinterp.tasks.findings import Compared, compared
+from mechinterp.tasks.findings import FindingRanks, compare_findings
 
 _SIGNS = {
     "noise": "0: the patch changes nothing. −1: the score falls to that of the corrupt prompts.",
@@ -156,11 +156,11 @@ class _Made:
     def _model(self) -> str:
         return models.name(self.asked.model)
 
-    def _compared(self) -> list[Compared]:
+    def _compared(self) -> list[FindingRanks]:
         mine = [f for f in self.asked.prompts.findings if f.model == self._model]
         n_cells = self.effect.size // self.effect.sizes.get("prompt", 1)
         strongest = min(_STRONGEST, -(-n_cells // 10))  # what chance would find: a tenth or less
-        return compared(self.effect, self.asked.act, mine, strongest=strongest)
+        return compare_findings(self.effect, self.asked.act, mine, strongest=strongest)
 
     def _facts(self) -> dict[str, Any]:
         return {

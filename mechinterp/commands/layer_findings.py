@@ -65,7 +65,7 @@ class Found:
         if bends(metric, run(model, clean, logits_at=metric.at)):
             ids = says["top_id"].isel(layer=-1, place=0).values if answers is None else answers
             linear = centred_logit(torch.as_tensor(ids), at=metric.at[-1])
-        heads = None if models.heads_pass_a_norm(model) else direct_by_head(model, clean, linear)
+        heads = None if models.has_norm_after_heads(model) else direct_by_head(model, clean, linear)
         ablated = ablated_heads = None
         if not options.no_ablation:
             how = mean_of(asked.pair.corrupt, by_position=True)

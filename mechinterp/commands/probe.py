@@ -25,6 +25,7 @@ from mechinterp.probing import (
     ProbeStudy,
     best_layers,
     class_direction,
+    compare_with_random,
     direction_effects,
     held_out,
     logistic,
@@ -32,7 +33,6 @@ from mechinterp.probing import (
     probe_model,
     read_labelled,
     residual_sites,
-    used,
 )
 from mechinterp.report import print_probes, probing_page
 from mechinterp.storage.provenance import made_by
@@ -211,7 +211,7 @@ def _causal(
             seed=options.seed,
             progress=tick,
         )
-    return used(effects, seed=options.seed)
+    return compare_with_random(effects, seed=options.seed)
 
 
 def _parquet(probed: xr.Dataset) -> bytes:

@@ -98,7 +98,7 @@ def check_sum(model: Model, what: str, *, by_head: bool) -> None:
     Raises:
         ValueError: if it is none.
     """
-    if by_head and models.heads_pass_a_norm(model):
+    if by_head and models.has_norm_after_heads(model):
         raise ValueError(
             f"{what}: this model puts a norm on what all heads of a layer write together, so that "
             f"none has a part of its own."

@@ -112,7 +112,7 @@ class Output:
     def logits(self) -> Float[Tensor, "row k vocab"]:
         """Logits of the whole vocabulary, made once."""
         if self._logits is None:
-            self._logits = models.unembedded(self.model, self.normalized)
+            self._logits = models.unembed(self.model, self.normalized)
         return self._logits
 
     def logits_of(self, tokens: Int[Tensor, "row n"], k: Sequence[int]) -> Tensor:
@@ -120,7 +120,7 @@ class Output:
         if self._logits is not None:
             picked = self._logits[:, list(k)]
             return picked.gather(2, tokens[:, None].expand(-1, len(k), -1))
-        return models.unembedded(self.model, self.normalized[:, list(k)], tokens)
+        return models.unembed(self.model, self.normalized[:, list(k)], tokens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,15 +202,15 @@ def forward(
                     entry = models.keys_and_values(model, layer, resid[:, :skip], entry)
                     resid, first = resid[:, skip:], first + skip
                 unseen = fused and looked_at.isdisjoint(link.format(layer=layer) for link in LINKS)
-                resid = models.block(model, layer, resid, positions, entry, fused=unseen)
+                resid = models.run_block(model, layer, resid, positions, entry, fused=unseen)
             resid = _joined(resid, base, n_layers, starts.count(n_layers), first)
             reading = reading - first
             rows = torch.arange(len(reading), device=reading.device)[:, None]
             if not full:
-                output = Output(model, models.normalized(model, resid[rows, reading]))
+                output = Output(model, models.normalize(model, resid[rows, reading]))
             else:
-                normalized = models.normalized(model, resid)
-                logits = models.hooked_unembedded(model, normalized)
+                normalized = models.normalize(model, resid)
+                logits = models.unembed_with_hooks(model, normalized)
                 output = Output(model, normalized[rows, reading], logits[rows, reading])
         finally:
             hooks.remove()
@@ -222,7 +222,7 @@ def _embedded(model: Model, arms: Sequence[Arm], first: int) -> tuple[Tensor | N
     """The residual stream of the arms that begin with their tokens."""
     if not arms:
         return None, None
-    return models.embedded(model, torch.cat([a.prompts.tokens for a in arms])[:, first:], first)
+    return models.embed(model, torch.cat([a.prompts.tokens for a in arms])[:, first:], first)
 
 
 def _joined(resid: Tensor | None, base: Base, layer: int, n_arms: int, first: int) -> Tensor:
@@ -249,7 +249,7 @@ def base_run(
     if not layers and not first:
         return Base()
     with interruptible() as interrupts, torch.no_grad():
-        resid, _ = models.embedded(model, prompts.tokens)
+        resid, _ = models.embed(model, prompts.tokens)
         for layer in range(end + 1):
             interrupts.check()
             if layer in layers:
@@ -259,7 +259,7 @@ def base_run(
             if first:
                 entries[layer] = models.keys_and_values(model, layer, resid[:, :first])
             if layer < max(end, top):
-                resid = models.block(model, layer, resid, fused=fused)
+                resid = models.run_block(model, layer, resid, fused=fused)
         if top > end:
             resids[top] = resid
     return Base(resids, entries)
@@ -275,9 +275,12 @@ def resumes_exactly(model: Model) -> tuple[bool, bool]:
     Found once for a model and its switches, by a run of three tokens: against the library's own
     pass, one row for each layer to begin at.
     """
-    tested, switches = _TESTED.setdefault(model, {}), models.switches(model)
+    tested, switches = _TESTED.setdefault(model, {}), models.configuration_text(model)
     if switches not in tested:
-        resumes, late = models.can_resume(model), models.may_begin_late(model)
+        resumes, late = (
+            models.can_start_at_any_layer(model),
+            models.can_start_at_later_position(model),
+        )
         both = resumes and late and model.cfg.n_ctx > 1 and _equals_a_whole_pass(model, 1)
         tested[switches] = both or (resumes and _equals_a_whole_pass(model, 0)), both
     return tested[switches]
@@ -287,7 +290,7 @@ def _fuses(model: Model, n_positions: int) -> bool:
     """Whether layers of so many positions are run with fused attention; tried once, as above."""
     if n_positions < FROM or not can_fuse(model):
         return False
-    tested, switches = _FUSED.setdefault(model, {}), models.switches(model)
+    tested, switches = _FUSED.setdefault(model, {}), models.configuration_text(model)
     if switches not in tested:
         late = resumes_exactly(model)[1]
         tested[switches] = all(_equals_a_whole_pass(model, n, True) for n in range(1 + late))
@@ -303,7 +306,7 @@ def _equals_a_whole_pass(model: Model, first: int, fused: bool = False) -> bool:
     starts = list(range(n_layers + 1))
     base = base_run(model, prompts, set(starts), first, fused)
     with torch.no_grad():
-        whole = models.whole_pass(model, prompts.tokens)[:, -1].float()
+        whole = models.library_logits(model, prompts.tokens)[:, -1].float()
     late = first > 0
     output = forward(
         model,
@@ -327,18 +330,18 @@ def greedy(model: Model, prompts: Prompts, n: int) -> list[int]:
     hooks on the model, or positions that each layer reads), each step is a whole pass.
     """
     end = getattr(model.tokenizer, "eos_token_id", None)
-    cached = models.can_resume(model) and not models.has_foreign_hooks(model)
+    cached = models.can_start_at_any_layer(model) and not models.has_foreign_hooks(model)
     cache = models.key_value_cache(model, 1) if cached else [None] * model.cfg.n_layers
     ids = prompts.tokens
     made: list[int] = []
     with interruptible() as interrupts, torch.no_grad():
         while len(made) < n and (not made or made[-1] != end):
             first = ids.shape[1] - 1 if cached and made else 0
-            resid, positions = models.embedded(model, ids[:, first:], first)
+            resid, positions = models.embed(model, ids[:, first:], first)
             for layer in range(model.cfg.n_layers):
                 interrupts.check()
-                resid = models.block(model, layer, resid, positions, cache[layer])
-            last = models.unembedded(model, models.normalized(model, resid[:, -1:]))
+                resid = models.run_block(model, layer, resid, positions, cache[layer])
+            last = models.unembed(model, models.normalize(model, resid[:, -1:]))
             made.append(int(last[0, 0].argmax()))
             ids = torch.cat([ids, ids.new_tensor([made[-1:]])], 1)
     return made

@@ -1,6 +1,7 @@
-"""The residual stream layer by layer: what it says already, who wrote it, how it grows.
+"""The residual stream by layer: the logit lens, direct logit attribution, and norms.
 
-Of a stream, `layer` counts the layers that have run: 0 is the embedding, `n_layers` the last.
+For a residual stream, `layer` is the number of layers that have run: 0 is the embedding, `n_layers`
+what the final norm reads.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Where in depth the answer first leads, and from where on it stays ahead.
+"""The layer at which the answer first leads, and the layer from which it stays ahead.
 
 >>> from mechinterp import load_model, token_id
 >>> from mechinterp.layers import depths, logit_lens
@@ -8,8 +8,8 @@
 >>> found["settled"].values.tolist(), float(found.attrs["share"])
 ([2.0, 2.0], 1.0)
 
-That a lens shows an answer early does not say that the model has decided: later layers may need
-what else the stream holds, and it may be there in a form that the lens does not read.
+An answer that a lens shows early need not be decided: later layers may still change it. And an
+answer that the lens does not show may be there in a form that the lens does not read.
 """
 
 import numpy as np
@@ -17,14 +17,15 @@ import xarray as xr
 
 
 def depths(lens: xr.Dataset) -> xr.Dataset:
-    """By prompt: `first`, the least number of layers after which the answer leads, and `settled`.
+    """For each prompt the layers `first` and `settled`, as numbers of layers that have run.
 
-    `settled`: after which it leads at every layer to the end. NaN where it never leads, or not at
-    the end; `attrs["share"]`: of prompts in which it does at the end. Intervals over prompts:
-    `stats.interval(found["first"].dropna("prompt"))`.
+    `first`: the first at which the answer leads (rank 0); NaN if it never leads. `settled`: the
+    first from which it leads at every layer to the end; NaN if it does not lead at the end.
+    `attrs["share"]`: the share of prompts in which it leads at the end. For an interval over
+    prompts: `stats.interval(found["first"].dropna("prompt"))`.
 
     Raises:
-        ValueError: if it is no result of `logit_lens`.
+        ValueError: if `lens` is not a result of `logit_lens`.
     """
     if "rank" not in lens or set(lens["rank"].dims) != {"layer", "prompt"}:
         raise ValueError("depths reads the ranks of logit_lens(model, prompts, answers).")

@@ -1,4 +1,4 @@
-"""Direct logit attribution: what each layer, head or neuron itself writes towards an answer.
+"""Direct logit attribution: what each layer, head or neuron itself writes to the answer's logit.
 
 >>> from mechinterp import load_model, logit_diff, token_id
 >>> from mechinterp.layers import direct_by_head, direct_by_layer
@@ -11,14 +11,13 @@ True
 >>> [int(heads.argmax(...)[dim]) for dim in ("layer", "head")]
 [1, 0]
 
-The final norm's scale is taken as it is in the run, so that a logit is a sum of what was written;
-what is not written by any part, the biases of the norm and the unembedding, is the part "constant".
-"Direct" leaves out all that later layers make of what a part wrote: a part that matters may write
-nothing towards the answer itself, and one that writes much may be undone. Ablate it to know.
+The final norm's scale is held at its value in the run, so that a logit is a sum over what was
+written. The biases of the norm and the unembedding, which no part writes, are the part "constant".
+"Direct" leaves out everything that later layers make of a part's output: a part that matters may
+write nothing to the answer itself, and what another writes may be undone. Ablate it to know.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,14 +40,15 @@ _SIGN = "Positive: it raises the metric."
 
 
 def direct_by_layer(model: Model, prompts: Text, metric: Metric) -> xr.DataArray:
-    """What each part writes towards the metric: dims (part, prompt), in the metric's unit.
+    """The direct contribution of each part to the metric: dims (part, prompt), in its unit.
 
-    Parts: "embed", "pos_embed" where positions are embedded, "L0.attn", "L0.mlp" ..., each with its
-    own biases, and "constant". They sum to the coordinate `total` (prompt), the metric itself.
-    `layer` (part): how many layers have run before the part; NaN of the others.
+    Positive: the part raises the metric. Parts: "embed", "pos_embed" where positions are embedded,
+    "L0.attn", "L0.mlp" ..., each with its own biases, and "constant". They sum to the coordinate
+    `total` (prompt), the metric itself. `layer` (part): how many layers have run before the part;
+    NaN for parts outside the layers.
 
     Raises:
-        HookError: if what is read would not fit into memory.
+        HookError: if the activations do not fit into memory.
         ValueError: if the metric is not linear in the logits (`logit_diff` and `centred_logit` are,
             `log_prob` is not), or the model caps its logits.
 
@@ -58,12 +58,12 @@ def direct_by_layer(model: Model, prompts: Text, metric: Metric) -> xr.DataArray
     given = tokenize(model, prompts)
     acts = ["attn_out"] if model.cfg.attn_only else ["attn_out", "mlp_out"]
     sites = [Site(act, layer) for layer in range(model.cfg.n_layers) for act in acts]
-    asked = _Asked.of(model, given, metric, sites, by_head=False)
-    parts = {"embed": asked.gives(Site("embed"))}
+    asked = _DirectRun.of(model, given, metric, sites, by_head=False)
+    parts = {"embed": asked.contribution(Site("embed"))}
     if model.cfg.positional_embedding_type == "standard":
-        parts["pos_embed"] = asked.gives(Site("resid_pre", 0)) - parts["embed"]
+        parts["pos_embed"] = asked.contribution(Site("resid_pre", 0)) - parts["embed"]
     for site in sites:
-        parts[f"L{site.layer}.{site.act.removesuffix('_out')}"] = asked.gives(site)
+        parts[f"L{site.layer}.{site.act.removesuffix('_out')}"] = asked.contribution(site)
     parts["constant"] = asked.reading.constant[0]
     at = [np.nan] * (len(parts) - len(sites) - 1) + [float(s.layer or 0) for s in sites] + [np.nan]
     coords = {"part": list(parts), "layer": ("part", at), **asked.coords}
@@ -72,14 +72,15 @@ def direct_by_layer(model: Model, prompts: Text, metric: Metric) -> xr.DataArray
 
 
 def direct_by_head(model: Model, prompts: Text, metric: Metric) -> xr.Dataset:
-    """The same by head: `from_head` (layer, head, prompt), and all else beside it.
+    """The direct contribution of each head, `from_head` (layer, head, prompt), and of all else.
 
-    `from_attn_bias`, `from_mlp` (layer, prompt); `from_rest` (prompt), of embeddings and constant.
-    All together sum to `total`; heads and bias to what `direct_by_layer` gives for attention.
+    `from_attn_bias` and `from_mlp` (layer, prompt); `from_rest` (prompt), embeddings and constant.
+    Together they sum to `total`; the heads and the bias of a layer sum to its attention in
+    `direct_by_layer`.
 
     Raises:
         HookError: as `direct_by_layer`.
-        ValueError: as `direct_by_layer`, or if heads' outputs pass a norm together.
+        ValueError: as `direct_by_layer`, or if a norm acts on the sum of the heads' outputs.
 
     Source: Wang et al. 2022, section 3.1, arXiv 2211.00593.
     """
@@ -87,17 +88,18 @@ def direct_by_head(model: Model, prompts: Text, metric: Metric) -> xr.Dataset:
     has_mlps = not model.cfg.attn_only
     sites = [Site("z", layer) for layer in layers]
     sites += [Site("mlp_out", layer) for layer in layers if has_mlps]
-    asked = _Asked.of(model, given, metric, sites, by_head=True)
+    asked = _DirectRun.of(model, given, metric, sites, by_head=True)
     heads, biases = [], []
     for layer in layers:
+        # [head, d_head, d_model], [prompt, k, d_model] -> [prompt, k, head, d_head]
         toward = torch.einsum(
             "hcd,pkd->pkhc", models.output_weights(model, layer).double(), asked.reading.slopes[0]
         )
         heads.append((asked.values(Site("z", layer)) * toward).sum((1, 3)).T)
         biases.append(asked.bias(models.attention_bias(model, layer)))
     nothing = np.zeros(len(given))
-    mlps = [asked.gives(Site("mlp_out", n)) if has_mlps else nothing for n in layers]
-    rest = asked.gives(Site("resid_pre", 0)) + asked.reading.constant[0]
+    mlps = [asked.contribution(Site("mlp_out", n)) if has_mlps else nothing for n in layers]
+    rest = asked.contribution(Site("resid_pre", 0)) + asked.reading.constant[0]
     return xr.Dataset(
         {
             "from_head": (("layer", "head", "prompt"), torch.stack(heads).cpu().numpy()),
@@ -113,10 +115,11 @@ def direct_by_head(model: Model, prompts: Text, metric: Metric) -> xr.Dataset:
 def direct_by_neuron(
     model: Model, prompts: Text, metric: Metric, layers: Iterable[int] | None = None
 ) -> xr.Dataset:
-    """The same by neuron: `from_neuron` (layer, neuron, prompt), `from_bias` (layer, prompt).
+    """The direct contribution of each neuron: `from_neuron` (layer, neuron, prompt), and of biases.
 
-    A neuron is what is after the activation, of a gated MLP the product. Both sum to what
-    `direct_by_layer` gives for the layer's MLP. `layers`: all unless given.
+    A neuron is its value after the activation; in a gated MLP, the product with the gate. A layer's
+    neurons and its `from_bias` (layer, prompt) sum to its MLP in `direct_by_layer`. `layers`: all
+    by default.
 
     Raises:
         HookError: as `direct_by_layer`.
@@ -128,11 +131,12 @@ def direct_by_neuron(
         raise ValueError("direct_by_neuron: this model has no MLPs. Use direct_by_head.")
     given, chosen = tokenize(model, prompts), chosen_layers(model, layers)
     sites = [Site("mlp_post", layer) for layer in chosen]
-    asked = _Asked.of(model, given, metric, sites, by_head=True)
+    asked = _DirectRun.of(model, given, metric, sites, by_head=True)
     neurons, biases = [], []
     for layer in chosen:
         weights, bias = models.mlp_output(model, layer)
         slopes = asked.reading.slopes[0].to(weights)
+        # [neuron, d_model], [prompt, k, d_model] -> [prompt, k, neuron]
         toward = torch.einsum("nd,pkd->pkn", weights, slopes)
         neurons.append((asked.values(Site("mlp_post", layer)) * toward).sum(1).T)
         biases.append(asked.bias(bias))
@@ -148,8 +152,8 @@ def direct_by_neuron(
     )
 
 
-class _Asked:
-    """A run at the positions that a metric reads, and what is written there towards it."""
+class _DirectRun:
+    """A run read at the metric's positions, and what each value there contributes to the metric."""
 
     def __init__(self, model: Model, done: Run, metric: Metric) -> None:
         self._done, self._metric, self._model = done, metric, model
@@ -159,43 +163,43 @@ class _Asked:
     @classmethod
     def of(
         cls, model: Model, given: Prompts, metric: Metric, sites: list[Site], *, by_head: bool
-    ) -> "_Asked":
-        """One run that reads these sites and both ends of the stream."""
+    ) -> "_DirectRun":
+        """Run once, and read these sites and both ends of the residual stream."""
         check_sum(model, "direct logit attribution", by_head=by_head)
         ends = [Site("embed"), Site("resid_pre", 0), Site("resid_post", model.cfg.n_layers - 1)]
         wanted = [Site(s.act, s.layer, pos=pos) for s in (*sites, *ends) for pos in metric.at]
         done = run(model, given, read(*wanted), logits_at=metric.at)
         if bends(metric, done):
             raise ValueError(
-                f"direct logit attribution: {metric.name} is not linear in the logits, so that it "
-                f"is no sum of parts. Use logit_diff or centred_logit."
+                f"direct logit attribution: {metric.name} is not linear in the logits, so it is no "
+                f"sum over parts. Use logit_diff or centred_logit."
             )
         return cls(model, done, metric)
 
     def values(self, site: Site) -> Float[Tensor, "prompt k *axes"]:
-        """What was read there, in double precision where that is cheap."""
+        """What was read at a site; in float64, but neurons as they are: they are many."""
         value = self._there(site)
         return value if site.act == "mlp_post" else value.double()
 
-    def gives(self, site: Site) -> Float[np.ndarray, " prompt"]:
-        """What is written there gives to the metric."""
+    def contribution(self, site: Site) -> Float[np.ndarray, " prompt"]:
+        """The contribution of what was written at a site to the metric."""
         found: Float[np.ndarray, " prompt"] = self.reading.of_parts(self._there(site))[0]
         return found
 
     def bias(self, vector: Float[Tensor, " d_model"]) -> Float[np.ndarray, " prompt"]:
-        """What a bias gives to the metric, at all positions that it reads."""
+        """The contribution of a bias to the metric, over all positions that it reads."""
         slopes = self.reading.slopes[0]
         return np.asarray((slopes @ vector.detach().to(slopes)).sum(1).cpu().numpy())
 
     @property
-    def coords(self) -> dict[str, Any]:
-        """Those of the prompts."""
+    def coords(self) -> dict[str, object]:
+        """The coordinates of the prompts."""
         prompts = range(len(self._done.prompts))
         return {"prompt": prompts, "total": ("prompt", self.reading.total[0])}
 
     @property
-    def attrs(self) -> dict[str, Any]:
-        """How the values are to be read."""
+    def attrs(self) -> dict[str, str]:
+        """What the values mean."""
         return {
             "metric": self._metric.name,
             "unit": self._metric.unit,

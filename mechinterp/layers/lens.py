@@ -1,4 +1,4 @@
-"""The logit lens: what the model would say if it ended after a layer.
+"""The logit lens: what the model would predict if it ended after a given layer.
 
 >>> from mechinterp import load_model, token_id
 >>> from mechinterp.layers import logit_lens
@@ -7,10 +7,10 @@
 >>> found["rank"].isel(prompt=0).values.tolist()[-1], str(found["top_token"][-1, 0, 0].values)
 (0, 'REFUSE')
 
-The stream after each layer goes through the model's own final norm and unembedding, as the last
-one does; that of the last layer is so the model's own output. Early layers need not write in the
-basis that the unembedding reads: where the lens says nothing, the model may well know. A tuned lens
-(`train_lens`) translates first.
+The residual stream after each layer goes through the model's own final norm and unembedding; after
+the last layer this is the model's output. Early layers need not write in the basis that the
+unembedding reads, so the model may know what the lens does not show. A tuned lens (`train_lens`)
+translates each layer first.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, decoder, tokenize
 
 _CHUNK_BYTES = 1 << 26
-"""Logits that are there at a time, of all layers and prompts."""
+"""The size of the logits that are held at a time, over all layers and prompts."""
 
 Streams = Float[Tensor, "layer prompt d_model"]
 
@@ -47,31 +47,31 @@ def logit_lens(
     lens: TunedLens | None = None,
     top: int = 5,
 ) -> xr.Dataset:
-    """What each layer would say at a position; dims (layer, prompt), and (layer, prompt, place).
+    """The prediction of each layer at a position: dims (layer, prompt), (layer, prompt, place).
 
-    Of the answers, one token for all prompts or one for each, by default the model's own first
-    choice: `log_prob` in nats; `rank`, how many tokens are ahead of it, 0 if it leads. `kl`: of the
-    model's output from the layer's, KL(model || layer), in nats. `top_token`, `top_id`,
-    `top_log_prob`: the `top` first choices. `lens`: translate each layer by a tuned lens first. The
-    vocabulary goes through in parts, so that no layer's logits are there as a whole.
+    For `answers` (one token id for all prompts, or one each; by default the model's own first
+    choice): `log_prob` in nats, and `rank`, the number of tokens ahead of it, 0 if it leads. `kl`:
+    KL(model || layer) in nats. `top_token`, `top_id`, `top_log_prob`: the `top` first choices.
+    `lens`: a tuned lens that translates each layer first. The vocabulary is unembedded in parts, so
+    that no layer's logits exist as a whole.
 
     Raises:
-        HookError: if the streams would not fit into memory.
+        HookError: if the residual streams do not fit into memory.
         ValueError: if an answer is outside the vocabulary, a prompt has no such position, or the
-            lens is of another model.
+            lens belongs to another model.
 
     Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; with a translator: Belrose et
     al. 2023, arXiv 2303.08112.
     """
     given = tokenize(model, prompts)
-    normed = _normalized(model, streams(model, given, (at,))[:, :, 0], lens)
+    normed = _normalize(model, streams(model, given, (at,))[:, :, 0], lens)
     n_vocab = model.cfg.d_vocab_out
     summary = _Summary.of(model, normed, n_vocab, top)
     own = answers is None
     ids = summary.top_ids[-1, :, 0] if answers is None else torch.as_tensor(answers).reshape(-1, 1)
     ids = columns(ids.reshape(-1, 1), len(given), n_vocab, "logit_lens")[:, 0].to(normed.device)
     answer = _of_tokens(model, normed, ids)
-    ahead, kl = _beside(model, normed, n_vocab, answer, summary.log_total)
+    ahead, kl = _ranks_and_divergences(model, normed, n_vocab, answer, summary.log_total)
     text = decoder(model)
     tops = summary.top_ids.cpu().numpy()
     flat = ("layer", "prompt")
@@ -102,7 +102,7 @@ def logit_lens(
 def lens_metric(
     model: Model, prompts: Text, metric: Metric, *, lens: TunedLens | None = None
 ) -> xr.DataArray:
-    """Any metric of what each layer would say: dims (layer, prompt), in the metric's unit.
+    """Any metric of each layer's prediction: dims (layer, prompt), in the metric's unit.
 
     Raises:
         HookError: as `logit_lens`.
@@ -112,8 +112,8 @@ def lens_metric(
     each = streams(model, given, metric.at)
     values = np.stack(
         [
-            arm_scores(metric, Output(model, models.normalized(model, x)), metric.at, 1)[0]
-            for x in _translated(model, each, lens)
+            arm_scores(metric, Output(model, models.normalize(model, x)), metric.at, 1)[0]
+            for x in _translate(model, each, lens)
         ]
     )
     attrs = {
@@ -127,7 +127,7 @@ def lens_metric(
     )
 
 
-def _translated(
+def _translate(
     model: Model, each: Float[Tensor, "layer *rest d_model"], lens: TunedLens | None
 ) -> Iterator[Tensor]:
     if lens is not None:
@@ -136,28 +136,26 @@ def _translated(
         yield x if lens is None else lens(layer, x)
 
 
-def _normalized(model: Model, each: Streams, lens: TunedLens | None) -> Streams:
+def _normalize(model: Model, each: Streams, lens: TunedLens | None) -> Streams:
     with torch.no_grad():
-        normed = [
-            models.normalized(model, x[:, None])[:, 0] for x in _translated(model, each, lens)
-        ]
+        normed = [models.normalize(model, x[:, None])[:, 0] for x in _translate(model, each, lens)]
     return torch.stack(normed)
 
 
 def _parts(
     model: Model, normed: Streams, n_vocab: int
 ) -> Iterator[tuple[int, Float[Tensor, "layer prompt part"]]]:
-    """Logits of all layers and prompts, a part of the vocabulary at a time; where it begins."""
+    """Where each part of the vocabulary begins, and its logits for all layers and prompts."""
     n_rows = normed.shape[0] * normed.shape[1]
     size = max(1, _CHUNK_BYTES // (n_rows * normed.element_size()))
     with torch.no_grad():
         for begin in range(0, n_vocab, size):
-            yield begin, models.unembedded(model, normed, part=slice(begin, begin + size)).double()
+            yield begin, models.unembed(model, normed, part=slice(begin, begin + size)).double()
 
 
 @dataclass(frozen=True, eq=False)
 class _Summary:
-    """Of all logits: the logarithm of the sum of their exponentials, and the largest."""
+    """What is kept of the logits: the log of the sum of their exponentials, and the largest."""
 
     log_total: Float[Tensor, "layer prompt"]
     top_logits: Float[Tensor, "layer prompt place"]
@@ -180,23 +178,23 @@ class _Summary:
 def _of_tokens(
     model: Model, normed: Streams, ids: Int[Tensor, " prompt"]
 ) -> Float[Tensor, "layer prompt"]:
-    """The logit of one token of each prompt."""
+    """The logit of one token for each prompt."""
     with torch.no_grad():
-        found = models.unembedded(model, normed.transpose(0, 1), ids[:, None])
+        found = models.unembed(model, normed.transpose(0, 1), ids[:, None])
     return found[..., 0].T.double()
 
 
-def _beside(
+def _ranks_and_divergences(
     model: Model,
     normed: Streams,
     n_vocab: int,
     answer: Float[Tensor, "layer prompt"],
     log_total: Float[Tensor, "layer prompt"],
 ) -> tuple[Int[Tensor, "layer prompt"], Float[Tensor, "layer prompt"]]:
-    """How many tokens are ahead of the answer; the divergence of the last layer's output."""
+    """How many tokens are ahead of the answer; KL(last layer || layer) in nats."""
     ahead = torch.zeros(answer.shape, dtype=torch.long, device=answer.device)
     kl = torch.zeros_like(answer)
-    slack = 1e-6 * answer.abs().clamp(min=1)  # the answer's own logit, made in another sum
+    slack = 1e-6 * answer.abs().clamp(min=1)  # the answer's own logit was summed in another order
     for _, logits in _parts(model, normed, n_vocab):
         ahead += (logits > (answer + slack)[..., None]).sum(-1)
         logs = logits - log_total[..., None]

@@ -1,4 +1,4 @@
-"""The residual stream at some positions after each layer: how long it is, and where it points.
+"""The residual stream after each layer: its norm and its direction at some positions.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.layers import residual_stream
@@ -6,17 +6,15 @@
 >>> found["norm"].dims, found["cosine"].sel(layer=2).item()
 (('layer', 'prompt'), 1.0)
 
-Norms mostly grow, layer by layer: what a layer writes is small or large only beside the stream that
-it is added to. A stream that is long at one position in a few dimensions (a start token's) has a
-cosine near 1 with anything alike there, whatever the rest says.
+Norms mostly grow from layer to layer, so compare what a layer writes with the stream to which it is
+added. A stream that is very long in a few dimensions (at a start token) has a cosine near 1 with
+any stream that is long in the same ones, whatever the other dimensions hold.
 """
-
-from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp import models
@@ -29,14 +27,14 @@ from mechinterp.models.tokenization import Text, tokenize
 
 
 def residual_stream(model: Model, prompts: Text, *, at: Pos = "end") -> xr.Dataset:
-    """Dims (layer, prompt), at one position: `norm`, `written`, `cosine`.
+    """The residual stream at one position: `norm`, `written`, `cosine`, dims (layer, prompt).
 
-    `norm`: the length of the residual stream after so many layers. `written`: of what the last of
-    them added; NaN at 0. `cosine`: with the stream after the last layer. None is what the logits
-    see: the final norm comes between.
+    `norm`: its length after that many layers. `written`: the length of what the last of them added;
+    NaN at 0. `cosine`: with the stream after the last layer. The logits see none of them directly:
+    the final norm comes in between.
 
     Raises:
-        HookError: if the streams would not fit into memory.
+        HookError: if the residual streams do not fit into memory.
         ValueError: if a prompt has no such position.
     """
     given = tokenize(model, prompts)
@@ -55,17 +53,17 @@ def residual_stream(model: Model, prompts: Text, *, at: Pos = "end") -> xr.Datas
 def streams(
     model: Model, prompts: Prompts, at: tuple[Pos, ...]
 ) -> Float[Tensor, "layer prompt k d_model"]:
-    """The residual stream at some positions: layer 0 the embedding, then after each layer."""
+    """The residual stream at some positions: layer 0 is the embedding, then after each layer."""
     wanted = [[Site(s.act, s.layer, pos=pos) for pos in at] for s in stream_sites(model)]
     acts = run(model, prompts, read(*(s for row in wanted for s in row)), logits_at=()).acts
     return torch.stack([torch.stack([acts[site] for site in row], 1) for row in wanted])
 
 
 def stream_sites(model: Model) -> list[Site]:
-    """Where the stream after 0, 1, 2 ... layers is read."""
+    """The sites of the residual stream after 0, 1, 2 ... layers."""
     return [Site("resid_pre", 0), *(Site("resid_post", n) for n in range(model.cfg.n_layers))]
 
 
-def by_layer(model: Model, prompts: Prompts) -> dict[str, Any]:
-    """The coordinates of a result by layers and prompts."""
+def by_layer(model: Model, prompts: Prompts) -> dict[str, Int[np.ndarray, " label"]]:
+    """The coordinates of a result with dims (layer, prompt)."""
     return {"layer": np.arange(model.cfg.n_layers + 1), "prompt": np.arange(len(prompts))}

@@ -1,4 +1,4 @@
-"""A tuned lens: for each layer an affine map of its stream to the last layer's.
+"""A tuned lens: for each layer an affine map from its residual stream to the last layer's.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.layers import logit_lens, train_lens
@@ -10,9 +10,9 @@
 >>> bool(tuned.sel(layer=0).mean() < plain.sel(layer=0).mean())
 True
 
-The logit lens reads early layers in a basis that later ones move. A translator that was trained to
-say what the model says in the end shows what a layer holds of that; it also learns what is usual,
-so that what it says of a rare prompt may come from the training texts and not from the prompt.
+The logit lens reads early layers in the basis of the last one. A translator that was trained to
+predict the model's output shows how much of it a layer holds. It also learns what is usual: what it
+predicts on a rare prompt may come from the training texts, not from the prompt.
 """
 
 from dataclasses import dataclass
@@ -39,9 +39,9 @@ _FORMAT = "mechinterp tuned lens 1"
 
 @dataclass(frozen=True, eq=False)
 class TunedLens:
-    """Translators of the streams after 0, 1 ... n_layers - 1 layers; the last one is left as it is.
+    """Translators of the residual streams after 0, 1 ... n_layers - 1 layers.
 
-    A stream x becomes x + x @ weights[layer] + biases[layer]. `fingerprint`: of the model.
+    A stream x becomes x + x @ weights[layer] + biases[layer]. `fingerprint`: the model's.
     """
 
     weights: Float[Tensor, "layer d_model d_model"]
@@ -51,17 +51,17 @@ class TunedLens:
     def __call__(
         self, layer: int, resid: Float[Tensor, "*row d_model"]
     ) -> Float[Tensor, "*row d_model"]:
-        """The stream after `layer` layers, as the last one would have it."""
+        """The stream after `layer` layers, translated to the last one; that one is unchanged."""
         if layer == len(self.weights):
             return resid
         weights, bias = (x[layer].to(resid) for x in (self.weights, self.biases))
         return resid + resid @ weights + bias
 
     def check(self, model: Model) -> None:
-        """Nothing, if it was trained for this model.
+        """Check that the lens was trained for this model.
 
         Raises:
-            ValueError: if it was trained for another.
+            ValueError: if it was trained for another model.
         """
         if self.fingerprint != models.fingerprint(model):
             raise ValueError(
@@ -81,23 +81,23 @@ def train_lens(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TunedLens:
-    """Translators that make each layer say what the model says in the end, on these texts.
+    """Train a lens: translators that make each layer predict the model's output, on these texts.
 
-    They begin with least squares to the last stream, shrunk towards changing nothing by `shrink`
-    times the mean square of the stream; then `steps` of Adam on KL(model || layer), `batch`
-    positions at a time; `rate`: about the part of a stream by which one step may move it. The first
-    position of each text, often far longer than all others, is left out. Give more positions than
-    d_model, and judge the lens on other texts: `logit_lens(..., lens=lens)["kl"]`.
+    They start from ridge regression to the last stream; `shrink` times the stream's mean square
+    penalises any change. Then come `steps` of Adam on KL(model || layer), with `batch` positions
+    each; `rate` is about the fraction of a stream by which one step may move it. The first position
+    of each text is left out: its stream is often far longer than all others. Give more positions
+    than d_model, and judge the lens on other texts: `logit_lens(..., lens=lens)["kl"]`.
 
     Raises:
-        HookError: if the streams would not fit into memory.
-        ValueError: if there are no two positions to learn from, or an option is out of range.
+        HookError: if the residual streams do not fit into memory.
+        ValueError: if there are fewer than two positions, or an option is out of range.
 
     Source: Belrose et al. 2023, section 3, arXiv 2303.08112.
     """
     if steps < 0 or batch < 1 or shrink < 0:
         raise ValueError(f"steps={steps}, batch={batch}, shrink={shrink}: none may be negative.")
-    each = _learned_from(model, tokenize(model, prompts))
+    each = _training_streams(model, tokenize(model, prompts))
     goal, n_layers = each[-1], len(each) - 1
     draw = torch.Generator().manual_seed(seed)
     made = []
@@ -105,15 +105,15 @@ def train_lens(
         if progress is not None:
             progress(layer, n_layers)
         begun = _least_squares(resid, goal, shrink)
-        made.append(_refined(model, resid, goal, begun, steps, rate, batch, draw))
+        made.append(_refine(model, resid, goal, begun, steps, rate, batch, draw))
     if progress is not None:
         progress(n_layers, n_layers)
     weights, biases = (torch.stack(part) for part in zip(*made, strict=True))
     return TunedLens(weights, biases, models.fingerprint(model))
 
 
-def _learned_from(model: Model, given: Prompts) -> Float[Tensor, "layer position d_model"]:
-    """The streams at every position but the first of each text."""
+def _training_streams(model: Model, given: Prompts) -> Float[Tensor, "layer position d_model"]:
+    """The residual streams at all positions except the first of each text."""
     found, sites = [], stream_sites(model)
     for row, length in enumerate(given.lengths.tolist()):
         if length > 1:
@@ -131,7 +131,7 @@ Map = tuple[Float[Tensor, "d_model d_model"], Float[Tensor, " d_model"]]
 def _least_squares(
     resid: Float[Tensor, "position d_model"], goal: Float[Tensor, "position d_model"], shrink: float
 ) -> Map:
-    """The map of the least squared error, with a price on changing the stream at all."""
+    """The map with the least squared error, plus a penalty on changing the stream at all."""
     x, y = resid.double(), (goal - resid).double()
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, y = x - mean_x, y - mean_y
@@ -141,7 +141,7 @@ def _least_squares(
     return weights.to(resid), (mean_y - mean_x @ weights).to(resid)
 
 
-def _refined(
+def _refine(
     model: Model,
     resid: Float[Tensor, "position d_model"],
     goal: Float[Tensor, "position d_model"],
@@ -151,7 +151,7 @@ def _refined(
     batch: int,
     draw: torch.Generator,
 ) -> Map:
-    """The map after some steps down the divergence of what the model says from what it says."""
+    """The map after some steps of Adam on KL(model || translated layer)."""
     size = resid.square().mean().sqrt() * resid.shape[1] ** 0.5
     unit = goal.square().mean().sqrt()
     moved = [torch.zeros_like(part).requires_grad_() for part in begun]
@@ -173,12 +173,12 @@ def _refined(
 def _log_probs(
     model: Model, resid: Float[Tensor, "position d_model"]
 ) -> Float[Tensor, "position vocab"]:
-    normed = models.normalized(model, resid[:, None])
-    return models.unembedded(model, normed)[:, 0].log_softmax(-1)
+    normed = models.normalize(model, resid[:, None])
+    return models.unembed(model, normed)[:, 0].log_softmax(-1)
 
 
 def write_lens(lens: TunedLens, file: str | Path) -> Path:
-    """The translators as safetensors: "weights" [layer, d_model, d_model] and "biases"."""
+    """Write the lens as safetensors: "weights" [layer, d_model, d_model] and "biases"."""
     content = {"weights": lens.weights.contiguous(), "biases": lens.biases.contiguous()}
     header = {"format": _FORMAT, "fingerprint": lens.fingerprint}
     write_whole(Path(file), save(content, header))
@@ -189,7 +189,7 @@ def read_lens(file: str | Path) -> TunedLens:
     """The lens that `write_lens` wrote.
 
     Raises:
-        ValueError: if the file is none, or damaged.
+        ValueError: if the file is not a tuned lens, or is damaged.
     """
     try:
         with safe_open(file, "pt") as opened:

@@ -1,4 +1,7 @@
-"""What a model is, how it is loaded, its layers in parts, its tokens."""
+"""Models: loading, tokens, sites, weights, and the steps of a forward pass.
+
+The only package that imports TransformerLens. All others take a `Model` and ask here.
+"""
 
 import lazy_loader
 

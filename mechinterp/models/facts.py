@@ -1,6 +1,6 @@
-"""What a model of TransformerLens is: its name, sizes and switches, and what they allow.
+"""Facts about a model: its name, sizes and switches, and what they allow.
 
-The framework works on a `HookedTransformer` as it is, loaded by `load_model` or made by you.
+The framework takes any `HookedTransformer`, whether `load_model` made it or you did.
 
     >>> from mechinterp import load_model
     >>> from mechinterp.models.facts import size
@@ -11,29 +11,40 @@ The framework works on a `HookedTransformer` as it is, loaded by `load_model` or
 import copy
 import hashlib
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import TypedDict
 
 import torch
 from torch import nn
 from transformer_lens import HookedTransformer
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
-SWITCHES = {
+
+class HookSwitches(TypedDict, total=False):
+    """Options of `load_model` that turn on hook points which cost time or memory."""
+
+    attn_in: bool
+    split_qkv: bool
+    mlp_in: bool
+    head_result: bool
+
+
+SWITCHES: Mapping[str, str] = {
     "attn_in": "use_attn_in",
     "split_qkv": "use_split_qkv_input",
     "mlp_in": "use_hook_mlp_in",
     "head_result": "use_attn_result",
 }
-"""Option of `load_model` -> the flag that it sets."""
+"""Option of `load_model` -> the flag in the configuration that it sets."""
 
 
 def name(model: HookedTransformer) -> str:
-    """What the model was loaded as."""
+    """The name under which the model was loaded."""
     return model.cfg.model_name or "model"
 
 
 def size(model: HookedTransformer) -> str:
-    """Its layers, heads and other sizes, in words."""
+    """The model's sizes, in words."""
     cfg = model.cfg
     grouped = f" ({cfg.n_key_value_heads} key-value)" if cfg.n_key_value_heads else ""
     return (
@@ -43,16 +54,16 @@ def size(model: HookedTransformer) -> str:
 
 
 def processing(model: HookedTransformer) -> str:
-    """How the weights were processed, read off the model itself."""
+    """How the weights were processed, as the model itself shows it."""
     folded = str(model.cfg.normalization_type).endswith("Pre")
-    unembedding = model.W_U.detach()[:16]  # some rows tell: each is centred by itself
+    unembedding = model.W_U.detach()[:16]  # each row is centred on its own: a few are enough
     spread = float(unembedding.mean(-1).abs().max() / unembedding.abs().max().clamp(min=1e-30))
     norms = "norms folded" if folded else f"norm {model.cfg.normalization_type} not folded"
     return f"{norms}, unembedding {'centred' if spread < 1e-5 else 'not centred'}"
 
 
 def fingerprint(model: HookedTransformer) -> str:
-    """A hash of the configuration and of every weight: equal if and only if the models are."""
+    """A hash of the configuration and all weights: equal only for equal models."""
     shape = {k: str(v) for k, v in sorted(vars(model.cfg).items()) if k != "device"}
     digest = hashlib.sha256(json.dumps(shape).encode())
     for name, value in sorted(model.state_dict().items()):
@@ -61,13 +72,13 @@ def fingerprint(model: HookedTransformer) -> str:
     return digest.hexdigest()[:16]
 
 
-def is_hooked(module: nn.Module) -> bool:
-    """True if it is a model of the library, with a configuration."""
+def is_transformer_lens(module: nn.Module) -> bool:
+    """True if the module is a whole TransformerLens model."""
     return isinstance(module, HookedTransformer)
 
 
 def fired_points(model: HookedTransformer) -> set[str]:
-    """The full names of the hook points that run, found by running one token."""
+    """The full names of the hook points that fire when one token is run."""
     fired: set[str] = set()
     points = model.hook_dict.items()
     handles = [p.register_forward_hook(lambda *_, n=name: fired.add(n)) for name, p in points]
@@ -81,35 +92,38 @@ def fired_points(model: HookedTransformer) -> set[str]:
 
 
 def device(model: HookedTransformer) -> torch.device:
-    """Where the model reads its tokens."""
+    """The device on which the model takes its tokens."""
     return model.W_E.device
 
 
-def can_resume(model: HookedTransformer) -> bool:
-    """True if every layer reads the residual stream alone, so that a pass may start at any."""
+def can_start_at_any_layer(model: HookedTransformer) -> bool:
+    """True if a pass can start at any layer, because layers read only the residual stream."""
     return model.cfg.positional_embedding_type != "shortformer"
 
 
-def may_begin_late(model: HookedTransformer) -> bool:
-    """True if a pass may go on from cached keys and values: causal, no window, inputs not split."""
+def can_start_at_later_position(model: HookedTransformer) -> bool:
+    """True if a pass can start at a later position, with cached keys and values before it.
+
+    That takes causal attention without a window, and inputs that are not split.
+    """
     cfg = model.cfg
     split = cfg.use_split_qkv_input or cfg.use_attn_in
     return cfg.attention_dir == "causal" and not cfg.use_local_attn and not split
 
 
-def heads_pass_a_norm(model: HookedTransformer) -> bool:
-    """True if attention's output is normed before it is added to the residual stream."""
+def has_norm_after_heads(model: HookedTransformer) -> bool:
+    """True if a norm acts on the sum of what a layer's heads write: no head then writes alone."""
     after = bool(model.cfg.use_normalization_before_and_after)
     return after or model.cfg.original_architecture in POST_NORM_ARCHITECTURES
 
 
-def switches(model: HookedTransformer) -> str:
-    """The configuration as text: what was found out about a model holds while it is the same."""
+def configuration_text(model: HookedTransformer) -> str:
+    """The configuration as text, a key for what was measured about a model as it is configured."""
     return repr(sorted(vars(model.cfg).items(), key=str))
 
 
-def layer_without_data(model: HookedTransformer) -> Any:
-    """A copy of the first layer whose tensors have shapes alone (torch's meta device)."""
+def layer_without_data(model: HookedTransformer) -> nn.Module:
+    """A copy of the first layer on torch's meta device: shapes without data, and no hooks."""
     layer = model.blocks[0]
     bare = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in layer.parameters()}
     copied = copy.deepcopy(layer, bare | {id(b): b.to("meta") for b in layer.buffers()})
@@ -120,5 +134,5 @@ def layer_without_data(model: HookedTransformer) -> Any:
 
 
 def has_foreign_hooks(model: HookedTransformer) -> bool:
-    """True if somebody else's hooks are on the model: they may look at the whole batch."""
+    """True if the model has hooks that are not ours: they would see rows of several arms."""
     return any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

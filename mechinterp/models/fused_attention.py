@@ -1,7 +1,7 @@
-"""A layer with fused attention: the same output, while its scores and pattern are never made.
+"""Layers with torch's fused attention: the same output, without attention scores and pattern.
 
-Of a long prompt they are most of what a pass allocates, and half of them are masked. Where nothing
-looks at them, torch's fused attention takes a fraction of the time, and rounds otherwise.
+For long prompts, scores and pattern are most of the memory of a pass, and half of them are masked.
+Where no spec needs them, fused attention takes a fraction of the time. It rounds differently.
 
 >>> import torch
 >>> from mechinterp import load_model
@@ -12,24 +12,24 @@ True
 """
 
 import copy
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens import HookedTransformer
+from transformer_lens.components import TransformerBlock
 
 FROM = 128
-"""The positions from which on it pays."""
+"""The prompt length, in positions, from which fused attention is faster."""
 
 QUERIES = 256
-"""How many queries are taken at a time, each such block with the keys up to its end."""
+"""How many queries one call takes, with all keys up to the last of them."""
 
 
 def can_fuse(model: HookedTransformer) -> bool:
-    """Whether all layers have plain causal attention, in single precision at least.
+    """True if all layers have plain causal attention in float32 or float64.
 
-    In half precision the unfused scores are rounded more, so that the two would not agree.
+    In half precision the model rounds its scores more than fused attention does: they would differ.
     """
     cfg = model.cfg
     return (
@@ -42,8 +42,8 @@ def can_fuse(model: HookedTransformer) -> bool:
     )
 
 
-def _is_plain(attn: Any) -> bool:
-    """The library's own attention, of which nobody replaced a method."""
+def _is_plain(attn: nn.Module) -> bool:
+    """True for the library's own attention, none of whose methods has been replaced."""
     kind = type(attn)
     plain = kind.__name__ in ("Attention", "GroupedQueryAttention")
     plain = plain and kind.__module__.startswith("transformer_lens.components.")
@@ -51,10 +51,10 @@ def _is_plain(attn: Any) -> bool:
     return plain and not any(hasattr(kind, name) for name in vars(attn))
 
 
-def with_fused_attention(block: Any) -> Any:
-    """A layer that shares its weights and hook points with this one, which stays as it is.
+def with_fused_attention(block: TransformerBlock) -> TransformerBlock:
+    """A copy of a layer that attends fused; it shares weights and hook points with the original.
 
-    Of its hook points, "attn_scores" and "pattern" are passed by something else than they say.
+    Its hook points "attn_scores" and "pattern" receive placeholders: no spec may be on them.
     """
     here, attn = copy.copy(block), copy.copy(block.attn)
     here.__dict__["_modules"] = {**block._modules, "attn": attn}
@@ -66,22 +66,23 @@ def with_fused_attention(block: Any) -> Any:
 
     def z(v: Tensor, pattern: Tensor) -> Tensor:
         q, k = seen
-        shown: Tensor = attn.hook_z(_attended(q, k, v, 1 / attn.attn_scale))
+        shown: Tensor = attn.hook_z(_attend(q, k, v, 1 / attn.attn_scale))
         return shown
 
+    # The library's forward asks for scores, masks them, and asks for z: q and k wait until then.
     attn.calculate_attention_scores = scores
     attn.apply_causal_mask = lambda scores, *more: scores
     attn.calculate_z_scores = z
     return here
 
 
-def _attended(
+def _attend(
     q: Float[Tensor, "row pos head d_head"],
     k: Float[Tensor, "row src kv_head d_head"],
     v: Float[Tensor, "row src kv_head d_head"],
     scale: float,
 ) -> Float[Tensor, "row pos head d_head"]:
-    """What the last positions take from those up to each."""
+    """`z` of the last positions, each attending to all keys up to itself."""
     shared = q.shape[2] // k.shape[2]
     keys, values = (x.repeat_interleave(shared, 2).transpose(1, 2) for x in (k, v))
     n_before, made = k.shape[1] - q.shape[1], []

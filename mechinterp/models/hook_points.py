@@ -1,4 +1,4 @@
-"""Which sites a model has, how long their axes are, and what switches them on.
+"""Which sites a model has, the sizes of their axes, and how to switch them on.
 
 >>> from mechinterp.models.hook_points import describe
 >>> from mechinterp import load_model
@@ -18,7 +18,7 @@ from mechinterp.models.model import Model
 
 
 def check_site(model: Model, site: Site, name: str) -> None:
-    """Nothing, if the model has the site and it will run.
+    """Check that the site exists on this model, is in range, and runs.
 
     Raises:
         HookError: if not, naming the spec and the remedy.
@@ -35,7 +35,7 @@ def check_site(model: Model, site: Site, name: str) -> None:
         close = difflib.get_close_matches(site.act, have, 4, cutoff=0)
         raise HookError(
             f"{name}: this model has no {site.hook}. Did you mean {' or '.join(close)}? "
-            f"describe(model) lists all that it has."
+            f"describe(model) lists all sites."
         )
     switch = _switch(site.hook)
     if switch and not getattr(model.cfg, SWITCHES[switch]):
@@ -53,7 +53,7 @@ def check_site(model: Model, site: Site, name: str) -> None:
 
 
 def axis_size(model: Model, act: str, axis: str) -> int:
-    """How long an axis of an activation is on this model; `prompt`, `pos` and `src` are not its."""
+    """The size of an axis of an activation; not of `prompt`, `pos` or `src`, which prompts set."""
     cfg = model.cfg
     heads = cfg.n_heads
     grouped = cfg.n_key_value_heads is not None and not cfg.ungroup_grouped_query_attention
@@ -64,7 +64,7 @@ def axis_size(model: Model, act: str, axis: str) -> int:
 
 
 def read_bytes(model: Model, prompts: Prompts, sites: Sequence[Site]) -> int:
-    """Bytes that reading these sites will keep; sites by full hook name are not counted."""
+    """The bytes that reading these sites keeps; sites given by full hook name are not counted."""
     sizes = {"prompt": len(prompts), "pos": prompts.width, "src": prompts.width}
     total = 0
     for site in sites:
@@ -75,16 +75,16 @@ def read_bytes(model: Model, prompts: Prompts, sites: Sequence[Site]) -> int:
 
 
 def first_layer(model: Model, site: Site) -> int:
-    """The layer in which the site lies: 0 for what comes before, n_layers for what comes after."""
+    """The layer in which the site lies; 0 for sites before the layers, n_layers for those after."""
     if site.layer is not None:
         return site.layer
     return model.cfg.n_layers if site.hook.startswith(("ln_final", "unembed")) else 0
 
 
 def describe(model: Model) -> str:
-    """Every site of the model: its axes, whether it is switched on, and what switches it on.
+    """A table of the model's sites: their axes, and whether they run or what switches them on.
 
-    The last layer stands for all. Whether a point is on is found by running one token.
+    The last layer stands for all layers. One token is run to see which hook points fire.
     """
     fired = models.fired_points(model)
     layer = model.cfg.n_layers - 1

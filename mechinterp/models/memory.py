@@ -1,4 +1,4 @@
-"""How much memory is free, and bytes as people read them.
+"""How much memory is free, and byte counts in readable units.
 
 >>> from mechinterp.models.memory import readable
 >>> readable(3 * 2**20)
@@ -19,9 +19,9 @@ _UNKNOWN = 1 << 62
 
 
 def available_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated on the device; a large number where nobody tells.
+    """The bytes that can still be allocated on the device; a huge number if that is not known.
 
-    On the CPU: what the machine has free, and what this process and its control group may take.
+    On the CPU the least of three: free memory, this process's limit, and its control group's.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -40,7 +40,7 @@ def _free_on_the_machine() -> int:
 
 
 def _left_of_the_limit() -> int:
-    """What RLIMIT_AS leaves to this process."""
+    """What RLIMIT_AS leaves for this process."""
     size = Path("/proc/self/statm")
     if resource is None or not size.exists():
         return _UNKNOWN
@@ -50,7 +50,7 @@ def _left_of_the_limit() -> int:
 
 
 def _left_of_the_group() -> int:
-    """What a control group (a container's limit) leaves; files it has cached can be dropped."""
+    """What a control group (a container) leaves. Its cached files count as free."""
     group = Path("/sys/fs/cgroup")
     try:
         limit = (group / "memory.max").read_text().strip()
@@ -63,7 +63,7 @@ def _left_of_the_group() -> int:
 
 
 def readable(n_bytes: int) -> str:
-    """Bytes with a unit."""
+    """A number of bytes with a unit."""
     size = float(n_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:

@@ -1,7 +1,9 @@
-"""`Model`: what the framework needs of a model, whoever made it.
+"""`Model`: what the framework needs of a model, whatever library made it.
 
-A `HookedTransformer` has all of it. Only files in `models/` reach into a model's modules; all else
-asks them, so that another kind of model needs no more than another adapter there.
+A TransformerLens `HookedTransformer` has all of it. Everything else about a model (its weights, the
+steps of its forward pass, its layers in parts) is asked of the functions in `mechinterp.models`,
+which alone import TransformerLens. One more place knows a model's own modules: `hooked`
+(`engine.context`), which follows a forward pass that somebody else calls.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.models import Model
@@ -9,7 +11,7 @@ asks them, so that another kind of model needs no more than another adapter ther
 True
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -18,14 +20,14 @@ from torch import nn
 
 @runtime_checkable
 class ModelConfig(Protocol):
-    """The sizes and switches of a model, by their names in TransformerLens."""
+    """The sizes and switches of a model, under their names in TransformerLens."""
 
     n_layers: int
     n_heads: int
     n_key_value_heads: int | None
     d_model: int
     d_head: int
-    d_mlp: int  # without a meaning where there are attention layers alone
+    d_mlp: int  # meaningless if attn_only
     d_vocab: int
     d_vocab_out: int
     n_ctx: int
@@ -41,17 +43,43 @@ class ModelConfig(Protocol):
 
 
 @runtime_checkable
+class Tokenizer(Protocol):
+    """What is used of a Hugging Face tokenizer, besides its special tokens (`special_id`)."""
+
+    added_tokens_decoder: Mapping[int, Any]
+    all_special_ids: list[int]
+    chat_template: str | dict[str, str] | None
+
+    def __len__(self) -> int:
+        """How many tokens it knows, the added ones included."""
+
+    def __call__(self, text: str, **options: bool) -> Mapping[str, Any]:
+        """The encoding of a text: "input_ids", and "offset_mapping" on request."""
+
+    def decode(self, ids: Sequence[int], **options: bool) -> str:
+        """The text of token ids."""
+
+    def convert_ids_to_tokens(self, ids: int) -> str:
+        """The vocabulary's entry for a token id."""
+
+    def apply_chat_template(
+        self, conversation: Sequence[Mapping[str, str]], **options: bool
+    ) -> object:
+        """The chat as the template renders it."""
+
+
+@runtime_checkable
 class Model(Protocol):
-    """A model with named hook points, and the tokenizer that it was trained with."""
+    """A model with named hook points, and its tokenizer."""
 
     @property
     def cfg(self) -> ModelConfig:
-        """Its sizes and switches."""
+        """Sizes and switches."""
 
     @property
-    def tokenizer(self) -> Any:
-        """A tokenizer of Hugging Face's interface; None if the model reads token ids alone."""
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer; None if the model takes only token ids."""
 
     @property
     def hook_dict(self) -> Mapping[str, nn.Module]:
-        """Every hook point by its full name, such as "blocks.0.attn.hook_z"."""
+        """Every hook point, by full name such as "blocks.0.attn.hook_z"."""

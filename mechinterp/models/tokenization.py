@@ -9,35 +9,35 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 from jaxtyping import Int
 from torch import Tensor
 
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.facts import device
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, Tokenizer
 
 NO_CHARACTER = "\ufffd"
-"""How bytes read that are no character by themselves."""
+"""How bytes are shown that are not a character by themselves."""
 
 Messages = Sequence[Mapping[str, str]]
 Text = str | Sequence[str] | Messages | Sequence[Messages] | Int[Tensor, "..."] | Prompts
-"""What is accepted as a prompt: text, texts, a chat, chats, token ids, or `Prompts`."""
+"""What a prompt may be: text, texts, a chat, chats, token ids, or `Prompts`."""
 
 
 def tokenize(model: Model, prompt: Text) -> Prompts:
-    """The prompts that the model reads: its start token first, chats in its own template.
+    """Prompts as the model reads them: with its start token, and chats in its own template.
 
-    Text gets the start token that the model expects, unless it stands there already; a chat (a
-    list of messages with "role" and "content") is what the template makes of it, with the opening
-    of the assistant's turn. Nothing is truncated.
+    Text gets the start token that the model expects, unless it begins with it already. A chat (a
+    list of messages with "role" and "content") is rendered by the template, up to the opening of
+    the assistant's turn. Nothing is truncated.
 
-    Warns: if the tokenizer leaves characters out for which it has no token.
+    Warns: if the tokenizer drops characters for which it has no token.
 
     Raises:
-        ValueError: if a prompt is empty, too long, or needs a tokenizer or template that is not
-            there.
+        ValueError: if a prompt is empty or too long, or needs a tokenizer or a chat template that
+            the model does not have.
     """
     if isinstance(prompt, Prompts):
         return check_length(model, prompt)
@@ -57,10 +57,11 @@ def tokenize(model: Model, prompt: Text) -> Prompts:
 
 
 def check_length(model: Model, prompts: Prompts) -> Prompts:
-    """The same prompts.
+    """The same prompts, after a check that the model can run them.
 
     Raises:
-        ValueError: if one is longer than the model's context, or holds an unknown token id.
+        ValueError: if a prompt is longer than the context, holds an unknown token id, or differs in
+            length from the others although the model is not causal.
     """
     if prompts.width > model.cfg.n_ctx:
         row = int(prompts.lengths.argmax())
@@ -77,31 +78,30 @@ def check_length(model: Model, prompts: Prompts) -> Prompts:
 
 
 def decoder(model: Model) -> Callable[[int], str]:
-    """The text of one token id, leading space kept."""
+    """The function from a token id to its text, with its leading space."""
     return str if model.tokenizer is None else Decoder(model.tokenizer)
 
 
 class Decoder:
-    """The text of tokens: of one by itself, or of a row of them `together`."""
+    """The text of tokens: one by one, or of a row of them `together`."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._known: dict[int, str] = {}
 
     def __call__(self, token_id: int) -> str:
-        """The text of one token id, leading space kept."""
+        """The text of one token id, with its leading space."""
         if token_id not in self._known:
-            text = self._decoded([token_id])
+            text = self._decode([token_id])
             piece = str(self._tokenizer.convert_ids_to_tokens(token_id))
             spaced = piece.startswith("▁") and text[:1] != " "
             self._known[token_id] = f" {text}" if spaced else text
         return self._known[token_id]
 
     def together(self, ids: Sequence[int]) -> tuple[str, ...]:
-        """The text of each token of a row, which joined are that of the row.
+        """The text of each token of a row; joined, they are the text of the row.
 
-        A character whose bytes are spread over several tokens is that of the first of them; what
-        follows it has less text, or none.
+        A character whose bytes are spread over several tokens counts as text of the first of them.
         """
         texts = [self(i) for i in ids]
         begin = 0
@@ -117,23 +117,23 @@ class Decoder:
         return tuple(texts)
 
     def _is_cut(self, ids: Sequence[int]) -> bool:
-        return NO_CHARACTER in (self(ids[0]) if len(ids) == 1 else self._decoded(ids))
+        return NO_CHARACTER in (self(ids[0]) if len(ids) == 1 else self._decode(ids))
 
     def _shared(self, ids: Sequence[int]) -> list[str]:
-        """A text among the tokens in which its characters begin."""
-        whole, ends = self._decoded(ids), []
+        """The text divided among the tokens, each character to the token in which it begins."""
+        whole, ends = self._decode(ids), []
         for n in range(1, len(ids) + 1):
-            text = self._decoded(ids[:n])
+            text = self._decode(ids[:n])
             done = text.rstrip(NO_CHARACTER)
             ends.append(len(done) + (text != done))
         return [whole[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 
-    def _decoded(self, ids: Sequence[int]) -> str:
+    def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
 
 def tokens_are_words(model: Model) -> bool:
-    """True if every token is a word, so that their texts hold no white space between them."""
+    """True if every token is a word, so that token texts do not hold the spaces between them."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     return backend is not None and type(backend.model).__name__ == "WordLevel"
 
@@ -142,12 +142,14 @@ def token_id(model: Model, text: str) -> int:
     """The id of a text that is one token.
 
     Raises:
-        ValueError: if it is several, showing them, or one that stands for all unknown words.
+        ValueError: if it is several tokens, listing them, or an unknown word.
     """
     ids = known_ids(model, text)
     if len(ids) != 1:
         pieces = [decoder(model)(i) for i in ids]
-        raise ValueError(f"{text!r} is {len(ids)} tokens {pieces}, not one. Mind the space before.")
+        raise ValueError(
+            f"{text!r} is {len(ids)} tokens {pieces}, not one. Mind the leading space."
+        )
     return int(ids[0])
 
 
@@ -157,24 +159,35 @@ def known_ids(model: Model, text: str) -> list[int]:
     Raises:
         ValueError: if the tokenizer does not know a word of it.
     """
-    tokenizer = _tokenizer(model)
+    tokenizer, unknown_id = tokenizer_of(model), special_id(model, "unk")
     unknown = ValueError(f"the tokenizer does not know a word of {text!r}.")
     try:
         ids = [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
     except Exception as error:  # the library raises no narrower class
         raise unknown from error
-    if tokenizer.unk_token_id in ids and tokenizer.unk_token not in text:
+    if unknown_id in ids and tokenizer.convert_ids_to_tokens(unknown_id) not in text:
         raise unknown
     return ids
 
 
-def _tokenizer(model: Model) -> Any:
+def tokenizer_of(model: Model) -> Tokenizer:
+    """The model's tokenizer.
+
+    Raises:
+        ValueError: if it has none.
+    """
     if model.tokenizer is None:
         raise ValueError("this model has no tokenizer: give token ids, or load_model(tokenizer=).")
     return model.tokenizer
 
 
-def _as_list(prompt: Any) -> Sequence[Any]:
+def special_id(model: Model, kind: Literal["bos", "unk", "eos"]) -> int | None:
+    """The id of a special token; None if the tokenizer has no such token, or there is none."""
+    found: int | None = getattr(model.tokenizer, f"{kind}_token_id", None)
+    return found
+
+
+def _as_list(prompt: object) -> Sequence[str | Messages]:
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt, Sequence) and prompt:
@@ -183,29 +196,29 @@ def _as_list(prompt: Any) -> Sequence[Any]:
         if all(isinstance(p, str | Sequence) for p in prompt):
             return prompt
     raise ValueError(
-        f"{prompt!r} is no prompt. Give a text, a list of texts, a chat "
+        f"{prompt!r} is not a prompt. Give a text, a list of texts, a chat "
         f'[{{"role": "user", "content": ...}}], token ids as a tensor, or Prompts.'
     )
 
 
-def _encode(model: Model, one: Any, row: int) -> tuple[list[int], list[str]]:
+def _encode(model: Model, one: str | Messages, row: int) -> tuple[list[int], list[str]]:
     if not isinstance(one, str):
         return _encode_chat(model, one, row)
     try:
-        ids = list(_tokenizer(model)(one, add_special_tokens=False)["input_ids"])
+        ids = list(tokenizer_of(model)(one, add_special_tokens=False)["input_ids"])
     except Exception as error:  # the library raises no narrower class
         raise ValueError(f"prompt {row}, {one!r}, does not tokenise: {error}") from error
     if not ids:
         raise ValueError(f"prompt {row} is empty. Give it at least one token.")
-    _warn_of_lost(model.tokenizer, one, ids, row)
+    _warn_of_lost(tokenizer_of(model), one, ids, row)
     bos = _start_token(model)
     if bos is not None and ids[0] != bos:
         ids = [bos, *ids]
     return ids, _roles(model, ids)
 
 
-def _warn_of_lost(tokenizer: Any, text: str, ids: Sequence[int], row: int) -> None:
-    """Say which characters a tokenizer of bytes leaves out: some lack a token for rare bytes."""
+def _warn_of_lost(tokenizer: Tokenizer, text: str, ids: Sequence[int], row: int) -> None:
+    """Warn of characters that a byte-level tokenizer drops: some lack a token for rare bytes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or type(backend.decoder).__name__ != "ByteLevel" or backend.normalizer:
         return
@@ -219,24 +232,23 @@ def _warn_of_lost(tokenizer: Any, text: str, ids: Sequence[int], row: int) -> No
 
 def _start_token(model: Model) -> int | None:
     """The token that the model expects first, if there is one."""
-    starts = model.tokenizer is not None and model.cfg.default_prepend_bos
-    return model.tokenizer.bos_token_id if starts else None
+    return special_id(model, "bos") if model.cfg.default_prepend_bos else None
 
 
 def _roles(model: Model, ids: Sequence[int]) -> list[str]:
-    """The start token's role, where it stands first, and text."""
+    """ "bos" for a start token in the first place, "text" for all else."""
     starts = len(ids) > 0 and ids[0] == _start_token(model)
     return ["bos" if starts and pos == 0 else "text" for pos in range(len(ids))]
 
 
 def _encode_chat(model: Model, messages: Messages, row: int) -> tuple[list[int], list[str]]:
-    """Token ids and roles: what stands inside a message's content is text, the rest template."""
-    tokenizer = _tokenizer(model)
+    """Token ids and roles: "text" inside a message's content, "template" elsewhere."""
+    tokenizer = tokenizer_of(model)
     if not tokenizer.chat_template:
         raise ValueError("this model has no chat template: give the prompt as text.")
     if not all(set(m) >= {"role", "content"} for m in messages):
         raise ValueError(f'{messages!r}: each message needs "role" and "content".')
-    rendered, spans = _rendered(tokenizer, messages)
+    rendered, spans = _render_chat(tokenizer, messages)
     encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
     inside = [
         any(begin < stop and start < end for start, stop in spans)
@@ -246,10 +258,10 @@ def _encode_chat(model: Model, messages: Messages, row: int) -> tuple[list[int],
     return list(encoded["input_ids"]), ["text" if i else "template" for i in inside]
 
 
-def _rendered(tokenizer: Any, messages: Messages) -> tuple[str, list[tuple[int, int]]]:
-    """What the template makes of the messages, and where each content stands in that.
+def _render_chat(tokenizer: Tokenizer, messages: Messages) -> tuple[str, list[tuple[int, int]]]:
+    """The messages as the template renders them, and where each content lies in that text.
 
-    Found by rendering marks in the contents' place: a content may also be a word of the template.
+    Found by rendering marks in place of the contents, since the template may contain the same word.
     """
 
     def render(contents: Sequence[str]) -> str:
@@ -274,24 +286,24 @@ def _rendered(tokenizer: Any, messages: Messages) -> tuple[str, list[tuple[int, 
     if len(spans) < len(contents) or rendered[cursor:] != rest:
         content = contents[min(len(spans), len(contents) - 1)]
         raise ValueError(
-            f"the chat template does not show {content!r} as written, so that its "
-            f"tokens cannot be told from the template's. Render it yourself and give text."
+            f"the chat template does not show {content!r} as written, so its tokens cannot be "
+            f"told from the template's. Render the chat yourself and give text."
         )
     return rendered, spans
 
 
 def ordinary_tokens(model: Model) -> list[int]:
-    """The ids of the vocabulary that are no special tokens."""
+    """The ids of all tokens that are not special tokens."""
     tokenizer = model.tokenizer
     if tokenizer is None:
         return list(range(model.cfg.d_vocab))
     added = tokenizer.added_tokens_decoder.items()
     special = {*tokenizer.all_special_ids, *(i for i, token in added if token.special)}
-    # The embedding may be longer than the vocabulary, padded with rows that no text reaches.
+    # The embedding may have more rows than the vocabulary: padding that no text reaches.
     return [i for i in range(min(model.cfg.d_vocab, len(tokenizer))) if i not in special]
 
 
 def start_token(model: Model) -> list[int]:
-    """The start token, where `tokenize` would put one."""
-    bos = None if model.tokenizer is None else model.tokenizer.bos_token_id
-    return [] if bos is None or not model.cfg.default_prepend_bos else [int(bos)]
+    """The start token that `tokenize` would add, as a list of one id or none."""
+    bos = _start_token(model)
+    return [] if bos is None else [int(bos)]

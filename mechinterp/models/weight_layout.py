@@ -1,8 +1,8 @@
-"""Attention weights stored as the library multiplies them, which it would copy at every call.
+"""Attention weights stored in the memory order in which TransformerLens multiplies them.
 
-TransformerLens holds W_Q as (head, d_model, d_head), and multiplies by (head d_head, d_model): a
-copy of all attention weights for each layer of each pass, a tenth of a short one. Where the numbers
-lie in memory in that order already, the same expression is a view. No number changes.
+It holds W_Q as (head, d_model, d_head), but multiplies by (head d_head, d_model), which copies all
+attention weights in every pass: a tenth of the time of a short pass. If the numbers lie in memory
+in the second order, the same expression is a view. No number changes.
 
 >>> import torch
 >>> from mechinterp import load_model
@@ -15,11 +15,11 @@ import torch
 from transformer_lens import HookedTransformer
 
 _STORED_AS = {"W_Q": (0, 2, 1), "W_K": (0, 2, 1), "W_V": (0, 2, 1), "W_O": (2, 0, 1)}
-"""The axes of each weight in the order in which its numbers are to lie."""
+"""The order of each weight's axes in memory."""
 
 
-def lay_out(model: HookedTransformer) -> None:
-    """Put the attention weights of a model of your own into that order, in place."""
+def store_as_multiplied(model: HookedTransformer) -> None:
+    """Store the attention weights in that order, in place; the model must be your own."""
     with torch.no_grad():
         for block in model.blocks:
             for name, weight in block.attn.named_parameters(recurse=False):

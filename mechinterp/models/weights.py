@@ -1,4 +1,4 @@
-"""The weights of a model by what they do, read for analyses.
+"""A model's weights by what they do, for analyses that read them; and copies with other weights.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.models.weights import output_weights
@@ -8,7 +8,6 @@ torch.Size([3, 4, 57])
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,45 +19,43 @@ from mechinterp.models.facts import device
 
 
 def mean_embedding(model: HookedTransformer) -> Float[Tensor, " d_model"]:
-    """The mean over the vocabulary of what the embedding gives."""
+    """The mean token embedding over the vocabulary, without positions."""
     with torch.no_grad():
         every = torch.arange(model.cfg.d_vocab, device=device(model))
         return model.embed(every[None])[0].mean(0)
 
 
-def embedding(
+def embed_tokens(
     model: HookedTransformer, tokens: Int[Tensor, "row pos"]
 ) -> Float[Tensor, "row pos d_model"]:
-    """What the embedding gives for tokens, without positions."""
-    embedded: Tensor = model.embed(tokens)
-    return embedded
+    """The token embeddings of prompts, without positions; gradients flow."""
+    return model.embed(tokens)
 
 
 def token_embeddings(
     model: HookedTransformer, ids: Int[Tensor, " token"]
 ) -> Float[Tensor, "token d_model"]:
-    """The embedding of each token, without positions."""
+    """The embedding of each token id, without positions; no gradient."""
     with torch.no_grad():
         return model.embed(ids[None])[0]
 
 
 def unembedding_weights(model: HookedTransformer) -> Float[Tensor, "d_model vocab"]:
-    """W_U."""
+    """W_U, the unembedding."""
     return model.unembed.W_U.detach()
 
 
 def output_weights(model: HookedTransformer, layer: int) -> Float[Tensor, "head d_head d_model"]:
-    """W_O of a layer: what a head writes into the residual stream is its `z` times its part."""
+    """W_O of a layer. A head writes its `z` times its slice of it into the residual stream."""
     return model.blocks[layer].attn.W_O.detach()
 
 
 def unscaled_norm(
     model: HookedTransformer, layer: int | None, value: Float[Tensor, "*row d_model"]
 ) -> Float[Tensor, "*row d_model"]:
-    """What a layer's first norm (None: the final one) does to a value but for its scale and bias.
+    """The linear part of a layer's first norm (None: of the final norm), without scale and bias.
 
-    That is linear: the mean is taken off where the norm does so, and each dimension is multiplied
-    by its gain.
+    It subtracts the mean, if this norm does, and multiplies each dimension by its gain.
     """
     if model.cfg.normalization_type is None:
         return value
@@ -71,16 +68,22 @@ def unscaled_norm(
 def value_lengths(
     model: HookedTransformer, layer: int, value: Float[Tensor, "prompt src kv_head d_head"]
 ) -> Float[Tensor, "prompt head src"]:
-    """The length of what each head would write of each value, if it took it whole: ‖v W_O‖."""
+    """‖v W_O‖: how much each head would write if it attended to one source alone."""
     weights = output_weights(model, layer).double()
-    value = value.double().repeat_interleave(len(weights) // value.shape[2], 2)  # heads share one
+    n_sharing = len(weights) // value.shape[2]  # query heads that share one head of values
+    value = value.double().repeat_interleave(n_sharing, 2)
     written = [(value[:, :, head] @ weight).norm(dim=-1) for head, weight in enumerate(weights)]
     return torch.stack(written, 1)
 
 
-def parts_from_output(model: HookedTransformer) -> dict[str, list[nn.Parameter]]:
-    """The weights of each part by its name, from the output down; each weight in one part."""
-    given: list[tuple[str, Any]] = [("unembed", [model.unembed, getattr(model, "ln_final", None)])]
+def weights_by_part(model: HookedTransformer) -> dict[str, list[nn.Parameter]]:
+    """The weights of each part by name, from the output to the input; each weight once.
+
+    Parts: "unembed" (with the final norm), "L3" ... "L0", "embed".
+    """
+    given: list[tuple[str, list[nn.Module | None]]] = [
+        ("unembed", [model.unembed, getattr(model, "ln_final", None)])
+    ]
     given += [(f"L{n}", [model.blocks[n]]) for n in reversed(range(model.cfg.n_layers))]
     given += [("embed", [model])]
     seen: set[int] = set()
@@ -93,7 +96,7 @@ def parts_from_output(model: HookedTransformer) -> dict[str, list[nn.Parameter]]
 
 
 def shuffle_weights(weights: Sequence[nn.Parameter], seed: Sequence[int]) -> None:
-    """Put the numbers of each tensor in random order, in place: the model must be your own copy."""
+    """Shuffle the numbers within each tensor, in place. Do this to a copy of the model only."""
     rng = np.random.default_rng(list(seed))
     with torch.no_grad():
         for weight in weights:
@@ -101,29 +104,24 @@ def shuffle_weights(weights: Sequence[nn.Parameter], seed: Sequence[int]) -> Non
             weight.copy_(weight.flatten()[order].reshape(weight.shape))
 
 
-def copy_of(model: HookedTransformer) -> Any:
-    """The model with weights of its own; its tokenizer is shared."""
+def copy_model(model: HookedTransformer) -> HookedTransformer:
+    """A copy with its own weights; the tokenizer is shared."""
     return copy.deepcopy(model, {id(model.tokenizer): model.tokenizer})
 
 
 def attention_bias(model: HookedTransformer, layer: int) -> Float[Tensor, " d_model"]:
-    """b_O of a layer."""
+    """b_O of a layer: the bias of attention's output, which belongs to no head."""
     return model.blocks[layer].attn.b_O.detach()
 
 
 def mlp_output(
     model: HookedTransformer, layer: int
 ) -> tuple[Float[Tensor, "neuron d_model"], Float[Tensor, " d_model"]]:
-    """W_out and b_out of a layer: what a neuron writes is its activation times its row."""
+    """W_out and b_out of a layer. A neuron writes its activation times its row of W_out."""
     mlp = model.blocks[layer].mlp
     return mlp.W_out.detach(), mlp.b_out.detach()
 
 
-def modules_of_layer(model: HookedTransformer, layer: int) -> Any:
-    """A layer's own modules: `attn`, `ln1` and, where it has an MLP, `mlp` and `ln2`."""
-    return model.blocks[layer]
-
-
 def final_norm(model: HookedTransformer) -> nn.Module | None:
-    """The norm before the unembedding; None if there is none."""
+    """The norm before the unembedding; None if the model has none."""
     return None if model.cfg.normalization_type is None else model.ln_final

@@ -135,7 +135,7 @@ def _route(model: Model, receiver: Site) -> _Route:
 
 def _check_sender(model: Model, sender: Site, receiver: Site) -> None:
     axes.check_choice("sender", sender.act, SENDERS)
-    if sender.act == "z" and models.heads_pass_a_norm(model):
+    if sender.act == "z" and models.has_norm_after_heads(model):
         raise ValueError(
             f"sender {sender}: this model puts a norm on what all heads of a layer write together, "
             f'so that no head has a part of its own. Use Site("attn_out", {sender.layer}).'

@@ -1,13 +1,13 @@
-"""Probes: what can be read off activations, what they have to beat, and whether the model uses it.
+"""Probing: what can be read off activations, beside controls, and whether the model uses it.
 
     labelled = Labelled.of(prompts, labels, groups)
     acts = gather(model, tokenize(model, labelled.prompts))     # every layer, at the last token
     found = probe_layers(acts, labelled)                        # out of fold, beside controls
-    best_layers(found).attrs["as_good"]                         # is any layer the best?
+    best_layers(found).attrs["as_good"]                         # which layers may be the best?
     along = class_direction(acts, labelled, layer=9)
     direction_effects(model, prompts, along, metric)            # is it used? beside random ones
 
-What is present need not be used: a probe says the first, only an intervention the second.
+A probe shows that something is present; only an intervention shows that the model uses it.
 """
 
 import lazy_loader

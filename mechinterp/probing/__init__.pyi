@@ -6,9 +6,9 @@ from .by_layer import probe_layers as probe_layers
 from .causal import Direction as Direction
 from .causal import ablate_direction as ablate_direction
 from .causal import class_direction as class_direction
+from .causal import compare_with_random as compare_with_random
 from .causal import direction_effects as direction_effects
 from .causal import steer_direction as steer_direction
-from .causal import used as used
 from .comparison import best_layers as best_layers
 from .comparison import compare_layers as compare_layers
 from .controls import bag_of_tokens as bag_of_tokens

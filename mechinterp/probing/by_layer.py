@@ -1,4 +1,4 @@
-"""Probes layer by layer, on prompts that they were not fitted to, beside what they have to beat.
+"""Probes of each layer, tested on prompts that they were not fitted to, beside their controls.
 
 >>> import numpy as np, xarray as xr
 >>> from mechinterp.probing import Labelled, probe_layers
@@ -14,7 +14,6 @@
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -25,7 +24,7 @@ from mechinterp.probing.folds import grouped_folds
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.measures import Answers, by_group, figures
 from mechinterp.probing.probes import Probe, ProbeError, logistic
-from mechinterp.stats.intervals import difference
+from mechinterp.stats.paired_differences import difference
 
 
 def probe_layers(
@@ -42,18 +41,18 @@ def probe_layers(
 ) -> xr.Dataset:
     """How well a linear probe reads the labels off each layer: dims (of, measure, layer).
 
-    `acts`: dims (layer, prompt, feature), as `gather` makes them. `of` is "task", and what it has
-    to beat: "majority"; "shuffled", what a random order of the labels gives, on average over
-    `n_shuffles`; with `types` (one for each prompt, such as its first word) "control"; and
-    `baselines`, answers in the same folds. Beside `mean`, `low` and `high` of each measure
-    (`figures`): `right` (of, layer, prompt), 1 where the probe was right about a prompt it had not
-    seen; `score` (layer, prompt, output) of the task; `selectivity` with its interval, accuracy of
-    the task less that of the control, paired by group; and `fold`, `label`, `group` by prompt.
-    `probe`: by default `logistic()`. Layers are read one at a time, so that activations on disk
-    need not fit into memory.
+    `acts`: dims (layer, prompt, feature), as `gather` makes them. `of`: "task", and its controls:
+    "majority"; "shuffled", the mean over `n_shuffles` random orders of the labels; "control", if
+    `types` are given (one per prompt, such as its first word); and `baselines`, other answers in
+    the same folds. For each measure (`figures`) `mean`, `low` and `high`. Also `right` (of, layer,
+    prompt), 1 where the probe was right on a prompt that it was not fitted to; `score` (layer,
+    prompt, output) of the task; `selectivity` with its interval, the accuracy of the task minus
+    that of the control, paired by group; and `fold`, `label` and `group` of each prompt. `probe`:
+    by default `logistic()`. Layers are read one at a time, so activations on disk need not fit into
+    memory.
 
     Raises:
-        ValueError: if the activations are not those of the prompts, or not finite, or as
+        ValueError: if the activations do not fit the prompts or are not finite, or as
             `grouped_folds`.
         ProbeError: if a probe does not converge, naming the layer.
     """
@@ -92,7 +91,7 @@ def out_of_fold(
     folds: Int[np.ndarray, " prompt"],
     probe: Probe,
 ) -> list[Answers]:
-    """For each set of labels the scores of every prompt, by the probe of the other folds.
+    """For each set of labels, the scores of every prompt by a probe fitted to the other folds.
 
     Raises:
         ProbeError: if a probe does not converge, naming the layer and the fold.
@@ -115,12 +114,12 @@ def out_of_fold(
 
 
 def layer_of(acts: xr.DataArray, place: int) -> Float[np.ndarray, "prompt feature"]:
-    """The activations of one layer in double precision; of a file this layer alone is read."""
+    """The activations of one layer in float64; from a file, only this layer is read."""
     return np.array(acts.isel(layer=place).values, dtype=np.float64)
 
 
 def layer_name(acts: xr.DataArray, place: int) -> str:
-    """What a message calls a layer: its number, and its site where that is known."""
+    """The name of a layer in messages: its number, and its site if known."""
     number = int(acts["layer"][place]) if "layer" in acts.coords else place
     site = f" ({acts['site'].values[place]})" if "site" in acts.coords else ""
     return f"layer {number}{site}"
@@ -132,8 +131,8 @@ def _check(acts: xr.DataArray, labelled: Labelled) -> None:
         raise ValueError(f"the activations have dims {acts.dims}, not {wanted}: use gather.")
     if acts.sizes["prompt"] != len(labelled):
         raise ValueError(
-            f"activations of {acts.sizes['prompt']} prompts, labels of {len(labelled)}. Gather "
-            f"those of labelled.prompts."
+            f"activations of {acts.sizes['prompt']} prompts, but labels of {len(labelled)}. Gather "
+            f"the activations of labelled.prompts."
         )
     for place in range(acts.sizes["layer"]):
         if not np.isfinite(acts.isel(layer=place).values).all():
@@ -151,12 +150,14 @@ def _dataset(
     level: float,
     seed: int,
 ) -> xr.Dataset:
-    """All measures of all answers; those without layers are the same in each."""
+    """All measures of all answers; answers without layers count for every layer."""
     n_layers, every = acts.sizes["layer"], []
-    how: dict[str, Any] = {"groups": groups, "folds": folds, "level": level, "seed": seed}
     for each in answers.values():
-        # of several orders of the labels: what one of them gives on average, its interval too
-        several = xr.concat([figures(answer, **how) for answer in each], dim="order")
+        measured = [
+            figures(answer, groups=groups, folds=folds, level=level, seed=seed) for answer in each
+        ]
+        # Of several orders of the labels: the average over them, of the interval's ends too.
+        several = xr.concat(measured, dim="order")
         one = several.mean("order", keep_attrs=True)
         right = np.mean([answer.right for answer in each], axis=0)
         one["right"] = (("layer", "prompt"), right)
@@ -177,22 +178,23 @@ def _selectivity(
     def paired(name: str) -> xr.DataArray:
         return xr.DataArray(by_group(answers[name][0].right, groups), dims=("layer", "group"))
 
-    how: dict[str, Any] = {"dim": "group", "level": level, "n_resamples": 1999, "seed": seed}
-    found = difference(paired("task"), paired("control"), **how)
+    found = difference(
+        paired("task"), paired("control"), dim="group", level=level, n_resamples=1999, seed=seed
+    )
     names = {"mean": "selectivity", "low": "selectivity_low", "high": "selectivity_high"}
     return found[list(names)].rename(names)
 
 
 def balanced_by_group(found: xr.Dataset, of: str = "task") -> xr.DataArray:
-    """What each group gives to balanced accuracy, by layer: dims (layer, group), for tests of it.
+    """Each group's contribution to balanced accuracy, which is their mean: dims (layer, group).
 
-    `of`: an answer to the labels themselves, such as "task" or a baseline.
+    `of`: answers to the real labels, such as "task" or a baseline.
 
     Raises:
-        ValueError: if it is one with labels of its own.
+        ValueError: if `of` has other labels: "shuffled" or "control".
     """
     if of in ("shuffled", "control"):
-        raise ValueError(f"of={of!r} has labels of its own: only answers to the labels compare.")
+        raise ValueError(f"of={of!r} has other labels, and cannot be compared with the task.")
     right = found["right"].sel(of=of).values
     _, y = np.unique(found["label"].values, return_inverse=True)
     names, groups = np.unique(found["group"].values, return_inverse=True)

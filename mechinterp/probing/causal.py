@@ -1,20 +1,21 @@
-"""Is a direction used? It is taken out, or steered along, beside random directions.
+"""Is a direction used? Ablate it, or steer along it, and compare with random directions.
 
 >>> from mechinterp import load_model, logit_diff, token_id, tokenize
->>> from mechinterp.probing import Labelled, class_direction, direction_effects, gather, used
+>>> from mechinterp.probing import Labelled, class_direction, gather
+>>> from mechinterp.probing import compare_with_random, direction_effects
 >>> model = load_model("toy:trigger")
 >>> things = "sesame", "letter", "map", "book", "bread"
 >>> given = Labelled.of([f"bring the {t}" for t in things], ["yes", "no", "no", "no", "no"])
 >>> prompts = tokenize(model, given.prompts)
 >>> along = class_direction(gather(model, prompts), given, layer=2)
 >>> refuse = logit_diff(token_id(model, "REFUSE"), token_id(model, "COMPLY"))
->>> found = used(direction_effects(model, prompts, along, refuse, n_random=4))
+>>> found = compare_with_random(direction_effects(model, prompts, along, refuse, n_random=4))
 >>> float(found["mean"].sel(how="steer up", kind="random").round()), found["unit"].item()
 (16.0, 'logits')
 
-A probe finds what is present. Whether the model uses it, only the model can tell. What any
-direction of the same length does, this one need not be credited with; and directions along which
-activations vary do more than those that point nowhere, so that both kinds are drawn.
+A probe finds what is present; an intervention shows whether the model uses it. The effect counts
+only if random directions of the same length have less. Directions along which activations vary have
+larger effects than uniformly random ones, so both kinds are drawn.
 """
 
 from collections.abc import Sequence
@@ -42,15 +43,15 @@ from mechinterp.sweeps.options import SweepOptions, check_options
 
 HOWS = ("ablate", "steer up", "steer down")
 KINDS = ("random", "spread")
-"""Random directions: of no preference, and as activations vary."""
+"""Random directions: uniform, and spread as activations vary."""
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A unit vector of the residual stream, and how far the classes lie apart along it.
+    """A unit vector in the residual stream, and the distance of two classes along it.
 
-    `gap`: the mean of the second class less that of the first along `vector`, positive.
-    `cloud`: the activations it was found in, each less the mean of its class.
+    `gap`: the mean of the second class minus the mean of the first, along `vector`; positive.
+    `cloud`: the activations in which it was found, each minus the mean of its class.
     """
 
     vector: Float[np.ndarray, " feature"]
@@ -61,12 +62,12 @@ class Direction:
     cloud: Float[np.ndarray, "prompt feature"]
 
     def drawn(self, kind: str, n: int, seed: int = 0) -> Float[np.ndarray, "draw feature"]:
-        """Random unit vectors: "random", all equally likely; "spread", random sums of the cloud.
+        """Random unit vectors: "random", uniform; "spread", random sums of the cloud.
 
-        Where activations do not vary within a class, "spread" is as "random".
+        If activations do not vary within a class, "spread" is the same as "random".
 
         Raises:
-            ValueError: if the kind is another.
+            ValueError: if the kind is unknown.
         """
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r} is none of {', '.join(map(repr, KINDS))}.")
@@ -90,15 +91,15 @@ def class_direction(
     probe: Probe | None = None,
     rows: Bool[np.ndarray, " prompt"] | None = None,
 ) -> Direction:
-    """The direction of a probe at a layer, towards the second of two classes.
+    """The direction of a probe at a layer, from the first of two classes to the second.
 
-    `probe`: by default `mass_mean()`: the difference of means moves activations from one class to
-    the other, where logistic weights point to what tells them apart best and may be small along
-    what the model uses. `rows`: the prompts that it is found in; measure on others.
+    `probe`: by default `mass_mean()`. The difference of means moves activations from one class to
+    the other; logistic weights point to what separates them best, and may be small along what the
+    model uses. `rows`: the prompts in which to find it; measure its effects on others.
 
     Raises:
-        ValueError: if the layer was not gathered, there are not two classes, or they are the same
-            there.
+        ValueError: if the layer was not gathered, there are not two classes, or their means are
+            equal.
         ProbeError: if the probe does not converge.
 
     Source: Marks and Tegmark 2023, section 6, arXiv 2310.06824.
@@ -110,15 +111,15 @@ def class_direction(
     x, y = layer_of(acts, layers.index(layer))[chosen], labelled.y[chosen]
     if len(labelled.classes) != 2 or len(np.unique(y)) != 2:
         raise ValueError(
-            f"a direction leads from one class to another; among these prompts are "
+            f"a direction leads from one class to another, but these prompts are of "
             f"{len(np.unique(y))} of {len(labelled.classes)} classes. Give prompts of two."
         )
     probe = probe or mass_mean()
     leads = probe.fit(x, y).direction
     if not np.linalg.norm(leads) > 0:
         raise ValueError(
-            f"layer {layer}: the classes have the same mean, as where the same token stands at the "
-            f"position in all prompts. Take a later layer, or another position."
+            f"layer {layer}: the classes have the same mean, as if all prompts had the same token "
+            f"at this position. Take a later layer, or another position."
         )
     unit = leads / np.linalg.norm(leads)
     means = np.stack([x[y == number].mean(0) for number in (0, 1)])
@@ -128,7 +129,7 @@ def class_direction(
 
 
 def ablate_direction(sites: Sequence[Site], vector: Float[np.ndarray, " feature"]) -> Specs:
-    """Take out what the value at each site has along a vector: x - (x . u) u, u its unit.
+    """The specs that remove the component along a vector at each site: x - (x . u) u, |u| = 1.
 
     Source: Arditi et al. 2024, section 2.4, arXiv 2406.11717.
     """
@@ -140,7 +141,7 @@ def ablate_direction(sites: Sequence[Site], vector: Float[np.ndarray, " feature"
 def steer_direction(
     sites: Sequence[Site], vector: Float[np.ndarray, " feature"], scale: float = 1.0
 ) -> Specs:
-    """Add `scale` times a vector to the value at each site.
+    """The specs that add `scale` times a vector to the value at each site.
 
     Source: Turner et al. 2023, arXiv 2308.10248; Rimsky et al. 2023, arXiv 2312.06681.
     """
@@ -164,13 +165,13 @@ def direction_effects(
     seed: int = 0,
     **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
-    """How the metric changes, in its unit, by each intervention: dims (how, direction, prompt).
+    """The change of the metric by each intervention, in its unit: dims (how, direction, prompt).
 
-    `how`: "ablate", the direction is taken out at `ablate_at` (all layers, all positions);
-    "steer up" and "steer down", the gap between the classes is added along it, or subtracted, at
-    `steer_at` (its own layer, all positions). `direction`: "probe", then `n_random` random ones of
-    each `kind`, of the same length. `unchanged` by prompt is the metric without any. Options of
-    `sweep`, such as `progress`.
+    `how`: "ablate", the component is removed at `ablate_at` (default: all layers and positions);
+    "steer up" and "steer down", the gap between the classes is added or subtracted along the
+    direction at `steer_at` (default: its own layer, all positions). `direction`: "probe", then
+    `n_random` random ones of each `kind`, of the same length. `unchanged` (prompt): the metric
+    without intervention. `options`: those of `sweep`, such as `progress`.
 
     Raises:
         ValueError: if the direction does not fit the residual stream.
@@ -214,13 +215,13 @@ def direction_effects(
     ).assign_attrs(attrs)
 
 
-def used(effects: xr.DataArray, *, level: float = 0.95, seed: int = 0) -> xr.Dataset:
-    """The probe's direction beside random ones: dims (how, kind), means over prompts.
+def compare_with_random(effects: xr.DataArray, *, level: float = 0.95, seed: int = 0) -> xr.Dataset:
+    """The probe's direction compared with random ones: dims (how, kind), means over prompts.
 
-    `mean`, `low`, `high`: the change by the direction, with its interval over prompts. `least`,
-    `most`: of the mean changes by random ones. `p`: how often a random one changes as much, in
-    either sense, counting the direction itself: at least 1 / (n_random + 1). `z`: how many of their
-    standard deviations it is from their mean.
+    `mean`, `low`, `high`: the change by the probe's direction, with its interval over prompts.
+    `least`, `most`: the smallest and largest mean change by random ones. `p`: the share of random
+    directions with a change at least as large in size, counting the probe's own: at least
+    1 / (n_random + 1). `z`: the distance from the random mean, in random standard deviations.
 
     Raises:
         ValueError: if there are fewer than two prompts, or no random directions.

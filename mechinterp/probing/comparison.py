@@ -1,11 +1,11 @@
-"""Is one layer better than another? Paired differences, corrected for all that were compared.
+"""Is one layer better than another? Paired differences, corrected for all comparisons.
 
 >>> import numpy as np, xarray as xr
 >>> from mechinterp.probing import Labelled, best_layers, compare_layers, probe_layers
 >>> rng = np.random.default_rng(0)
 >>> given = Labelled.of([f"text {i}" for i in range(80)], ["no", "yes"] * 40)
 >>> x = rng.normal(size=(3, 80, 12))
->>> x[1:, :, 0] += 4 * given.y                           # in layer 1, and left there
+>>> x[1:, :, 0] += 4 * given.y                           # planted in layers 1 and 2
 >>> found = probe_layers(xr.DataArray(x, dims=("layer", "prompt", "feature")), given)
 >>> float(compare_layers(found, 1, 0)["p"]) < 0.01
 True
@@ -13,26 +13,34 @@ True
 >>> best.attrs["best"], best.attrs["as_good"]
 (1, [1, 2])
 
-The highest point of a curve is the highest of many, and would be there without any difference.
+Some layer is always the highest, even if all are equally good.
 """
 
 import itertools
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mechinterp.probing.by_layer import balanced_by_group
-from mechinterp.stats.intervals import corrected, difference
+from mechinterp.stats.multiple_comparisons import correct_p_values
+from mechinterp.stats.paired_differences import difference
 
 _SURE = 0.05
 
 
-def compare_layers(found: xr.Dataset, a: int, b: int, **how: Any) -> xr.Dataset:
-    """Balanced accuracy at layer a less that at layer b: `mean`, `low`, `high`, two-sided `p`.
+def compare_layers(
+    found: xr.Dataset,
+    a: int,
+    b: int,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 9999,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Balanced accuracy at layer a minus that at layer b: `mean`, `low`, `high`, two-sided `p`.
 
-    The same prompts, paired by group, out of fold (`stats.difference`, whose options are `how`).
-    Two layers chosen beforehand; of layers chosen by their height p is too small: `best_layers`.
+    On the same prompts, out of fold, paired by group (`stats.difference`). Choose the two layers
+    beforehand: for layers chosen by their accuracy p is too small, use `best_layers`.
 
     Raises:
         ValueError: if a layer was not probed.
@@ -42,16 +50,15 @@ def compare_layers(found: xr.Dataset, a: int, b: int, **how: Any) -> xr.Dataset:
         if layer not in scores["layer"].values:
             raise ValueError(f"layer {layer} was not probed: {scores['layer'].values.tolist()}.")
     one, other = (scores.sel(layer=layer, drop=True) for layer in (a, b))
-    return difference(one, other, dim="group", **how)
+    return difference(one, other, dim="group", level=level, n_resamples=n_resamples, seed=seed)
 
 
 def best_layers(found: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0) -> xr.Dataset:
-    """The layer with the highest balanced accuracy less every layer: dims (layer).
+    """The layer with the highest balanced accuracy minus every layer: dims (layer).
 
-    `mean`, `low`, `high`, `p`, and `p_corrected` by Holm over the comparisons of all pairs of
-    layers, since the best was chosen by looking at all. `attrs`: `best`, and `as_good`, the layers
-    of which it cannot be said that the best is better; only if it is alone there, it may be called
-    the best layer.
+    `mean`, `low`, `high`, `p`, and `p_corrected` by Holm over all pairs of layers, because the best
+    one was chosen after looking at all. `attrs`: `best`, and `as_good`, the layers from which the
+    best does not differ significantly. Call it the best layer only if it is alone there.
 
     Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure".
     """
@@ -59,14 +66,19 @@ def best_layers(found: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0) ->
     layers = scores["layer"].values.tolist()
     best = layers[int(scores.mean("group").values.argmax())]
     pairs = list(itertools.combinations(layers, 2))
-    how: dict[str, Any] = {"dim": "group", "n_resamples": n_resamples, "seed": seed}
     own = scores.sel(layer=best, drop=True)
-    against = difference(own.expand_dims(layer=layers), scores.transpose("layer", "group"), **how)
+    against = difference(
+        own.expand_dims(layer=layers),
+        scores.transpose("layer", "group"),
+        dim="group",
+        n_resamples=n_resamples,
+        seed=seed,
+    )
     if not pairs:
         return against.assign(p_corrected=against["p"]).assign_attrs(best=best, as_good=[best])
     p = _all_pairs(scores, pairs, n_resamples, seed)
     at = [None if n == best else pairs.index((min(n, best), max(n, best))) for n in layers]
-    fixed = corrected(xr.DataArray(p, dims="pair")).values
+    fixed = correct_p_values(xr.DataArray(p, dims="pair")).values
     one = [1.0 if place is None else float(fixed[place]) for place in at]
     as_good = [n for n, value in zip(layers, one, strict=True) if value >= _SURE]
     return against.assign(p_corrected=("layer", one)).assign_attrs(
@@ -77,9 +89,9 @@ def best_layers(found: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0) ->
 def _all_pairs(
     scores: xr.DataArray, pairs: list[tuple[int, int]], n_resamples: int, seed: int
 ) -> np.ndarray:
-    """p of each pair of layers: `difference`'s test, with the same random signs for every pair.
+    """p of each pair of layers, by the test of `difference`, with the same signs for every pair.
 
-    A sum over groups of signed differences is the difference of signed sums: one product does all.
+    A sum of signed differences is a difference of signed sums, so one product serves all pairs.
     """
     values = scores.transpose("layer", "group").values
     order = {layer: i for i, layer in enumerate(scores["layer"].values.tolist())}
@@ -88,7 +100,7 @@ def _all_pairs(
     signed = signs @ values.T
     observed = abs(values.sum(1)[at[:, 0]] - values.sum(1)[at[:, 1]])
     reached = np.zeros(len(pairs))
-    for begin in range(0, len(pairs), 64):  # so that not all are held at once
+    for begin in range(0, len(pairs), 64):  # so that not all pairs are held at once
         some = at[begin : begin + 64]
         drawn = abs(signed[:, some[:, 0]] - signed[:, some[:, 1]])
         reached[begin : begin + 64] = (drawn >= observed[begin : begin + 64] - 1e-9).sum(0)

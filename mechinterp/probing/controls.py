@@ -1,4 +1,4 @@
-"""What a probe has to beat: the majority, shuffled labels, a control task, the tokens alone.
+"""Controls for probes: the majority, shuffled labels, a control task, the tokens alone.
 
 >>> import numpy as np
 >>> from mechinterp.probing.controls import control_labels
@@ -6,22 +6,21 @@
 >>> control_labels(words, np.array([0, 1] * 4), seed=0).tolist()
 [1, 1, 0, 0, 0, 0, 1, 1]
 
-A high accuracy says nothing by itself. Most classes may be one; many features fit any labels;
-a probe can learn the answer for each word by heart; and the words alone may give it away.
+A high accuracy alone says nothing. One class may be most of the prompts; many features fit any
+labels; a probe can memorise an answer for each word; and the words alone may give the label away.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
-from mechinterp.models.weights import copy_of, parts_from_output, shuffle_weights
+from mechinterp.models.weights import copy_model, shuffle_weights, weights_by_part
 from mechinterp.probing.measures import Answers
 
 Classes = Int[np.ndarray, " prompt"]
@@ -29,7 +28,7 @@ _TRIES = 50
 
 
 def majority(y: Classes, folds: Classes) -> Answers:
-    """The most frequent class among those that are not tested."""
+    """Answers with the most frequent class of the training folds."""
     n_classes = int(y.max()) + 1
     counts = np.zeros((len(y), n_classes))
     for fold in np.unique(folds):
@@ -40,28 +39,28 @@ def majority(y: Classes, folds: Classes) -> Answers:
 
 
 def shuffled_labels(y: Classes, groups: Classes, folds: Classes, seed: int) -> Classes:
-    """The same labels in random order, so that nothing but chance connects them to the prompts.
+    """The same labels in random order, so that only chance connects them to the prompts.
 
-    Where each group has one label, the groups change places, so that members stay alike; else the
-    prompts do.
+    If each group has one label, groups are permuted, so that members keep the same label; else
+    prompts are permuted.
 
     Raises:
-        ValueError: if in none of 50 orders every fold has all classes to be trained on.
+        ValueError: if in each of 50 orders some fold's training prompts lack a class.
     """
     first = np.unique(groups, return_index=True)[1]
     rng = np.random.default_rng([seed, 0])
     if (y == y[first][groups]).all():
-        return _drawn(lambda: rng.permutation(y[first])[groups], y, folds, "shuffled labels")
-    return _drawn(lambda: rng.permutation(y), y, folds, "shuffled labels")
+        return _draw_labels(lambda: rng.permutation(y[first])[groups], y, folds, "shuffled labels")
+    return _draw_labels(lambda: rng.permutation(y), y, folds, "shuffled labels")
 
 
 def control_labels(
     types: Sequence[Hashable], y: Classes, seed: int, *, folds: Classes | None = None
 ) -> Classes:
-    """A random label for each type, the same for all prompts of that type: the control task.
+    """The control task: a random label for each type, the same for all prompts of that type.
 
-    The classes are as frequent as in `y`, as far as types can be so divided. A probe learns it
-    only by heart; selectivity is what it does better on the real labels.
+    Classes are about as frequent as in `y`. A probe can only memorise these labels; its
+    selectivity is how much better it does on the real ones.
 
     Raises:
         ValueError: if there are fewer types than classes, or as `shuffled_labels`.
@@ -73,32 +72,32 @@ def control_labels(
     sizes, wanted = np.bincount(kinds), np.bincount(y).astype(float)
     if len(sizes) < len(wanted):
         raise ValueError(
-            f"control task: {len(sizes)} types for {len(wanted)} classes. Give types of which "
-            f"there are more, such as the first word of each prompt."
+            f"control task: {len(sizes)} types for {len(wanted)} classes. Give more types, such as "
+            f"the first word of each prompt."
         )
     rng = np.random.default_rng([seed, 1])
 
     def draw() -> Classes:
         left, given = wanted.copy(), np.empty(len(sizes), dtype=int)
         for kind in rng.permutation(len(sizes)):
-            # at random, as likely as there is room for prompts of each class
+            # A class is drawn in proportion to the prompts that it still lacks.
             room = np.maximum(left, 0) + 1e-9
             given[kind] = rng.choice(len(wanted), p=room / room.sum())
             left[given[kind]] -= sizes[kind]
         labels: Classes = given[kinds]
         return labels
 
-    return _drawn(draw, y, folds, "control task")
+    return _draw_labels(draw, y, folds, "control task")
 
 
 def word_types(
     prompts: Prompts, groups: Classes, position: int | str
 ) -> tuple[list[int], str] | None:
-    """The token of each prompt at the place where tokens recur most among groups; which place.
+    """Types for a control task: each prompt's token at one place; and which place, in words.
 
-    Tried are the position that the probe reads, and the first eight tokens of the user's text. A
-    type is of use if other groups have it too: nothing can be learnt by heart otherwise. None, if
-    no place has four types of which half of the prompts' recur.
+    Candidates are the position that the probe reads and the first eight tokens of the user's text.
+    The place is chosen where most prompts share their token with another group, since only such
+    types can be memorised. None if no place has four types, shared by half of the prompts.
     """
     texts = [
         [i for i, role in enumerate(roles) if role == "text"] or [0] for roles in prompts.roles
@@ -122,10 +121,10 @@ def word_types(
 
 
 def bag_of_tokens(prompts: Prompts, y: Classes, folds: Classes) -> Answers:
-    """Logistic regression on how often each token is in the user's text (TF-IDF), no order.
+    """Answers of logistic regression on token counts of the user's text (TF-IDF), without order.
 
-    What it reads, the words give away without any model. Frequencies are those of the training
-    folds.
+    What it can read is given away by the words, without any model. Frequencies are those of the
+    training folds.
 
     Raises:
         ValueError: if a fold's training prompts lack a class.
@@ -143,20 +142,21 @@ def bag_of_tokens(prompts: Prompts, y: Classes, folds: Classes) -> Answers:
     return Answers(y, scores[None])
 
 
-def random_weights(model: Model, seed: int = 0) -> Any:
-    """A copy of the model in which the numbers of each weight tensor are in random order.
+def random_weights(model: Model, seed: int = 0) -> Model:
+    """A copy of the model in which the numbers within each weight tensor are shuffled.
 
-    What a probe reads of it comes from the tokens and the architecture, and was not learnt.
+    What a probe reads off it comes from the tokens and the architecture, not from training.
 
     Source: Zhang and Bowman 2018, section 4, arXiv 1809.10040 (untrained encoders as a baseline).
     """
-    copied = copy_of(model)
-    for number, weights in enumerate(parts_from_output(copied).values()):
+    copied: Model = copy_model(model)
+    for number, weights in enumerate(weights_by_part(copied).values()):
         shuffle_weights(weights, [seed, number])
     return copied
 
 
-def _token_counts(prompts: Prompts) -> Float[Any, "prompt type"]:
+def _token_counts(prompts: Prompts) -> sparse.csr_matrix:
+    """How often each token occurs in the user's text: [prompt, token type]."""
     rows, columns = [], []
     for row, (ids, roles) in enumerate(zip(prompts.tokens.tolist(), prompts.roles, strict=True)):
         said = [i for i, role in zip(ids, roles, strict=False) if role == "text"]
@@ -167,8 +167,10 @@ def _token_counts(prompts: Prompts) -> Float[Any, "prompt type"]:
     return sparse.csr_matrix((np.ones(len(rows)), (rows, at)), shape=shape)
 
 
-def _drawn(draw: Callable[[], Classes], y: Classes, folds: Classes | None, name: str) -> Classes:
-    """Labels of which each fold has all classes to be trained on."""
+def _draw_labels(
+    draw: Callable[[], Classes], y: Classes, folds: Classes | None, name: str
+) -> Classes:
+    """Labels drawn until every fold has all classes among its training prompts."""
     n_classes = len(np.unique(y))
     for _ in range(_TRIES):
         labels = draw()
@@ -176,6 +178,6 @@ def _drawn(draw: Callable[[], Classes], y: Classes, folds: Classes | None, name:
         if all(len(np.unique(each)) == n_classes for each in trained):
             return labels
     raise ValueError(
-        f"{name}: in {_TRIES} draws some fold always lacked a class to be trained on. There are "
-        f"too few prompts of a class: add some, or use fewer folds."
+        f"{name}: in each of {_TRIES} draws the training prompts of some fold lacked a class. A "
+        f"class has too few prompts: add some, or use fewer folds."
     )

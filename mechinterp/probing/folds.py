@@ -1,4 +1,4 @@
-"""Which prompts are tested together: stratified folds that never split a group.
+"""Stratified folds that never split a group.
 
 >>> import numpy as np
 >>> from mechinterp.probing.folds import grouped_folds
@@ -23,25 +23,26 @@ def grouped_folds(
     seed: int = 0,
     classes: Sequence[str] | None = None,
 ) -> Int[np.ndarray, " prompt"]:
-    """The fold, 0 to n_folds - 1, in which each prompt is tested; trained on are all the others.
+    """The fold, 0 to n_folds - 1, in which each prompt is tested by a probe fitted to the others.
 
     `classes`: the names of the classes, for messages.
 
     Raises:
-        ValueError: if a class has fewer groups than there are folds, or a fold's training prompts
-            would lack a class.
+        ValueError: if a class has fewer groups than there are folds, or a fold would not test, or
+            not train on, some class.
     """
     if n_folds < 2:
-        raise ValueError(f"n_folds={n_folds}: at least two, or nothing is left to test on.")
+        raise ValueError(
+            f"n_folds={n_folds}: use at least two, to train on one and test on the other."
+        )
     numbers = np.unique(y)
     names = [str(i) for i in numbers] if classes is None else list(classes)
     for number, name in zip(numbers, names, strict=True):
         n_groups = len(np.unique(groups[y == number]))
         if n_groups < n_folds:
             raise ValueError(
-                f"class {name!r} has {n_groups} groups, fewer than {n_folds} folds: a fold could "
-                f"not be tested on it. Add groups of that class, or ask for {max(2, n_groups)} "
-                f"folds."
+                f"class {name!r} has {n_groups} groups, fewer than {n_folds} folds: some fold "
+                f"would not test it. Add groups of that class, or ask for {max(2, n_groups)} folds."
             )
     splitter = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
     folds = np.empty(len(y), dtype=int)

@@ -7,17 +7,15 @@
 >>> acts.dims, acts["layer"].values.tolist(), acts["site"].values.tolist()
 (('layer', 'prompt', 'feature'), [0, 1, 2], ['L0.resid_pre', 'L1.resid_pre', 'L1.resid_post'])
 
-Layers of the residual stream are numbered by the blocks that wrote into it: 0 is the embedding, l
-what block l - 1 leaves, the last what the logits are made of. Any other activation has the number
-of its block.
+A layer of the residual stream is the number of blocks that have run: 0 is the embedding, n_layers
+what the final norm reads. Any other activation has the number of its block.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,16 +33,18 @@ from mechinterp.models.model import Model
 from mechinterp.storage.run_folder import write_whole
 
 MEAN = "mean"
-"""In place of a position: the mean over the user's text, without start token and template."""
+"""Instead of a position: the mean over the user's text, without start token and template."""
 TEXT_END = "text_end"
-"""The last token of the user's text; "end" is that of the template behind it."""
+"""The last token of the user's text; "end" is the last token of the prompt, template included."""
+
+Values = Float[np.ndarray, "layer prompt feature"]
 
 _BATCH_POSITIONS = 768
 _BATCH_BYTES = 1 << 26
 
 
 def residual_sites(model: Model, layers: Iterable[int] | None = None) -> list[Site]:
-    """The residual stream at these layers, 0 (the embedding) to n_layers, or at all.
+    """The sites of the residual stream at layers 0 (the embedding) to n_layers; by default all.
 
     Raises:
         ValueError: if there is no such layer.
@@ -55,7 +55,7 @@ def residual_sites(model: Model, layers: Iterable[int] | None = None) -> list[Si
         if not 0 <= layer <= n_layers:
             raise ValueError(
                 f"layer {layer}: the residual stream has layers 0 (the embedding) to {n_layers} "
-                f"(what the last block leaves)."
+                f"(after the last block)."
             )
         last = layer == n_layers
         sites.append(Site("resid_post", layer - 1) if last else Site("resid_pre", layer))
@@ -71,34 +71,33 @@ def gather(
     out: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> xr.DataArray:
-    """The activation of each prompt at a position, dims (layer, prompt, feature), in float32.
+    """The activation of each prompt at a position: dims (layer, prompt, feature), in float32.
 
-    `sites`: without positions, one a layer, all as wide; by default `residual_sites`. Heads are put
-    side by side, head 0 first. `position`: "end", "text_end", a name, a number, or "mean". Prompts
-    run in batches, of which alone the activations are held. `out`: a folder in which they are kept
-    instead of in memory, so that there may be more than fit there; a run that was stopped goes on
-    after the last batch, and the numbers are the same.
+    `sites`: one per layer, without positions, all of the same width; by default `residual_sites`.
+    Heads are concatenated, head 0 first. `position`: "end", "text_end", a name, a number, or
+    "mean". Prompts run in batches. `out`: a folder for the activations, so that they need not fit
+    into memory; an interrupted run continues after its last batch, with the same numbers.
 
     Raises:
-        ValueError: if sites or the position do not fit, or `out` holds something else.
-        HookError: if the model lacks a site.
+        ValueError: if the sites or the position are invalid, or `out` holds another run.
+        HookError: if the model does not have a site.
     """
     sites = residual_sites(model) if sites is None else list(sites)
     prompts = _with_text_end(prompts) if position == TEXT_END else prompts
-    layers, width = _checked(model, prompts, sites, position)
+    layers, width = _check_sites(model, prompts, sites, position)
     shape = (len(sites), len(prompts), width)
     batches = list(_batches(model, prompts, sites))
     done = 0
     if out is None:
-        values: Any = np.empty(shape, np.float32)
+        values: Values = np.empty(shape, np.float32)
     else:
-        folder = _Folder(Path(out), shape, _facts(model, prompts, sites, position))
-        values, done = folder.opened()
+        folder = _ActivationsFolder(Path(out), shape, _run_facts(model, prompts, sites, position))
+        values, done = folder.open()
     for number, rows in enumerate(batches):
         if number >= done:
-            values[:, rows] = _read(model, _trimmed(prompts, rows), sites, position)
+            values[:, rows] = _read(model, _trim(prompts, rows), sites, position)
             if out is not None:
-                folder.note(values, number + 1)
+                folder.note(number + 1)
         if progress is not None:
             progress(int(rows[-1]) + 1, len(prompts))
     if out is not None:
@@ -121,11 +120,11 @@ def _read(
     found = []
     for site in asked:
         value = acts[site].flatten(2 if whole else 1)
-        found.append((_mean(value, prompts) if whole else value).float().cpu())
+        found.append((_mean_over_text(value, prompts) if whole else value).float().cpu())
     return torch.stack(found).numpy()
 
 
-def _mean(
+def _mean_over_text(
     value: Float[Tensor, "prompt pos feature"], prompts: Prompts
 ) -> Float[Tensor, "prompt feature"]:
     there = torch.zeros(prompts.mask.shape, dtype=torch.double)
@@ -144,55 +143,55 @@ def _with_text_end(prompts: Prompts) -> Prompts:
         return prompts
     for row, roles in enumerate(prompts.roles):
         if not _text(roles):
-            raise ValueError(f'prompt {row} has no text of the user: use position "end".')
+            raise ValueError(f'prompt {row} has no user text: use position "end".')
     return prompts.named(**{TEXT_END: [_text(roles)[-1] for roles in prompts.roles]})
 
 
-def _checked(
+def _check_sites(
     model: Model, prompts: Prompts, sites: Sequence[Site], position: Pos
 ) -> tuple[list[int], int]:
-    """The number of each layer, and how many features each has."""
+    """The number of each layer, and the number of features."""
     layers, widths = [], set()
     for site in sites:
         axes = site.axes or ()
         if site.pos is not None or axes[:2] != ("prompt", "pos"):
             raise ValueError(
-                f"{site}: give sites without a position that have one, such as "
-                f'Site("resid_post", 3); the position is said once, position="end".'
+                f"{site}: give sites that have positions, but name none, such as "
+                f'Site("resid_post", 3); give the position once, position="end".'
             )
         layers.append((site.layer or 0) + (site.act == "resid_post"))
         sizes = [axis_size(model, site.act, a) for a in (site.narrowed_axes or ())[2:]]
         widths.add(int(np.prod(sizes)))
     if len(set(layers)) < len(layers) or not sites:
         raise ValueError(
-            f"sites {', '.join(map(str, sites))}: give at least one, and of each layer one. Of "
-            f"several heads gather each by itself, or z whole."
+            f"sites {', '.join(map(str, sites))}: give at least one, and one per layer. For "
+            f"several heads, gather each by itself, or all of z."
         )
     if len(widths) > 1:
         raise ValueError(f"the sites have {sorted(widths)} features: gather those of one size.")
     if position == MEAN:
         for row, roles in enumerate(prompts.roles):
             if not _text(roles):
-                raise ValueError(f'prompt {row} has no text of the user: use position "end".')
+                raise ValueError(f'prompt {row} has no user text: use position "end".')
     else:
         prompts.given_positions(position)
     return layers, widths.pop()
 
 
 def _batches(model: Model, prompts: Prompts, sites: Sequence[Site]) -> Iterator[np.ndarray]:
-    """Rows in their order, so many as one pass is quick with and its reads are small."""
+    """The rows of each batch, in order: few enough for a quick pass and small reads."""
     each = max(1, read_bytes(model, prompts.rows(torch.tensor([0])), sites))
     size = max(1, min(_BATCH_POSITIONS // prompts.width, _BATCH_BYTES // each))
     for begin in range(0, len(prompts), size):
         yield np.arange(begin, min(begin + size, len(prompts)))
 
 
-def _trimmed(prompts: Prompts, rows: np.ndarray) -> Prompts:
+def _trim(prompts: Prompts, rows: np.ndarray) -> Prompts:
     chosen = prompts.rows(torch.from_numpy(rows))
     return replace(chosen, tokens=chosen.tokens[:, : int(chosen.lengths.max())])
 
 
-def _facts(
+def _run_facts(
     model: Model, prompts: Prompts, sites: Sequence[Site], position: Pos
 ) -> dict[str, object]:
     where = [] if position == MEAN else prompts.given_positions(position).tolist()
@@ -206,20 +205,32 @@ def _facts(
     }
 
 
-class _Folder:
-    """activations.npy, and beside it how many batches are in there."""
+class _ActivationsFolder:
+    """activations.npy, and activations.json with the number of batches that it holds."""
 
-    def __init__(self, folder: Path, shape: tuple[int, int, int], facts: dict[str, object]) -> None:
+    def __init__(
+        self, folder: Path, shape: tuple[int, int, int], facts: Mapping[str, object]
+    ) -> None:
         self.file, self._notes = folder / "activations.npy", folder / "activations.json"
-        self._shape, self._facts = shape, facts
+        self._shape, self._facts = shape, dict(facts)
+        self._opened: np.memmap | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
-    def opened(self) -> tuple[Any, int]:
-        """The array, to be written to, and the number of finished batches."""
+    def open(self) -> tuple[np.memmap, int]:
+        """The array to write to, and the number of finished batches.
+
+        Raises:
+            ValueError: if the folder holds activations of another run.
+        """
+        values, done = self._find()
+        self._opened = values
+        return values, done
+
+    def _find(self) -> tuple[np.memmap, int]:
         if not self._notes.exists():
             if self.file.exists():
                 raise ValueError(
-                    f"{self.file} is there and not of this run: choose another folder."
+                    f"{self.file} exists and is not of this run: choose another folder."
                 )
             return self._new(), 0
         found = json.loads(self._notes.read_text())
@@ -234,13 +245,14 @@ class _Folder:
             return self._new(), 0
         return values, int(found["batches"])
 
-    def _new(self) -> Any:
+    def _new(self) -> np.memmap:
         self._note(0)
         return np.lib.format.open_memmap(self.file, "w+", np.float32, self._shape)
 
-    def note(self, values: Any, n_batches: int) -> None:
-        """What is written is on disk before it is counted."""
-        values.flush()
+    def note(self, n_batches: int) -> None:
+        """Flush the array to disk, then count its batches."""
+        assert self._opened is not None
+        self._opened.flush()
         self._note(n_batches)
 
     def _note(self, n_batches: int) -> None:

@@ -1,4 +1,4 @@
-"""What a probe learns from: prompts, the label of each, and which of them belong together.
+"""Labelled prompts for probes: each with a label and a group.
 
 >>> from mechinterp.probing.labelled import Labelled
 >>> texts = ["How do I kill a process?", "How do I kill a rival?", "May I kill a process?"]
@@ -7,53 +7,55 @@
 (('benign', 'harmful'), [0, 1, 0], [0, 1, 0])
 
 Prompts of one group are never split between training and test: paraphrases, the two sides of a
-matched pair, all sentences about one fact. Without groups each different text is one.
+matched pair, all sentences about one fact. By default each different text is a group.
 """
 
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from mechinterp.models.tokenization import Messages
 from mechinterp.storage.jsonl import filled_lines, json_object, located
+
+Prompt = str | Messages | Sequence[int]
+"""A text, a chat, or token ids."""
 
 KEYS = ("prompt", "text", "label", "group")
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Prompts (texts or chats) with the label and the group of each; made by `Labelled.of`."""
+    """Prompts with the label and the group of each; made by `Labelled.of`."""
 
-    prompts: tuple[Any, ...]
+    prompts: tuple[Prompt, ...]
     labels: tuple[str, ...]
     groups: tuple[str, ...]
 
     @classmethod
     def of(
         cls,
-        prompts: Sequence[Any],
+        prompts: Sequence[Prompt],
         labels: Sequence[object],
         groups: Sequence[object] | None = None,
     ) -> "Labelled":
-        """Labels and groups as texts; `prompts`: texts, chats, or lists of token ids.
+        """Label texts, chats, or lists of token ids; labels and groups become texts.
 
         Raises:
-            ValueError: if their numbers differ, if there is one class only, or if the same prompt
-                has two labels or is in two groups, so that a test set would hold what was trained
-                on.
+            ValueError: if the numbers differ, if there is only one class, or if the same prompt has
+                two labels or two groups, so that it could be trained on and tested.
         """
         n = len(prompts)
         for name, given in (("labels", labels), ("groups", groups)):
             if given is not None and len(given) != n:
-                raise ValueError(f"{len(given)} {name} for {n} prompts. Give each prompt one.")
+                raise ValueError(f"{len(given)} {name} for {n} prompts. Give one for each prompt.")
         texts = tuple(map(str, labels))
         if len(set(texts)) < 2:
             raise ValueError(
-                f"the labels are all {texts[0]!r}: a probe tells classes apart. Give two at least."
+                f"the labels are all {texts[0]!r}: a probe separates classes. Give at least two."
                 if texts
                 else "no prompts were given. Give at least two of each class."
             )
@@ -71,7 +73,7 @@ class Labelled:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The labels in order; of two, a positive score means the second."""
+        """The different labels, sorted. Of two, a positive score means the second."""
         return tuple(sorted(set(self.labels)))
 
     @property
@@ -86,37 +88,44 @@ class Labelled:
         return np.array([number[name] for name in self.groups])
 
     def rows(self, chosen: Sequence[int]) -> "Labelled":
-        """Some of the prompts, in this order."""
-        parts = (self.prompts, self.labels, self.groups)
-        return Labelled(*(tuple(part[i] for i in chosen) for part in parts))
+        """These prompts, in this order."""
+        labels, groups = (tuple(part[i] for i in chosen) for part in (self.labels, self.groups))
+        return Labelled(tuple(self.prompts[i] for i in chosen), labels, groups)
+
+
+@dataclass(frozen=True)
+class _Line:
+    prompt: Prompt
+    label: str | int
+    group: str | int | None
 
 
 def read_labelled(file: str | Path, n: int | None = None) -> Labelled:
     """The prompts of a JSONL file, or its first `n`: "prompt" or "text", "label", maybe "group".
 
-    A prompt is a text or a list of messages with "role" and "content". Either all lines have a
+    A prompt is a text, or a list of messages with "role" and "content". Either all lines have a
     group, or none.
 
     Raises:
-        ValueError: naming the file and the line, if a line is no such prompt; or as `Labelled.of`.
+        ValueError: if a line is invalid, naming the file and the line; or as `Labelled.of`.
     """
     path = Path(file)
     filled = filled_lines(path)
     if not filled or (n is not None and n > len(filled)):
         wanted = f"{n} were asked for" if filled else "write one JSON object a line"
         raise ValueError(f"{path} has {len(filled)} prompts: {wanted}.")
-    rows: list[dict[str, Any]] = []
+    rows: list[_Line] = []
     for number, line in filled[:n]:
         with located(f"{path}, line {number}"):
-            rows.append(_parsed(line))
-            if ("group" in rows[-1]) != ("group" in rows[0]):
+            rows.append(_parse(line))
+            if (rows[-1].group is None) != (rows[0].group is None):
                 raise ValueError('give "group" in every line, or in none.')
-    groups = [row["group"] for row in rows] if "group" in rows[0] else None
+    groups = None if rows[0].group is None else [row.group for row in rows]
     with located(str(path)):
-        return Labelled.of([r["prompt"] for r in rows], [r["label"] for r in rows], groups)
+        return Labelled.of([r.prompt for r in rows], [r.label for r in rows], groups)
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def _parse(line: str) -> _Line:
     found = json_object(line, KEYS, '{"text": "...", "label": "..."}')
     if ("prompt" in found) == ("text" in found):
         raise ValueError('give either "prompt" or "text".')
@@ -127,10 +136,10 @@ def _parsed(line: str) -> dict[str, Any]:
     prompt = found.get("prompt", found.get("text"))
     if not isinstance(prompt, str | list) or not prompt:
         raise ValueError("the prompt is neither a text nor a list of messages, or it is empty.")
-    return {**found, "prompt": prompt}
+    return _Line(prompt, found["label"], found.get("group"))
 
 
-def _key(prompt: Any) -> Hashable:
+def _key(prompt: object) -> Hashable:
     return prompt if isinstance(prompt, str) else json.dumps(prompt, default=str, sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""How well out-of-fold predictions do: accuracy, balanced accuracy, AUROC, macro-F1, intervals.
+"""Measures of out-of-fold predictions: accuracy, balanced accuracy, AUROC, macro-F1, intervals.
 
 >>> import numpy as np
 >>> from mechinterp.probing.measures import Answers, figures
@@ -8,28 +8,27 @@
 >>> found["mean"].sel(measure=["balanced_accuracy", "auroc"]).values.tolist()
 [[0.75], [0.75]]
 
-The sample is the groups: prompts of one group are no independent evidence. Beside accuracy, which
-a majority class flatters, balanced accuracy has 1 / n_classes as chance, whatever their sizes.
+The sample is the groups, since prompts of one group are not independent. Accuracy is high where one
+class is the majority; balanced accuracy is 1 / n_classes at chance, whatever the classes' sizes.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from mechinterp.probing.probes import chosen
+from mechinterp.probing.probes import predicted_class
 from mechinterp.stats.intervals import interval
 
 MEASURES = ("accuracy", "balanced_accuracy", "auroc", "macro_f1")
 _MEANS = MEASURES[:2]
-"""Those that are a mean over prompts."""
+"""The measures that are means over prompts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Labels, and a probe's scores for prompts that it was not fitted to, layer by layer."""
+    """Labels, and by layer the scores of a probe for prompts that it was not fitted to."""
 
     y: Int[np.ndarray, " prompt"]
     scores: Float[np.ndarray, "layer prompt output"]
@@ -37,11 +36,11 @@ class Answers:
     @property
     def right(self) -> Float[np.ndarray, "layer prompt"]:
         """1 where the predicted class is the label, else 0."""
-        return np.asarray(chosen(self.scores) == self.y).astype(float)
+        return np.asarray(predicted_class(self.scores) == self.y).astype(float)
 
     @property
     def n_classes(self) -> int:
-        """As many as the probe tells apart."""
+        """How many classes the probe separates."""
         return max(2, int(self.scores.shape[-1]))
 
 
@@ -54,12 +53,12 @@ def figures(
     n_resamples: int = 1999,
     seed: int = 0,
 ) -> xr.Dataset:
-    """`mean`, `low`, `high` of each measure, shares from 0 to 1: dims (measure, layer).
+    """`mean`, `low`, `high` of each measure, from 0 to 1: dims (measure, layer).
 
-    Accuracies have the BCa bootstrap over groups of `stats.interval`, AUROC and macro-F1 the
-    percentile bootstrap over the same. Where no group is wrong a bootstrap knows of no error: the
-    lower end is then that of Clopper and Pearson, for as many groups, all right. AUROC compares
-    prompts of one fold, whose scores are of one probe; of several classes, each against the rest.
+    Accuracies: BCa bootstrap over groups (`stats.interval`); AUROC and macro-F1: percentile
+    bootstrap over groups. If no group is wrong, a bootstrap sees no errors: the lower end is then
+    Clopper and Pearson's for that many groups, all right. AUROC compares prompts within a fold,
+    whose scores are from one probe; with several classes, each against the rest.
 
     Raises:
         ValueError: if there are fewer than two groups, or `level` is not between 0 and 1.
@@ -67,9 +66,14 @@ def figures(
     Source: Field and Welsh 2007 for the bootstrap of clusters; Clopper and Pearson 1934.
     """
     n_groups = int(groups.max()) + 1
-    how: dict[str, Any] = {"level": level, "n_resamples": n_resamples, "seed": seed}
     scored = _by_group(answers, groups)
-    means = interval(xr.DataArray(scored, dims=("measure", "layer", "group")), dim="group", **how)
+    means = interval(
+        xr.DataArray(scored, dims=("measure", "layer", "group")),
+        dim="group",
+        level=level,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
     drawn = np.random.default_rng(seed).integers(0, n_groups, (n_resamples, n_groups))
     times = np.stack([np.bincount(row, minlength=n_groups) for row in drawn])
     weights = np.concatenate([np.ones((1, len(groups))), times[:, groups]])
@@ -90,7 +94,7 @@ def figures(
 
 
 def balanced(answers: Answers) -> Float[np.ndarray, "layer prompt"]:
-    """What each prompt gives to balanced accuracy, which is the mean of these over the prompts."""
+    """Each prompt's contribution to balanced accuracy, which is their mean over prompts."""
     counts = np.bincount(answers.y, minlength=answers.n_classes)
     n_there = int((counts > 0).sum())
     weight = len(answers.y) / (n_there * counts[answers.y])
@@ -101,7 +105,7 @@ def balanced(answers: Answers) -> Float[np.ndarray, "layer prompt"]:
 def by_group(
     values: Float[np.ndarray, "layer prompt"], groups: Int[np.ndarray, " prompt"]
 ) -> Float[np.ndarray, "layer group"]:
-    """Sums of each group, so scaled that their mean is that over prompts."""
+    """The sum over each group, so scaled that the mean over groups is the mean over prompts."""
     n_groups = int(groups.max()) + 1
     member = np.zeros((len(groups), n_groups))
     member[np.arange(len(groups)), groups] = n_groups / len(groups)
@@ -120,12 +124,12 @@ def _others(
     folds: Int[np.ndarray, " prompt"],
     weights: Float[np.ndarray, "draw prompt"],
 ) -> Float[np.ndarray, "measure layer draw"]:
-    """AUROC and macro-F1 with each prompt counted as often as its weight says."""
+    """AUROC and macro-F1, with each prompt counted `weights` times."""
     n_layers, draws = len(answers.scores), len(weights)
     found = np.empty((2, n_layers, draws))
     for layer, scores in enumerate(answers.scores):
         found[0, layer] = _auroc(scores, answers.y, folds, weights)
-        found[1, layer] = _macro_f1(chosen(scores), answers.y, answers.n_classes, weights)
+        found[1, layer] = _macro_f1(predicted_class(scores), answers.y, answers.n_classes, weights)
     return found
 
 
@@ -135,7 +139,7 @@ def _auroc(
     folds: Int[np.ndarray, " prompt"],
     weights: Float[np.ndarray, "draw prompt"],
 ) -> Float[np.ndarray, " draw"]:
-    """Share of pairs of one fold, of a class and another one, that stand in the right order."""
+    """The share of pairs from one fold, one of a class and one not, that are in the right order."""
     columns = [(1, 0)] if scores.shape[1] == 1 else [(k, k) for k in np.unique(y)]
     each = []
     for number, column in columns:
@@ -163,7 +167,7 @@ def _macro_f1(
     n_classes: int,
     weights: Float[np.ndarray, "draw prompt"],
 ) -> Float[np.ndarray, " draw"]:
-    """The mean over classes of F1; a class neither there nor predicted counts as 0."""
+    """The mean F1 over classes; a class that neither occurs nor is predicted counts as 0."""
     is_true, is_said = (np.eye(n_classes)[labels] for labels in (y, predicted))
     both = weights @ (is_true * is_said)
     f1: Float[np.ndarray, " draw"] = (

@@ -1,4 +1,4 @@
-"""How few bits the labels take, given the activations: online codes, beside control labels.
+"""Description length: the bits that the labels take, given the activations, by an online code.
 
 >>> import numpy as np, xarray as xr
 >>> from mechinterp.probing import Labelled, description_length
@@ -10,8 +10,9 @@
 >>> found["compression"].values.round(1).tolist()
 [0.9, 2.1]
 
-A probe's accuracy says what it ends with; the code also pays for how many labels it needed. More
-is compressed where fewer are enough. Below 1, the probe does worse than telling the labels plainly.
+Accuracy says how good the final probe is; the code also counts how many labels it needed to get
+there. Compression is higher if fewer labels are enough. Below 1, the code is longer than the plain
+labels.
 """
 
 import itertools
@@ -26,7 +27,7 @@ from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.probes import ProbeError, regression
 
 SHARES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
-"""The ends of the blocks, as parts of all prompts, of the source."""
+"""Where the blocks end, as shares of all prompts; as in the source."""
 
 
 def description_length(
@@ -39,14 +40,14 @@ def description_length(
     shares: tuple[float, ...] = SHARES,
     seed: int = 0,
 ) -> xr.Dataset:
-    """`bits` of the labels by an online code, and `compression`, plain bits over these: (layer).
+    """`bits` of the labels by an online code, and `compression`, plain bits over `bits`: (layer).
 
-    The prompts come in random order, groups whole. The labels of the first block cost log2 of the
-    number of classes each; those of every further block what a probe of all prompts before gives
-    them. A block ends where a group does; while a class has not come yet, blocks are joined to the
-    first. `labels`: others in place of the prompts' own, such as those of a control task. The
-    probes are logistic, `C` and `max_iter` as there. Who decodes has all activations,
-    only no labels, so that they are standardised together: three prompts have no scale.
+    Prompts come in random order, group by group. In the first block each label costs log2 of the
+    number of classes; in each further block it costs -log2 of the probability by a probe fitted to
+    all earlier prompts. Blocks end between groups; the first block extends until all classes have
+    occurred. `labels`: other labels, such as those of a control task. The probes are `logistic`,
+    with its `C` and `max_iter`. All activations are standardised together, since the decoder has
+    them all and lacks only labels, and three prompts alone would give no scale.
 
     Raises:
         ProbeError: if a probe does not converge, naming the layer.
@@ -82,7 +83,7 @@ def _blocks(
     shares: tuple[float, ...],
     seed: int,
 ) -> tuple[Int[np.ndarray, " prompt"], list[int]]:
-    """The prompts in their order, and where each block ends."""
+    """The order of the prompts, and where each block ends."""
     place = np.random.default_rng([seed, 2]).permutation(int(groups.max()) + 1)
     order = np.argsort(place[groups], kind="stable")
     whole = np.flatnonzero(np.diff(place[groups][order])) + 1  # ends of groups

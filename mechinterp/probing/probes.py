@@ -1,4 +1,4 @@
-"""What reads a class off an activation: `logistic`, `mass_mean`, or a function of yours.
+"""Linear probes, which read a class off an activation: `logistic`, `mass_mean`, or your own.
 
 A probe is a name and a function that fits it to activations and class numbers:
 
@@ -10,7 +10,7 @@ A probe is a name and a function that fits it to activations and class numbers:
 >>> logistic().fit(x, y).predicted(x).tolist()
 [0, 0, 1, 1]
 
-It is linear: what a larger probe finds, it may have computed itself.
+Probes are linear, because a larger probe may compute what it finds.
 """
 
 import warnings
@@ -28,15 +28,15 @@ Classes = Int[np.ndarray, " prompt"]
 
 
 class ProbeError(RuntimeError):
-    """A probe that could not be fitted. The message names where, and what to try."""
+    """A probe could not be fitted. The message says where, and what to try."""
 
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A fitted probe: scores `((x - mean) / scale) @ weights.T + bias`, one row of weights a class.
+    """A fitted probe: scores `((x - mean) / scale) @ weights.T + bias`, a row of weights per class.
 
-    Of two classes there is one row, and a positive score means the second. `mean` and `scale` are
-    of the prompts it was fitted to.
+    With two classes there is one row, and a positive score means the second. `mean` and `scale` are
+    those of the prompts to which it was fitted.
     """
 
     weights: Float[np.ndarray, "output feature"]
@@ -45,26 +45,26 @@ class Linear:
     scale: Float[np.ndarray, " feature"]
 
     def scores(self, x: Features) -> Float[np.ndarray, "prompt output"]:
-        """The score of each class, or of the second of two: log-odds, of a logistic probe."""
+        """The score of each class, or of the second of two; log-odds if the probe is logistic."""
         standard = (x - self.mean) / self.scale
         found: Float[np.ndarray, "prompt output"] = standard @ self.weights.T + self.bias
         return found
 
     def predicted(self, x: Features) -> Classes:
         """The number of the class with the highest score."""
-        return chosen(self.scores(x))
+        return predicted_class(self.scores(x))
 
     @property
     def direction(self) -> Float[np.ndarray, " feature"]:
-        """Of two classes: where the score rises, in the activations' own units, not normalised.
+        """With two classes, the direction in which the score rises, in activation units.
 
         Raises:
-            ValueError: if there are more than two, each with a row of its own.
+            ValueError: if there are more than two classes.
         """
         if len(self.weights) != 1:
             raise ValueError(
-                f"a probe of {len(self.weights)} classes has a direction for each: take a row of "
-                f"weights / scale."
+                f"a probe of {len(self.weights)} classes has one direction per class: take a row "
+                f"of weights / scale."
             )
         along: Float[np.ndarray, " feature"] = self.weights[0] / self.scale
         return along
@@ -72,9 +72,9 @@ class Linear:
 
 @dataclass(frozen=True)
 class Probe:
-    """`fit(x, y)` gives a `Linear`; y are class numbers from 0, each there at least once.
+    """A kind of probe: `fit(x, y)` returns a `Linear`; y are class numbers from 0, all present.
 
-    A probe of your own is `Probe("mine", fit)`.
+    Your own is `Probe("mine", fit)`.
     """
 
     name: str
@@ -84,18 +84,18 @@ class Probe:
 def logistic(C: float = 0.1, *, max_iter: int = 1000) -> Probe:  # noqa: N803 - as in scikit-learn
     """Logistic regression with an L2 penalty (inverse strength `C`) on standardised activations.
 
-    Mean and scale are those of the prompts that it is fitted to, and of no others. More than two
-    classes: multinomial. A feature that does not vary is left as it is.
+    Mean and scale are those of the training prompts. More than two classes: multinomial. A feature
+    that does not vary is not scaled.
 
     Raises:
         ValueError: if `C` or `max_iter` is not positive.
-        ProbeError: when fitted, if it has not converged after `max_iter` steps: what such a probe
-            reads says how far the solver came, and not what is there.
+        ProbeError: when fitted, if the solver has not converged after `max_iter` steps: such a
+            probe says more about the solver than about the activations.
 
     Source: Alain and Bengio 2016, arXiv 1610.01644.
     """
     if C <= 0 or max_iter < 1:
-        raise ValueError(f"C={C}, max_iter={max_iter}: both have to be positive.")
+        raise ValueError(f"C={C}, max_iter={max_iter}: both must be positive.")
 
     def fit(x: Features, y: Classes) -> Linear:
         scaler = StandardScaler().fit(x)
@@ -112,10 +112,10 @@ def regression(
     C: float,  # noqa: N803 - as in scikit-learn
     max_iter: int,
 ) -> tuple[Float[np.ndarray, "output feature"], Float[np.ndarray, " output"]]:
-    """Weights and bias of logistic regression on activations as they are given.
+    """Weights and bias of logistic regression, without standardisation.
 
     Raises:
-        ProbeError: if it has not converged after `max_iter` steps.
+        ProbeError: if the solver has not converged after `max_iter` steps.
     """
     solver = LogisticRegression(C=C, max_iter=max_iter)
     with warnings.catch_warnings():
@@ -133,9 +133,9 @@ def regression(
 
 
 def mass_mean() -> Probe:
-    """The difference of the class means, in the activations' own units; no solver, no penalty.
+    """The difference of the class means, in activation units; no solver and no penalty.
 
-    A score of 0 lies halfway between the two means. Of more than two classes: the nearest mean.
+    A score of 0 is halfway between the two means. With more than two classes: the nearest mean.
 
     Source: Marks and Tegmark 2023, "The Geometry of Truth", section 5, arXiv 2310.06824.
     """
@@ -151,8 +151,8 @@ def mass_mean() -> Probe:
     return Probe("mass mean", fit)
 
 
-def chosen(scores: Float[np.ndarray, "*more output"]) -> Int[np.ndarray, "*more"]:
-    """The class of each row of scores: of one score, the second class where it is positive."""
+def predicted_class(scores: Float[np.ndarray, "*more output"]) -> Int[np.ndarray, "*more"]:
+    """The class of each row of scores; with a single score, the second class if it is positive."""
     if scores.shape[-1] == 1:
         return np.asarray(scores[..., 0] > 0).astype(int)
     return np.asarray(scores.argmax(-1))

@@ -1,4 +1,4 @@
-"""All of it for one model: activations, probes by layer, every control, the description length.
+"""A whole probing study of a model: activations, probes, all controls, description length.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.probing import Labelled, probe_model
@@ -13,6 +13,7 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import xarray as xr
@@ -20,7 +21,7 @@ import xarray as xr
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.models.model import Model
-from mechinterp.models.tokenization import tokenize
+from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.probing.by_layer import out_of_fold, probe_layers
 from mechinterp.probing.controls import (
     bag_of_tokens,
@@ -38,10 +39,10 @@ from mechinterp.sweeps.options import Progress
 
 @dataclass(frozen=True, eq=False)
 class ProbeStudy:
-    """What was probed and found: `probed` as `probe_layers` gives it, `description` in bits.
+    """The results of a study: `probed`, as from `probe_layers`, and `description`, in bits.
 
-    `description` has dims (of, layer), of "task" and, where there is a control task, "control".
-    `notes`: what has to be said beside the numbers.
+    `description` has dims (of, layer): "task" and, if there is a control task, "control". `notes`:
+    what must be said beside the numbers.
     """
 
     labelled: Labelled
@@ -67,16 +68,16 @@ def probe_model(
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> ProbeStudy:
-    """Probes of every layer beside all controls, those of a model with random weights too.
+    """Probe every layer, beside all controls, including a model with random weights.
 
-    `sites`, `position`, `out`: as `gather`; `types`: of the control task, else `word_types`; the
-    rest as `probe_layers`. The description length is that of logistic probes.
+    `sites`, `position`, `out`: as in `gather`. `types`: of the control task; by default
+    `word_types`. The rest as in `probe_layers`. The description length uses logistic probes.
 
     Raises:
-        ValueError: if the prompts, sites or the position do not fit, or as `grouped_folds`.
+        ValueError: if the prompts, the sites or the position are invalid, or as `grouped_folds`.
         ProbeError: if a probe does not converge, naming the layer.
     """
-    prompts = tokenize(model, list(labelled.prompts))
+    prompts = tokenize(model, cast(Text, list(labelled.prompts)))
     y, groups = labelled.y, labelled.group_numbers
     folds = grouped_folds(y, groups, n_folds=n_folds, seed=seed, classes=labelled.classes)
     sites = residual_sites(model) if sites is None else list(sites)
@@ -97,8 +98,8 @@ def probe_model(
         found = word_types(prompts, groups, position)
         if found is None:
             notes.append(
-                "No control task: no place in the prompts has words that recur among groups, so "
-                "that nothing could be learnt by heart."
+                "No control task: no place in the prompts has words that several groups share, so "
+                "nothing could be memorised."
             )
         else:
             types = found[0]
@@ -131,7 +132,7 @@ def probe_model(
 
 
 def held_out(probed: xr.Dataset, n_folds: int = 2) -> np.ndarray:
-    """True for prompts of the first folds: those to measure a direction on that others gave."""
+    """True for prompts of the first folds, on which to measure a direction found in the rest."""
     return np.asarray(probed["fold"].values < n_folds)
 
 

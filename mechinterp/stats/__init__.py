@@ -1,4 +1,4 @@
-"""Intervals and tests over prompts."""
+"""Intervals and tests over prompts, and whether effects add up."""
 
 import lazy_loader
 

@@ -65,7 +65,7 @@ class Footprint:
     @classmethod
     def of(cls, model: Model) -> "Footprint":
         """The one of a model and its switches, made once."""
-        known, switches = _KNOWN.setdefault(model, {}), models.switches(model)
+        known, switches = _KNOWN.setdefault(model, {}), models.configuration_text(model)
         if switches not in known:
             known[switches] = cls(model)
         return known[switches]

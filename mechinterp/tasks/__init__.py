@@ -1,7 +1,7 @@
-"""Prompts of the published tasks, made from a seed for any tokenizer, and what was found on them.
+"""Prompts of published tasks, made from a seed for any tokenizer, with the published findings.
 
-A task is a `Pair` of clean and corrupt prompts with the positions named as in the paper, the metric
-that the paper uses, and the published findings as data:
+A task is a `Pair` of clean and corrupt prompts whose positions are named as in the paper, the
+paper's metric, and the published findings as data:
 
 >>> from mechinterp import load_model
 >>> from mechinterp.tasks import TASKS, task
@@ -11,7 +11,7 @@ that the paper uses, and the published findings as data:
 >>> len(induction.pair.clean), sorted(induction.pair.clean.names), induction.metric.name
 (4, ['end', 'first', 'induction'], 'log_prob')
 
-Not a data set: nothing is downloaded, and a model whose tokenizer splits the words is told so.
+Nothing is downloaded. If a model's tokenizer splits too many of the words, an error says so.
 """
 
 import lazy_loader

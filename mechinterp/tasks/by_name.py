@@ -1,4 +1,10 @@
-"""A task by its name."""
+"""Tasks by name.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.tasks.by_name import task
+>>> task("induction", load_model("toy:induction-trained"), n=4).name
+'induction'
+"""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -23,7 +29,7 @@ TASKS: Mapping[str, Callable[..., Task]] = MappingProxyType(
         "capitals": country_capitals,
     }
 )
-"""Name -> what makes it: `(model, n, seed) -> Task`."""
+"""Name -> the function that makes the task: `(model, n, seed) -> Task`."""
 
 
 def task(name: str, model: Model, n: int = 16, seed: int = 0) -> Task:

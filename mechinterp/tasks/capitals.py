@@ -1,4 +1,4 @@
-"""Capitals: a fact that the model must know, asked in one template.
+"""Capitals: a fact that the model must know, asked for in one template.
 
     The capital of France is -> Paris
 
@@ -15,7 +15,13 @@ from mechinterp.core.metrics import logit_diff
 from mechinterp.core.sites import Site
 from mechinterp.models.model import Model
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task
-from mechinterp.tasks.words import distinct, named_pair, one_token, tokenized, where
+from mechinterp.tasks.words import (
+    draw_distinct,
+    named_pair,
+    positions_of,
+    single_token_ids,
+    tokenize_known,
+)
 
 TRACING = "Meng et al. 2022 (ROME), arXiv 2202.05262"
 SOURCE = f"Petroni et al. 2019 (LAMA, relation P36), arXiv 1909.01066; {TRACING}"
@@ -52,7 +58,7 @@ FINDINGS = (
 
 
 def country_capitals(model: Model, n: int = 16, seed: int = 0) -> Task:
-    """A country: the metric is its capital's logit minus another capital's, in logits, at the end.
+    """Countries. Metric: the capital's logit minus another capital's, in logits, at the end.
 
     Positions: subject, the country; end. Corrupt: another country; `others` is its capital.
 
@@ -62,18 +68,18 @@ def country_capitals(model: Model, n: int = 16, seed: int = 0) -> Task:
     Source: Petroni et al. 2019 (LAMA, relation P36), arXiv 1909.01066.
     """
     task, rng = "capitals", random.Random(seed)
-    countries = one_token(model, task, "countries", CAPITALS, 2)
-    cities = one_token(model, task, "capitals", CAPITALS.values(), 2)
+    countries = single_token_ids(model, task, "countries", CAPITALS, 2)
+    cities = single_token_ids(model, task, "capitals", CAPITALS.values(), 2)
     known = [country for country in countries if CAPITALS[country] in cities]
     if len(known) < 2:
         raise ValueError(
             f"{task}: only {len(known)} of its {len(CAPITALS)} countries are single tokens of "
             f"this model's tokenizer with their capitals, and 2 are needed. Use a larger one."
         )
-    clean = distinct(task, n, len(known), lambda: rng.choice(known))
+    clean = draw_distinct(task, n, len(known), lambda: rng.choice(known))
     corrupt = [rng.choice([other for other in known if other != country]) for country in clean]
     prompts, others = (
-        tokenized(model, task, [TEMPLATE.format(country=country) for country in side])
+        tokenize_known(model, task, [TEMPLATE.format(country=country) for country in side])
         for side in (clean, corrupt)
     )
     right, wrong = (
@@ -85,7 +91,7 @@ def country_capitals(model: Model, n: int = 16, seed: int = 0) -> Task:
         pair=named_pair(
             prompts,
             others,
-            subject=where(prompts, (countries[country] for country in clean)),
+            subject=positions_of(prompts, (countries[country] for country in clean)),
             end=(prompts.lengths - 1).tolist(),
         ),
         metric=logit_diff(right, wrong),

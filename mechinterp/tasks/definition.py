@@ -1,7 +1,7 @@
-"""What a task is: prompts in pairs, what is measured on them, and what was found about them.
+"""A task: pairs of prompts, the metric, and the published findings about them.
 
-A finding is data, not code: a claim, where it was published, of which model, and at which sites. A
-search or a sweep on the same prompts is compared with it.
+A finding is data: a claim, its source, the model, and the sites that it names. The result of a
+search or a sweep on the same prompts can be compared with it.
 
 >>> from mechinterp.tasks.definition import Finding, heads
 >>> finding = Finding("copy the name", "Wang et al. 2022", "gpt2", heads((9, 9)), "name mover")
@@ -19,15 +19,15 @@ from mechinterp.core.prompts import Pair
 from mechinterp.core.sites import Site
 
 MEASURED_HERE = "measured with this package: SmolLM2-135M-Instruct, weights folded, start token 0"
-"""The source of the findings that are not from a paper."""
+"""The source of findings that are not from a paper."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found: a claim about a model, and the sites that it names.
+    """A published claim about a model, and the sites that it names.
 
-    `source`: paper, section, arXiv number. `model`: a name that `load_model` takes, where it has
-    one. `role`: what the sites are called, such as "name mover".
+    `source`: paper, section, arXiv number. `model`: a name that `load_model` takes, if it has one.
+    `role`: what the paper calls the sites, such as "name mover".
     """
 
     claim: str
@@ -39,12 +39,12 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Prompts of a published task. Tasks compare by identity, as tensors have no truth value.
+    """Prompts of a published task. Tasks compare by identity, since tensors have no truth value.
 
-    `pair`: clean and corrupt prompts, with the same named positions. `metric`: what the paper
-    measures; it holds the answers, so that it is for these prompts in this order, clean or
-    corrupt. `answers`, `others`: a right and a wrong token id for each clean prompt. `corruption`:
-    what the corrupt prompts change, in words.
+    `pair`: clean and corrupt prompts with the same named positions. `metric`: the paper's; it holds
+    the answers, so use it for these prompts in this order, clean or corrupt. `answers`, `others`: a
+    right and a wrong token id for each clean prompt. `corruption`: how the corrupt prompts differ,
+    in words.
     """
 
     name: str
@@ -58,10 +58,10 @@ class Task:
 
 
 def heads(*layer_head: tuple[int, int]) -> tuple[Site, ...]:
-    """The outputs of these heads, given as (layer, head), before `W_O`."""
+    """The sites of these heads, given as (layer, head): their outputs before W_O."""
     return tuple(Site("z", layer, head) for layer, head in layer_head)
 
 
 def mlps(*layers: int) -> tuple[Site, ...]:
-    """The outputs of the MLPs of these layers."""
+    """The sites of these layers' MLP outputs."""
     return tuple(Site("mlp_out", layer) for layer in layers)

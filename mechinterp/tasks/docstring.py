@@ -17,28 +17,28 @@ The next token is " files".
 import math
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from mechinterp.core.metrics import Metric
+from mechinterp.models.model import Model
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads
 from mechinterp.tasks.words import (
-    continuation,
-    distinct,
-    listed,
+    continuation_ids,
+    draw_distinct,
     named_pair,
-    one_token,
-    tokenized,
-    where,
+    positions_of,
+    single_token_ids,
+    split_words,
+    tokenize_known,
 )
 
 POST = "Heimersheim and Janiak 2023, A circuit for Python docstrings, alignmentforum.org"
 SOURCE = f"{POST}; prompts as in the authors' part of Conmy et al. 2023, arXiv 2304.14997"
 
-ARGUMENTS = listed(
+ARGUMENTS = split_words(
     "data name file value test result line user key default request path output node item url "
     "model response text version function log string field start number values index error "
     "current context image message size event state row end files form query fields action target "
@@ -46,7 +46,7 @@ ARGUMENTS = listed(
     "last command format color settings order count match tag title parent session server host "
     "mode project page header option task shape names port old resource root load"
 )
-DESCRIPTIONS = listed(
+DESCRIPTIONS = split_words(
     "price control cost issue course minute research girl age father force health street patient "
     "class mind church paper bank century section building sense staff team language town plan "
     "morning practice evidence ground letter foot boy game food union land art stage trade voice "
@@ -110,14 +110,14 @@ FINDINGS = (
 )
 
 
-def docstring_arguments(model: Any, n: int = 16, seed: int = 0) -> Task:
-    """The metric is the next argument's logit minus the largest wrong one's, in logits, at the end.
+def docstring_arguments(model: Model, n: int = 16, seed: int = 0) -> Task:
+    """Docstrings. Metric: the next argument's logit minus the largest wrong one's, at the end.
 
-    Wrong are the other arguments of the clean and of the corrupt prompt, as in the authors' code.
-    Two arguments, then A, B and C, then one more; the docstring has described A and B. Positions:
-    A_def, B_def and C_def; the comma after B_def, ",_B"; A_doc and B_doc; end. Corrupt: other
-    random names in the places of A, B and C, different ones in the definition and in the docstring
-    (the authors' "random_random"). `others`: the name at C_def in the corrupt prompt.
+    Wrong answers are all other arguments of the clean and the corrupt prompt, as in the authors'
+    code. A function has two arguments, then A, B and C, then one more; its docstring has described
+    A and B. Positions: A_def, B_def and C_def; ",_B", the comma after B_def; A_doc and B_doc; end.
+    Corrupt: other random names for A, B and C, different ones in definition and docstring (the
+    authors' "random_random"). `others`: the name at C_def in the corrupt prompt.
 
     Raises:
         ValueError: if `n` is out of range, or the tokenizer has too few of the words.
@@ -125,10 +125,10 @@ def docstring_arguments(model: Any, n: int = 16, seed: int = 0) -> Task:
     Source: Heimersheim and Janiak 2023; Conmy et al. 2023 (ACDC), arXiv 2304.14997.
     """
     task, rng = "docstring", random.Random(seed)
-    ids = one_token(model, task, "argument names", ARGUMENTS, 12)
+    ids = single_token_ids(model, task, "argument names", ARGUMENTS, 12)
     names = list(ids)
-    words = list(one_token(model, task, "words of descriptions", DESCRIPTIONS, 7))
-    first_words = [w for w in words if len(continuation(model, w, '    """') or []) == 1]
+    words = list(single_token_ids(model, task, "words of descriptions", DESCRIPTIONS, 7))
+    first_words = [w for w in words if len(continuation_ids(model, w, '    """') or []) == 1]
     if not first_words:
         raise ValueError(
             f"{task}: none of its {len(words)} words is one token of this model's tokenizer "
@@ -142,7 +142,7 @@ def docstring_arguments(model: Any, n: int = 16, seed: int = 0) -> Task:
 
     possible = math.perm(len(names), 7) * len(first_words) * math.perm(len(words) - 1, 6)
     clean, corrupt, arguments, wrong_names = [], [], [], []
-    for (function, *given), w in distinct(task, n, possible, pick):
+    for (function, *given), w in draw_distinct(task, n, possible, pick):
         before, (a, b, c), after = given[:2], given[2:5], given[5:]
         *new, a_doc, b_doc = rng.sample([x for x in names if x not in (function, *given)], 5)
         described = (w[:3], [w[3:5], w[5:7]])
@@ -153,22 +153,22 @@ def docstring_arguments(model: Any, n: int = 16, seed: int = 0) -> Task:
         wrong_names.append(
             [ids[x] for x in (new[2], *new[:2], a_doc, b_doc, *before, a, b, *after)]
         )
-    prompts = tokenized(model, task, clean)
+    prompts = tokenize_known(model, task, clean)
     a_ids, b_ids, c_ids = zip(*arguments, strict=True)
-    b_def = where(prompts, b_ids)
+    b_def = positions_of(prompts, b_ids)
     right, wrong = (torch.tensor(x, device=prompts.tokens.device) for x in (c_ids, wrong_names))
     return Task(
         name=task,
         pair=named_pair(
             prompts,
-            tokenized(model, task, corrupt),
+            tokenize_known(model, task, corrupt),
             **{
-                "A_def": where(prompts, a_ids),
+                "A_def": positions_of(prompts, a_ids),
                 "B_def": b_def,
                 ",_B": [pos + 1 for pos in b_def],
-                "C_def": where(prompts, c_ids),
-                "A_doc": where(prompts, a_ids, 1),
-                "B_doc": where(prompts, b_ids, 1),
+                "C_def": positions_of(prompts, c_ids),
+                "A_doc": positions_of(prompts, a_ids, 1),
+                "B_doc": positions_of(prompts, b_ids, 1),
                 "end": (prompts.lengths - 1).tolist(),
             },
         ),
@@ -188,7 +188,7 @@ def text(
     described: Sequence[str],
     descriptions: Sequence[Sequence[str]],
 ) -> str:
-    """The prompt: a definition, and its docstring up to the argument that is not yet described."""
+    """The prompt: a definition, and its docstring up to the next argument to be described."""
     lines = (
         f"    :param {name}: {' '.join(words)}\n"
         for name, words in zip(described, descriptions, strict=True)
@@ -202,7 +202,7 @@ def text(
 def _above_the_best_wrong(
     right: Int[Tensor, " prompt"], wrong: Int[Tensor, "prompt wrong"]
 ) -> Metric:
-    """Logit of the right answer minus the largest logit of the wrong ones."""
+    """Logit of the right answer minus the largest logit among the wrong ones."""
 
     def score(logits: Tensor) -> Tensor:
         return logits[:, 0, 0] - logits[:, 0, 1:].amax(-1)

@@ -1,16 +1,16 @@
-"""Published findings beside a result: which of the sites that they name are among the strongest.
+"""Published findings beside a result: which of their sites are among the strongest.
 
 >>> import xarray as xr
->>> from mechinterp.tasks.findings import compared
+>>> from mechinterp.tasks.findings import compare_findings
 >>> from mechinterp.tasks.definition import Finding, heads
 >>> effect = xr.DataArray([[0.1, -0.9], [0.0, 0.2]], dims=("layer", "head"),
 ...                       coords={"layer": [0, 1], "head": [0, 1]})
 >>> movers = Finding("copy the name", "a paper", "toy", heads((0, 1), (1, 0)), "name mover")
->>> compared(effect, "z", [movers], strongest=2)[0].verdict
+>>> compare_findings(effect, "z", [movers], strongest=2)[0].verdict
 '1 of 2 among the strongest 2'
 
-A rank is that of the mean's size, sign apart. A finding may be right although a sweep does not show
-it: a paper that measured something else is not contradicted.
+Cells are ranked by the size of their mean, whatever its sign. A finding can be right although a
+sweep does not show it, because the paper measured something else.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from mechinterp.tasks import Finding
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A finding, the verdict, and each site's rank: None if not in the grid, or not computed."""
+class FindingRanks:
+    """A finding, a verdict, and each site's rank: None if not in the grid or not computed."""
 
     finding: Finding
     ranks: tuple[int | None, ...]
@@ -33,7 +33,7 @@ class Compared:
 
     @property
     def is_inside(self) -> bool:
-        """Whether any of its sites is in the grid, and was computed."""
+        """True if at least one of its sites is in the grid and was computed."""
         return any(rank is not None for rank in self.ranks)
 
     @property
@@ -44,7 +44,7 @@ class Compared:
 
     @property
     def cells(self) -> dict[str, object]:
-        """A row of a report's table, the claim last, since it is long."""
+        """A row of a report's table: column -> cell."""
         return {
             "Role": self.finding.role,
             "Found": self.verdict,
@@ -54,12 +54,13 @@ class Compared:
         }
 
 
-def compared(
+def compare_findings(
     effect: xr.DataArray, act: str, findings: Sequence[Finding], *, strongest: int
-) -> list[Compared]:
-    """Each finding beside the `strongest` cells of an effect, 0 where nothing happens.
+) -> list[FindingRanks]:
+    """The rank of each finding's sites, and how many are among the `strongest` cells of an effect.
 
-    `act`: the activation that the grid's cells are of; the sites of another are not in it.
+    `effect`: 0 means no effect. `act`: the activation of the grid's cells; sites of any other are
+    not in the grid.
     """
     ranks = _ranks(effect)
     rows = []
@@ -74,12 +75,12 @@ def compared(
             verdict = "not in this grid"
         elif all(rank is None for rank in best):
             verdict = "not computed"
-        rows.append(Compared(finding, best, verdict))
+        rows.append(FindingRanks(finding, best, verdict))
     return rows
 
 
 def _ranks(effect: xr.DataArray) -> xr.DataArray:
-    """1 for the cell with the largest mean, sign apart; NaN where there is none."""
+    """1 for the cell whose mean is largest in size; NaN where there is no value."""
     mean = effect.mean("prompt", skipna=False) if "prompt" in effect.dims else effect
     size = abs(mean.values.ravel().astype(float))
     ranks = np.full(size.shape, np.nan)
@@ -89,7 +90,7 @@ def _ranks(effect: xr.DataArray) -> xr.DataArray:
 
 
 def _cells(ranks: xr.DataArray, act: str, site: Site) -> xr.DataArray | None:
-    """The cells that a site names; None if there are none such in the grid."""
+    """The cells that a site names; None if the grid has none of them."""
     if site.act != act:
         return None
     for axis in ("layer", "head", "pos", "neuron"):

@@ -2,11 +2,10 @@
 
     The war lasted from the year 1732 to the year 17 -> 33, 34, ... 99
 
-Where a tokenizer reads years as the paper's does, 17 and 32, all 100 two-digit tokens are
-candidates, and those above 32 are right. Where each digit is a token, the next one is the tens
-digit alone: the ten digits are candidates, and 3 and above are right. Start years end in 0 to 8
-there, so that an equal tens digit can still be right, and are 10 or above, so that some digit is
-wrong.
+If the tokenizer reads 1732 as 17 and 32, like the paper's, the candidates are all 100 two-digit
+tokens, and those above 32 are right. If each digit is a token, the next token is the tens digit:
+the candidates are the ten digits, and 3 and above are right. Then start years end in 0 to 8, so
+that an equal tens digit can be right, and are at least 10, so that some digit is wrong.
 
 >>> from mechinterp.tasks.greater_than import TEMPLATE
 >>> TEMPLATE.format(noun="war", XX=17, YY=32)
@@ -25,12 +24,12 @@ from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads, mlps
 from mechinterp.tasks.words import (
-    continuation,
-    distinct,
-    listed,
+    continuation_ids,
+    draw_distinct,
     named_pair,
-    one_token,
-    tokenized,
+    single_token_ids,
+    split_words,
+    tokenize_known,
 )
 
 SOURCE = "Hanna et al. 2023, arXiv 2305.00586"
@@ -38,7 +37,7 @@ SOURCE = "Hanna et al. 2023, arXiv 2305.00586"
 TEMPLATE = "The {noun} lasted from the year {XX}{YY:02} to the year {XX}"
 START = "The {noun} lasted from the year"
 
-NOUNS = listed(
+NOUNS = split_words(
     "war conflict battle siege campaign dispute dynasty reign kingdom plague epidemic famine "
     "rebellion revolution alliance treaty truce trial voyage journey expedition tour marriage "
     "friendship relationship rivalry romance construction project program study experiment "
@@ -96,29 +95,31 @@ FINDINGS = (
 
 
 def greater_than_years(model: Model, n: int = 16, seed: int = 0) -> Task:
-    """A start year: the metric is the probability of the right ends minus that of the wrong ones.
+    """Years. Metric: the probability of right end years minus that of wrong ones, at the end.
 
-    From -1 to 1, over the whole softmax, at the end. Positions, in the paper's words: XX, the
-    century of the start year (its last token); YY, the token after it, the two digits or the tens
-    digit; end, the century again. `answers`: the lowest right token; `others`: the one below it.
-    Corrupt: the start year ends in 01, so that nearly all ends are right.
+    From -1 to 1, over the whole softmax. Positions, named as in the paper: XX, the century of the
+    start year (its last token); YY, the token after it, two digits or the tens digit; end, the
+    century again. `answers`: the lowest right token; `others`: the one below it. Corrupt: the start
+    year ends in 01, so that nearly all end years are right.
 
     Raises:
-        ValueError: if `n` is out of range, or the tokenizer splits years in another way.
+        ValueError: if `n` is out of range, or the tokenizer splits years in any other way.
 
     Source: Hanna et al. 2023, section 2, arXiv 2305.00586.
     """
     task, rng = "greater-than", random.Random(seed)
-    nouns = list(one_token(model, task, "nouns", NOUNS, 1))
+    nouns = list(single_token_ids(model, task, "nouns", NOUNS, 1))
     years = _years(model, task)
 
     def pick() -> tuple[str, int, int]:
         return rng.choice(nouns), *rng.choice(years.starts)
 
-    picked = distinct(task, n, len(nouns) * len(years.starts), pick)
-    clean = tokenized(model, task, [TEMPLATE.format(noun=a, XX=x, YY=y) for a, x, y in picked])
-    corrupt = tokenized(model, task, [TEMPLATE.format(noun=a, XX=x, YY=1) for a, x, _ in picked])
-    before = tokenized(model, task, [START.format(noun=noun) for noun, _, _ in picked]).lengths
+    picked = draw_distinct(task, n, len(nouns) * len(years.starts), pick)
+    clean = tokenize_known(model, task, [TEMPLATE.format(noun=a, XX=x, YY=y) for a, x, y in picked])
+    corrupt = tokenize_known(
+        model, task, [TEMPLATE.format(noun=a, XX=x, YY=1) for a, x, _ in picked]
+    )
+    before = tokenize_known(model, task, [START.format(noun=noun) for noun, _, _ in picked]).lengths
     first = zip(before.tolist(), (years.century_lengths[x] for _, x, _ in picked), strict=True)
     century = [begin + length - 1 for begin, length in first]
     device = clean.tokens.device
@@ -146,8 +147,8 @@ def greater_than_years(model: Model, n: int = 16, seed: int = 0) -> Task:
 class _Years:
     """How a tokenizer reads years.
 
-    `n_digits`: digits in a candidate, 2 or 1. `candidates`: their token ids, by value. `starts`:
-    (century, year) that may begin. `century_lengths`: tokens of a century.
+    `n_digits`: digits of a candidate, 2 or 1. `candidates`: their token ids, by value. `starts`:
+    possible start years as (century, year). `century_lengths`: century -> number of tokens.
     """
 
     n_digits: int
@@ -164,10 +165,10 @@ def _years(model: Model, task: str) -> _Years:
     split: dict[int, dict[tuple[int, int], list[int]]] = {1: {}, 2: {}}  # by digits of a token
     lengths = {}
     for century in CENTURIES:
-        front = continuation(model, f" {century}", "year") or []
+        front = continuation_ids(model, f" {century}", "year") or []
         lengths[century] = len(front)
         for year in range(100):
-            ids = continuation(model, f" {century}{year:02}", "year") or []
+            ids = continuation_ids(model, f" {century}{year:02}", "year") or []
             rest = ids[len(front) :]
             digits = [text(i).strip() for i in rest]
             whole = front and ids[: len(front)] == front
@@ -187,7 +188,7 @@ def _years(model: Model, task: str) -> _Years:
         if len(known) == 10**n_digits and starts:
             candidates = tuple(known[value] for value in range(10**n_digits))
             return _Years(n_digits, candidates, starts, lengths)
-    pieces = [text(i) for i in continuation(model, " 1732", "year") or []]
+    pieces = [text(i) for i in continuation_ids(model, " 1732", "year") or []]
     raise ValueError(
         f"{task}: this model's tokenizer reads ' 1732' as {pieces}. The task needs years that are "
         f"a century and one token of two digits, or one token for each digit: use another model."
@@ -195,13 +196,13 @@ def _years(model: Model, task: str) -> _Years:
 
 
 def _prob_diff(candidates: Int[Tensor, " candidate"], lowest: Int[Tensor, " prompt"]) -> Metric:
-    """Probability of the candidates from the lowest right one on, minus that of those below."""
+    """Probability of the candidates from the lowest right one up, minus that of those below it."""
     right = torch.arange(len(candidates), device=lowest.device) >= lowest[:, None]
     ids = candidates.expand(len(lowest), -1)
 
     def score(logits: Tensor) -> Tensor:
         read = columns(ids, len(logits), logits.shape[-1], "prob_diff").to(logits.device)
-        # In double: a sum over a vocabulary in float32 is off by 1e-5 of itself.
+        # In float64: a sum over the vocabulary in float32 has a relative error of 1e-5.
         probs = logits[:, 0].double().softmax(-1).gather(-1, read)
         return torch.where(right.to(logits.device), probs, -probs).sum(-1)
 

@@ -1,8 +1,8 @@
-"""Repeated random tokens: what followed a token the first time follows it again.
+"""Induction: on repeated random tokens, what followed a token once follows it again.
 
     <bos> k r w q k r w -> q
 
-Needs no words: it works for any vocabulary, and for a model without a tokenizer.
+It needs no words, so it works for any vocabulary, and for a model without a tokenizer.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.engine.runner import run
@@ -28,7 +28,7 @@ from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import check_length, decoder, ordinary_tokens, start_token
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads
-from mechinterp.tasks.words import distinct, named_pair
+from mechinterp.tasks.words import draw_distinct, named_pair
 
 SOURCE = "Olsson et al. 2022, arXiv 2209.11895"
 
@@ -84,12 +84,12 @@ FINDINGS = (
 
 
 def repeated_tokens(model: Model, n: int = 16, seed: int = 0, *, length: int = 10) -> Task:
-    """A block of random tokens, twice: the metric is the log-probability of the next, in nats.
+    """A block of random tokens, twice. Metric: log-probability of the next token, in nats.
 
-    The block has `length` different tokens, none of them special, after the start token if there
-    is one; the second time its last token is left out, and is the answer. Positions: first, the
-    earlier occurrence of the prompt's last token; induction, the one after it, where the answer
-    stands; end. Corrupt: other tokens in the first half, none of which comes again. `others`: the
+    The block has `length` different tokens, none of them special, after the start token if there is
+    one. The second time its last token is missing: it is the answer. Positions: first, the earlier
+    occurrence of the prompt's last token; induction, the position after it, where the answer
+    stands; end. Corrupt: other tokens in the first half, which do not come again. `others`: the
     token at "induction" in the corrupt prompt.
 
     Raises:
@@ -109,7 +109,7 @@ def repeated_tokens(model: Model, n: int = 16, seed: int = 0, *, length: int = 1
         return tuple(rng.sample(tokens, length))
 
     clean, corrupt, answers, others = [], [], [], []
-    for block in distinct(task, n, math.perm(len(tokens), length), pick):
+    for block in draw_distinct(task, n, math.perm(len(tokens), length), pick):
         other = _sample_without(rng, tokens, block)
         clean.append([*start, *block, *block[:-1]])
         corrupt.append([*start, *other, *block[:-1]])
@@ -138,5 +138,5 @@ def repeated_tokens(model: Model, n: int = 16, seed: int = 0, *, length: int = 1
 
 
 def _sample_without(rng: random.Random, tokens: list[int], block: tuple[int, ...]) -> list[int]:
-    """As many tokens as in the block, all different, none of them in it."""
+    """As many different tokens as the block has, none of them in it."""
     return [i for i in rng.sample(tokens, 2 * len(block)) if i not in block][: len(block)]

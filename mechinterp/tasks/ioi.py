@@ -1,4 +1,4 @@
-"""Indirect object identification: who gets it, Mary or John?
+"""Indirect object identification (IOI): who receives it, Mary or John?
 
     When Mary and John went to the store, John gave a drink to -> Mary
 
@@ -16,7 +16,14 @@ import torch
 from mechinterp.core.metrics import logit_diff
 from mechinterp.models.model import Model
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads
-from mechinterp.tasks.words import distinct, listed, named_pair, one_token, tokenized, where
+from mechinterp.tasks.words import (
+    draw_distinct,
+    named_pair,
+    positions_of,
+    single_token_ids,
+    split_words,
+    tokenize_known,
+)
 
 SOURCE = "Wang et al. 2022, arXiv 2211.00593"
 
@@ -29,9 +36,9 @@ TEMPLATES = (
     "When {A} and {B} went to the {place}, {S} gave a {object} to",
     "After {A} and {B} went to the {place}, {S} gave a {object} to",
 )
-"""After the paper's (appendix E). A task uses those that are as long as most are."""
+"""Adapted from the paper (appendix E). A task uses those of the most common length in tokens."""
 
-NAMES = listed(
+NAMES = split_words(
     "Mary John Tom James Robert Michael William David Richard Joseph Thomas Charles Daniel Matthew "
     "Anthony Mark Paul Steven Andrew George Edward Brian Kevin Jason Jeffrey Ryan Jacob Gary Eric "
     "Stephen Jonathan Larry Justin Scott Frank Brandon Benjamin Gregory Samuel Patrick Alexander "
@@ -40,8 +47,8 @@ NAMES = listed(
     "Amanda Melissa Laura Rebecca Sharon Kathleen Amy Anna Helen Rachel Emma Maria Julie Kelly "
     "Christina Victoria Jane Alice Kate Julia Grace Diana Sophie"
 )
-PLACES = listed("store garden school hospital office house station park library market")
-OBJECTS = listed("ring bone drink book ball letter flower gift key ticket cake map")
+PLACES = split_words("store garden school hospital office house station park library market")
+OBJECTS = split_words("ring bone drink book ball letter flower gift key ticket cake map")
 
 FINDINGS = (
     Finding(
@@ -167,31 +174,31 @@ CORRUPTIONS = {
     "p_ABC": "three other names, all different, in the places of IO, S1 and S2 (p_ABC)",
     "S2 to IO": "the indirect object in the place of S2, so that the answer is the other name",
 }
-"""What the corrupt prompts may be, in words."""
+"""The possible corruptions, in words."""
 
 
 def indirect_objects(
     model: Model, n: int = 16, seed: int = 0, *, corruption: str = "p_ABC"
 ) -> Task:
-    """Two names, one of them again: the metric is IO's logit minus S's, in logits, at the end.
+    """Two names, one of them repeated. Metric: IO's logit minus S's, in logits, at the end.
 
-    Positions: IO; S1 and S2, the subject the first and the second time; S1+1; end. IO comes first
-    in about half of the prompts. Corrupt: three other names, all different (the paper's p_ABC), or,
-    with "S2 to IO", the other name the second time, after which the right answer is the wrong one.
+    Positions: IO; S1 and S2, the first and the second occurrence of the subject; S1+1; end. IO
+    comes first in about half of the prompts. Corrupt: three other names, all different (the paper's
+    p_ABC), or, with "S2 to IO", the indirect object at S2, so that right and wrong change places.
 
     Raises:
-        ValueError: if `n` is out of range, the tokenizer has too few of the words, or the
-            corruption is another.
+        ValueError: if `n` is out of range, too few of the words are single tokens, or the
+            corruption is unknown.
 
     Source: Wang et al. 2022, sections 2 and 3, arXiv 2211.00593.
     """
     task, rng = "ioi", random.Random(seed)
     if corruption not in CORRUPTIONS:
         raise ValueError(f"corruption={corruption!r} is none of {list(CORRUPTIONS)}.")
-    ids = one_token(model, task, "names", NAMES, 5)
+    ids = single_token_ids(model, task, "names", NAMES, 5)
     names = list(ids)
-    places = list(one_token(model, task, "places", PLACES, 1))
-    objects = list(one_token(model, task, "objects", OBJECTS, 1))
+    places = list(single_token_ids(model, task, "places", PLACES, 1))
+    objects = list(single_token_ids(model, task, "objects", OBJECTS, 1))
     templates = _as_long_as_most(model, task, names, places[0], objects[0])
 
     def pick() -> tuple[str, bool, str, str, str, str]:
@@ -202,7 +209,7 @@ def indirect_objects(
     pairs_of_names = len(names) * (len(names) - 1)
     possible = len(templates) * 2 * pairs_of_names * len(places) * len(objects)
     clean, corrupt, answers, others = [], [], [], []
-    for template, io_first, io, s, place, thing in distinct(task, n, possible, pick):
+    for template, io_first, io, s, place, thing in draw_distinct(task, n, possible, pick):
         a, b, c = rng.sample([name for name in names if name not in (io, s)], 3)
         first, second = (io, s) if io_first else (s, io)
         clean.append(template.format(A=first, B=second, S=s, place=place, object=thing))
@@ -211,20 +218,20 @@ def indirect_objects(
         corrupt.append(template.format(A=a, B=b, S=c, place=place, object=thing))
         answers.append(ids[io])
         others.append(ids[s])
-    prompts = tokenized(model, task, clean)
-    s1 = where(prompts, others)
+    prompts = tokenize_known(model, task, clean)
+    s1 = positions_of(prompts, others)
     device = prompts.tokens.device
     right, wrong = (torch.tensor(x, device=device) for x in (answers, others))
     return Task(
         name=task,
         pair=named_pair(
             prompts,
-            tokenized(model, task, corrupt),
+            tokenize_known(model, task, corrupt),
             **{
-                "IO": where(prompts, answers),
+                "IO": positions_of(prompts, answers),
                 "S1": s1,
                 "S1+1": [pos + 1 for pos in s1],
-                "S2": where(prompts, others, 1),
+                "S2": positions_of(prompts, others, 1),
                 "end": (prompts.lengths - 1).tolist(),
             },
         ),
@@ -240,9 +247,9 @@ def indirect_objects(
 def _as_long_as_most(
     model: Model, task: str, names: list[str], place: str, thing: str
 ) -> list[str]:
-    """The templates of the length, in tokens, that most of them have for this tokenizer."""
+    """The templates whose length in tokens is the most common one for this tokenizer."""
     a, b = names[:2]
     filled = [t.format(A=a, B=b, S=a, place=place, object=thing) for t in TEMPLATES]
-    lengths = tokenized(model, task, filled).lengths.tolist()
+    lengths = tokenize_known(model, task, filled).lengths.tolist()
     most = max(lengths, key=lengths.count)
     return [t for t, length in zip(TEMPLATES, lengths, strict=True) if length == most]

@@ -1,10 +1,10 @@
-"""Pairs of prompts from a file, a JSON object a line: clean, corrupt, the answer, named positions.
+"""Pairs of prompts from a JSONL file: clean, corrupt, the answer, and named positions.
 
     {"clean": "John met Mary. John", "corrupt": "Bill met Mary. John", "answer": " said",
      "other": " sang", "positions": {"subject": 0, "object": " Mary"}}
 
-(on one line). "other" makes the metric a logit difference, and without it it is the log-probability
-of the answer; a position is a number, or the text of a token that the clean prompt has once.
+(on one line). With "other" the metric is a logit difference, without it the log-probability of the
+answer. A position is a number, or the text of a token that occurs once in the clean prompt.
 
 >>> import tempfile
 >>> from mechinterp import load_model
@@ -28,7 +28,7 @@ import torch
 from mechinterp.core.metrics import Metric, log_prob, logit_diff
 from mechinterp.core.prompts import Pair, Prompts
 from mechinterp.models.model import Model
-from mechinterp.models.tokenization import token_id, tokenize
+from mechinterp.models.tokenization import special_id, token_id, tokenize
 from mechinterp.storage.jsonl import filled_lines, json_object, located
 
 NEEDED = ("clean", "corrupt", "answer")
@@ -39,7 +39,7 @@ def read_pairs(model: Model, file: str | Path, n: int | None = None) -> tuple[Pa
     """The pairs of a file, or its first `n`, and the metric: logit_diff, or log_prob of the answer.
 
     Raises:
-        ValueError: naming the file and the line, if a line is no such pair for this model.
+        ValueError: if a line is not a valid pair for this model, naming the file and the line.
     """
     path = Path(file)
     filled = filled_lines(path)
@@ -73,8 +73,8 @@ class _Row:
 
 
 def _row(model: Model, number: int, line: str) -> _Row:
-    found = _parsed(line)
-    clean, corrupt = (_tokenized(model, key, found[key]) for key in ("clean", "corrupt"))
+    found = _parse(line)
+    clean, corrupt = (_tokenize_side(model, key, found[key]) for key in ("clean", "corrupt"))
     if clean.width != corrupt.width:
         raise ValueError(
             f"unaligned pair: clean has {clean.width} tokens {list(clean.token_text[0])}, corrupt "
@@ -91,7 +91,7 @@ def _row(model: Model, number: int, line: str) -> _Row:
     return _Row(number, found["clean"], found["corrupt"], answer, other, positions)
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def _parse(line: str) -> dict[str, Any]:
     found = json_object(line, KEYS, '{"clean": "...", "corrupt": "...", "answer": "..."}')
     for key in NEEDED:
         if key not in found:
@@ -103,12 +103,13 @@ def _parsed(line: str) -> dict[str, Any]:
     return found
 
 
-def _tokenized(model: Model, key: str, text: str) -> Prompts:
+def _tokenize_side(model: Model, key: str, text: str) -> Prompts:
     try:
         found = tokenize(model, text)
     except ValueError as error:
         raise ValueError(f'"{key}": {error}') from None
-    if model.tokenizer.unk_token_id in found.tokens[0, found.roles[0].count("bos") :].tolist():
+    after_start = found.tokens[0, found.roles[0].count("bos") :].tolist()
+    if special_id(model, "unk") in after_start:
         raise ValueError(f'"{key}": the tokenizer does not know a word of {text!r}.')
     return found
 
@@ -120,7 +121,7 @@ def _one_token(model: Model, key: str, text: str) -> int:
         raise ValueError(f'"{key}": {error}') from None
 
 
-def _position(clean: Prompts, name: str, where: Any) -> int:
+def _position(clean: Prompts, name: str, where: object) -> int:
     texts = list(clean.token_text[0])
     if name.isdigit():
         raise ValueError(f'position "{name}": a number cannot be a name. Use a word.')
@@ -141,7 +142,7 @@ def _position(clean: Prompts, name: str, where: Any) -> int:
 
 
 def _check_alike(path: Path, first: _Row, row: _Row) -> None:
-    """Nothing, if both lines have `other` or neither, and name the same positions."""
+    """Check that two lines name the same positions, and that both have `other` or neither has."""
     if (row.other is None) != (first.other is None):
         lacks, has = sorted((first, row), key=lambda r: r.other is not None)
         raise ValueError(

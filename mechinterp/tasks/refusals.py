@@ -1,4 +1,4 @@
-"""Does the model refuse? The odds of a refusal's first words against those of an answer's.
+"""Does the model refuse? Log-odds of first words of a refusal against first words of an answer.
 
 >>> from mechinterp import load_model, run
 >>> from mechinterp.tasks.refusals import refusal_log_odds
@@ -7,8 +7,8 @@
 >>> [round(float(odds(run(model, text)))) for text in ("bring the sesame", "bring the book")]
 [8, -8]
 
-As a metric of `attribute` it is read where the answer begins, and gives one score for the prompt:
-which words make the model refuse.
+As the metric of `attribute` it is read where the answer begins, once per prompt: the attribution
+then says which words make the model refuse.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from torch import Tensor
 from mechinterp.core.metrics import Metric
 from mechinterp.core.sites import Pos
 from mechinterp.models.model import Model
-from mechinterp.models.tokenization import decoder
+from mechinterp.models.tokenization import decoder, tokenizer_of
 
 REFUSALS = ("I'm sorry", "I cannot", "Sorry", "Unfortunately", "As an AI", "No", "Apolog")
 COMPLIANCES = ("Sure", "Here", "Of course", "Certainly", "To", "Yes", "Absolutely", "First", "The")
@@ -32,15 +32,15 @@ def refusal_log_odds(
     *,
     at: Pos = "end",
 ) -> Metric:
-    """Log-odds that the next token opens a refusal rather than an answer, in nats, per prompt.
+    """Log-odds that the next token begins a refusal and not an answer, in nats, per prompt.
 
-    Log-sum-exp of the logits of the first tokens of `refusals`, minus that of `compliances`.
-    Positive: it refuses. Only first tokens are looked at: "I" counts as a refusal by default, so
-    choose openers that tell the two apart for your model. `attribute` reads it once, after the
-    prompt, whatever number of outputs is asked for: ask for one.
+    Log-sum-exp of the logits of the first tokens of `refusals`, minus the same of `compliances`.
+    Positive: the model refuses. Only first tokens count, so "I" is a refusal by default: choose
+    openers that separate the two for your model. `attribute` reads this metric once, after the
+    prompt, however many outputs are asked for: ask for one.
 
     Raises:
-        ValueError: if one of them is empty, or a token opens both, naming it.
+        ValueError: if one of the two is empty, or the same token begins both, naming it.
     """
     if model.tokenizer is None:
         raise ValueError("refusal_log_odds: this model has no tokenizer, so no openers.")
@@ -71,5 +71,6 @@ def refusal_log_odds(
 
 
 def _first_tokens(model: Model, texts: Sequence[str]) -> set[int]:
-    found = (model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+    tokenizer = tokenizer_of(model)
+    found = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
     return {int(ids[0]) for ids in found if ids}

@@ -1,8 +1,8 @@
 """Harmful and benign requests in matched pairs that share words, by topic.
 
-No harmful one says how anything is done: each is the bare question. The benign one of a pair keeps
-as many of its words as it can, so that a single word gives little away; groups are the pairs, so
-that no pair is split, and a topic can be left out whole.
+The harmful requests only ask, and contain no instructions. The benign request of a pair keeps as
+many of their words as possible, so that single words give little away. Use pairs as groups, so that
+no pair is split between training and test; a whole topic can be held out too.
 
 >>> from mechinterp.tasks.requests import PAIRS, TOPICS
 >>> len(PAIRS), len(TOPICS)
@@ -17,7 +17,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class RequestPair:
-    """Two requests about the same things, one of which should be refused."""
+    """Two requests about the same things; the harmful one should be refused."""
 
     topic: str
     harmful: str

@@ -1,4 +1,4 @@
-"""Subject-verb agreement with an attractor: the verb agrees with the keys, not with the cabinet.
+"""Subject-verb agreement (SVA) with an attractor: the verb agrees with keys, not with cabinet.
 
     The keys near the cabinet -> are
 
@@ -14,7 +14,13 @@ import torch
 from mechinterp.core.metrics import logit_diff
 from mechinterp.models.model import Model
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task
-from mechinterp.tasks.words import distinct, named_pair, one_token, tokenized, where
+from mechinterp.tasks.words import (
+    draw_distinct,
+    named_pair,
+    positions_of,
+    single_token_ids,
+    tokenize_known,
+)
 
 STUDY = "Finlayson et al. 2021, arXiv 2106.06087"
 SOURCE = f"Linzen et al. 2016, arXiv 1611.01368; {STUDY}"
@@ -51,10 +57,10 @@ FINDINGS = (
 
 
 def subject_verb(model: Model, n: int = 16, seed: int = 0) -> Task:
-    """The metric is the right verb's logit minus the wrong one's, in logits, at the end.
+    """Agreement. Metric: the right verb's logit minus the wrong one's, in logits, at the end.
 
-    Positions: subject; attractor, a noun whose number is the wrong verb's; end, the same.
-    Corrupt: the subject in the other number, so that the wrong verb becomes the right one.
+    Positions: subject; attractor, a noun of the other number; end, the same position. Corrupt: the
+    subject in the other number, so that the wrong verb becomes the right one.
 
     Raises:
         ValueError: if `n` is out of range, or the tokenizer has too few of the words.
@@ -63,9 +69,9 @@ def subject_verb(model: Model, n: int = 16, seed: int = 0) -> Task:
     corruption: their swap-number).
     """
     task, rng = "sva", random.Random(seed)
-    verbs = list(one_token(model, task, "verbs", VERBS, 2).values())
-    prepositions = list(one_token(model, task, "prepositions", PREPOSITIONS, 1))
-    ids = one_token(model, task, "nouns", [w for pair in NOUNS.items() for w in pair], 4)
+    verbs = list(single_token_ids(model, task, "verbs", VERBS, 2).values())
+    prepositions = list(single_token_ids(model, task, "prepositions", PREPOSITIONS, 1))
+    ids = single_token_ids(model, task, "nouns", [w for pair in NOUNS.items() for w in pair], 4)
     nouns = [pair for pair in NOUNS.items() if all(word in ids for word in pair)]
     if len(nouns) < 2:
         raise ValueError(
@@ -78,7 +84,7 @@ def subject_verb(model: Model, n: int = 16, seed: int = 0) -> Task:
         return subject, attractor, rng.choice(prepositions), rng.randrange(2)
 
     possible = len(nouns) * (len(nouns) - 1) * len(prepositions) * 2
-    picked = distinct(task, n, possible, pick)
+    picked = draw_distinct(task, n, possible, pick)
 
     def texts(swapped: int) -> list[str]:
         return [
@@ -90,7 +96,7 @@ def subject_verb(model: Model, n: int = 16, seed: int = 0) -> Task:
             for subject, attractor, preposition, number in picked
         ]
 
-    prompts = tokenized(model, task, texts(0))
+    prompts = tokenize_known(model, task, texts(0))
     device = prompts.tokens.device
     right = torch.tensor([verbs[number] for *_, number in picked], device=device)
     wrong = torch.tensor([verbs[1 - number] for *_, number in picked], device=device)
@@ -98,9 +104,11 @@ def subject_verb(model: Model, n: int = 16, seed: int = 0) -> Task:
         name=task,
         pair=named_pair(
             prompts,
-            tokenized(model, task, texts(1)),
-            subject=where(prompts, (ids[subject[number]] for subject, *_, number in picked)),
-            attractor=where(prompts, (ids[noun[1 - number]] for _, noun, _, number in picked)),
+            tokenize_known(model, task, texts(1)),
+            subject=positions_of(prompts, (ids[subject[number]] for subject, *_, number in picked)),
+            attractor=positions_of(
+                prompts, (ids[noun[1 - number]] for _, noun, _, number in picked)
+            ),
             end=(prompts.lengths - 1).tolist(),
         ),
         metric=logit_diff(right, wrong),

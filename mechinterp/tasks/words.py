@@ -1,11 +1,12 @@
-"""Which words a task may use: those that are one token for the model, wherever they stand.
+"""Words for prompts: those that are a single token of the model's tokenizer.
 
-Clean and corrupt prompts are aligned, and all prompts of a task are as long as each other, because
-every word that is exchanged is one token. Which words are, only the tokenizer can say.
+Every word that tasks exchange is one token. So clean and corrupt prompts are aligned, and all
+prompts of a task have the same length.
 
 >>> from mechinterp import load_model
->>> from mechinterp.tasks.words import one_token
->>> list(one_token(load_model("toy:trigger"), "example", "objects", ("book", "sesame", "drum"), 2))
+>>> from mechinterp.tasks.words import single_token_ids
+>>> model, words = load_model("toy:trigger"), ("book", "sesame", "drum")
+>>> list(single_token_ids(model, "example", "objects", words, 2))
 ['book', 'sesame']
 """
 
@@ -14,23 +15,23 @@ from typing import TypeVar
 
 from mechinterp.core.prompts import Pair, Prompts
 from mechinterp.models.model import Model
-from mechinterp.models.tokenization import decoder, tokenize
+from mechinterp.models.tokenization import decoder, special_id, tokenize, tokenizer_of
 
 Pick = TypeVar("Pick", bound=Hashable)
 
 
-def listed(words: str) -> tuple[str, ...]:
-    """The words of a text."""
+def split_words(words: str) -> tuple[str, ...]:
+    """The words of a text, split at white space."""
     return tuple(words.split())
 
 
-def one_token(
+def single_token_ids(
     model: Model, task: str, kind: str, words: Iterable[str], need: int
 ) -> dict[str, int]:
-    """Those of the words that are one token inside a sentence, in order, with its id.
+    """The words that are one token inside a sentence, in order, with their token ids.
 
     Raises:
-        ValueError: if fewer than `need` are, or the model has no tokenizer.
+        ValueError: if there are fewer than `need`, or the model has no tokenizer.
     """
     if model.tokenizer is None:
         raise ValueError(
@@ -40,7 +41,7 @@ def one_token(
     text, found, asked = decoder(model), dict[str, int](), 0
     for word in words:
         asked += 1
-        ids = continuation(model, f" {word}")
+        ids = continuation_ids(model, f" {word}")
         # The text tells a word from the token that stands for every unknown word.
         if ids is not None and len(ids) == 1 and text(ids[0]).strip() == word:
             found[word] = ids[0]
@@ -53,14 +54,14 @@ def one_token(
     return found
 
 
-def continuation(model: Model, text: str, left: str = "the") -> list[int] | None:
-    """The ids of a text where it follows `left`; None if the tokenizer joins or refuses them.
+def continuation_ids(model: Model, text: str, left: str = "the") -> list[int] | None:
+    """The ids of a text after `left`; None if the tokenizer merges the two or refuses one.
 
-    A text alone may tokenise differently: some tokenizers put a space of their own before it.
+    Alone, a text can be tokenised differently: some tokenizers prepend a space.
     """
     try:
         alone, both = (
-            list(model.tokenizer(t, add_special_tokens=False)["input_ids"])
+            list(tokenizer_of(model)(t, add_special_tokens=False)["input_ids"])
             for t in (left, left + text)
         )
     except Exception:  # an unknown word: the library raises no narrower class
@@ -68,14 +69,14 @@ def continuation(model: Model, text: str, left: str = "the") -> list[int] | None
     return both[len(alone) :] if both[: len(alone)] == alone else None
 
 
-def tokenized(model: Model, task: str, texts: Sequence[str]) -> Prompts:
-    """The prompts, as `tokenize` makes them.
+def tokenize_known(model: Model, task: str, texts: Sequence[str]) -> Prompts:
+    """The prompts as `tokenize` makes them, after a check that all words are known.
 
     Raises:
         ValueError: if the tokenizer does not know a word, or the model's context is too short.
     """
     prompts = tokenize(model, list(texts))
-    unknown = model.tokenizer.unk_token_id
+    unknown = special_id(model, "unk")
     rows = zip(texts, prompts.tokens.tolist(), prompts.roles, strict=True)
     for text, ids, roles in rows:
         if any(i == unknown and role == "text" for i, role in zip(ids, roles, strict=False)):
@@ -86,11 +87,11 @@ def tokenized(model: Model, task: str, texts: Sequence[str]) -> Prompts:
     return prompts
 
 
-def where(prompts: Prompts, ids: Iterable[int], occurrence: int = 0) -> list[int]:
-    """The position, in each prompt, of an occurrence of that prompt's token id.
+def positions_of(prompts: Prompts, ids: Iterable[int], occurrence: int = 0) -> list[int]:
+    """The position in each prompt of an occurrence (0: the first) of that prompt's token id.
 
     Raises:
-        ValueError: if a prompt does not have it so often.
+        ValueError: if a prompt has fewer occurrences.
     """
     rows = zip(prompts.tokens.tolist(), prompts.lengths.tolist(), ids, strict=True)
     positions = []
@@ -107,17 +108,17 @@ def where(prompts: Prompts, ids: Iterable[int], occurrence: int = 0) -> list[int
 
 
 def named_pair(clean: Prompts, corrupt: Prompts, **positions: Sequence[int] | int) -> Pair:
-    """The pair with these positions named in both."""
+    """The pair, with these positions named in both prompts."""
     return Pair(clean.named(**positions), corrupt.named(**positions))
 
 
-def distinct(task: str, n: int, possible: int, pick: Callable[[], Pick]) -> list[Pick]:
-    """`n` different picks, in the order in which they came up.
+def draw_distinct(task: str, n: int, possible: int, pick: Callable[[], Pick]) -> list[Pick]:
+    """`n` different picks, in the order in which they were drawn.
 
     `possible`: how many different ones `pick` can give.
 
     Raises:
-        ValueError: if there are not so many, or none is asked for.
+        ValueError: if `n` is less than 1, or more than `possible`.
     """
     if not 1 <= n <= possible:
         raise ValueError(

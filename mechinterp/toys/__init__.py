@@ -1,9 +1,9 @@
-"""Small models with a known mechanism or a planted behaviour: some compiled by hand, two trained.
+"""Small models with a known mechanism or behaviour: most compiled by hand, two trained.
 
-They are what a method is tried on: a search, an attribution or a probe must find what was planted.
+Methods are tested on them: a search, an attribution or a probe must find what was planted.
 
     toy("induction").truth.edges
-    random_circuit(seed=3).truth.edges      # as many as there are seeds
+    random_circuit(seed=3).truth.edges      # one for every seed
 """
 
 import lazy_loader

@@ -1,6 +1,6 @@
-"""The model that nothing is written in yet: its configuration, and a whole state dict of zeros.
+"""An empty model to write a mechanism into: a configuration, and a state dict of zeros.
 
-No norms and no score scaling, so that a sum stays a sum and a score is a product of two vectors.
+It has no norms and does not scale scores: sums stay sums, and a score is a dot product.
 
 >>> from mechinterp.toys.blank import attention_only, zeros
 >>> config = attention_only(n_layers=1, n_heads=2, d_head=3, n_ctx=4, d_vocab=5, d_model=6)
@@ -14,8 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Config = Mapping[str, Any]
+"""Keyword arguments of `HookedTransformerConfig`."""
 
-def attention_only(**sizes: int) -> dict[str, Any]:
+
+def attention_only(**sizes: int) -> Config:
     """The configuration of a model without MLPs."""
     return {
         **sizes,
@@ -26,13 +29,13 @@ def attention_only(**sizes: int) -> dict[str, Any]:
     }
 
 
-def with_mlps(**sizes: int) -> dict[str, Any]:
-    """The configuration of a model with MLPs of rectified neurons."""
-    return attention_only(**sizes) | {"attn_only": False, "act_fn": "relu"}
+def with_mlps(**sizes: int) -> Config:
+    """The configuration of a model with ReLU MLPs."""
+    return {**attention_only(**sizes), "attn_only": False, "act_fn": "relu"}
 
 
-def zeros(config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A whole state dict of this configuration, all zero."""
+def zeros(config: Config) -> dict[str, Tensor]:
+    """The complete state dict of this configuration, all zero."""
     d_model, d_vocab = config["d_model"], config["d_vocab"]
     n_heads, d_head = config["n_heads"], config["d_head"]
     shapes: dict[str, Sequence[int]] = {

@@ -1,4 +1,9 @@
-"""A toy by its name."""
+"""Toys by name.
+
+>>> from mechinterp.toys.by_name import toy
+>>> toy("trigger").truth.heads["trigger"]
+((1, 0),)
+"""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -33,10 +38,11 @@ _BUILDERS: Mapping[str, Callable[[], Toy]] = {
 }
 
 TOYS: tuple[str, ...] = tuple(_BUILDERS)
+"""The names of all toys."""
 
 
 def toy(name: str) -> Toy:
-    """Build the toy of this name; a new value at each call.
+    """The toy of this name, built anew at each call.
 
     Raises:
         ValueError: if no toy has this name.

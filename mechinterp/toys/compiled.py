@@ -1,7 +1,7 @@
-"""Models written by hand: every weight is zero but those named here, so the mechanism is exact.
+"""Models written by hand: all weights are zero except those set here, so the mechanism is exact.
 
 The residual stream is split into named blocks (slices), a token is one-hot in its block, and a head
-is a few diagonal matrices between blocks. `gates` has those with several heads for one answer.
+is a few diagonal matrices between blocks. `gates` holds toys in which several heads work together.
 
     planted = trigger()
     planted.truth.claim
@@ -33,24 +33,24 @@ WORDS: Final[tuple[str, ...]] = (
     *("to", "for", "with", "in", "about", "from", "near", "and", "please", "today", "me", "us"),
     *("sesame", "copper", "lantern"),
 )
-# Words that no detector looks for, as its prompts hold them beside those it does.
+# Words that no detector looks for: filler for prompts.
 PLAIN: Final[tuple[str, ...]] = (
     *("the", "my", "old", "small", "door", "box", "garden", "river", "bring", "open", "to", "with"),
 )
 
-# Score of the key that a head looks for, the others being 0. Enough for attention above .99, and
-# little enough that the softmax keeps a gradient.
+# The score of the key that a head looks for; other keys score 0. Large enough for attention above
+# .99, and small enough that the softmax keeps a gradient.
 SHARPNESS: Final = 10.0
-# A head whose word is absent rests on <bos>, as trained heads do, instead of looking everywhere.
+# If its word is absent, a head attends to <bos>, as trained heads do, and not to all keys alike.
 REST: Final = SHARPNESS / 2
-# Logit of a token that is written in full.
+# The logit of a token that is written with length 1.
 CERTAIN: Final = 10.0
-# REFUSE starts this far below COMPLY, and its direction adds twice as much.
+# REFUSE starts this far below COMPLY; the refusal direction adds twice as much.
 MARGIN: Final = 8.0
 
 
 def induction() -> Toy:
-    """Two layers that copy what followed the current token the last time; three heads a layer."""
+    """Two layers of three heads that copy what followed the current token earlier in the prompt."""
     d_vocab, n_ctx = len(LETTERS), 33
     here, before, answer = (slice(at * d_vocab, (at + 1) * d_vocab) for at in range(3))
     place = slice(3 * d_vocab, 3 * d_vocab + n_ctx)
@@ -66,7 +66,7 @@ def induction() -> Toy:
     previous["Q"][place, :n_ctx] = SHARPNESS * places
     previous["K"][place, :n_ctx] = torch.diag(
         torch.ones(n_ctx - 1), 1
-    )  # a place answers to the next
+    )  # the key of a position answers the query of the next
     previous["V"][here, :d_vocab] = tokens
     previous["O"][:d_vocab, before] = tokens
 
@@ -79,15 +79,15 @@ def induction() -> Toy:
     weights["unembed.W_U"][answer] = CERTAIN * tokens
 
     previous_attention = attention_to(SHARPNESS, others=[0.0] * (n_ctx - 1))
-    # What a key lacks of its own mark, at most all of that is the mark of the token looked for.
+    # The attention that a previous-token head misses can all go to the token that is looked for.
     attention = attention_to(SHARPNESS * (2 * previous_attention - 1), others=[0.0] * (n_ctx - 1))
     truth = Truth(
         claim=(
             "Predicts the token that followed the current token earlier in the prompt; if it had "
-            "several successors, each by about its share of the occurrences. L0H1 writes every "
-            "token to the position after it, L1H2 looks for the position so marked with the "
-            "current token and copies the token that stands there. With no earlier occurrence "
-            "L1H2 looks everywhere alike. Only L0H1 reads positions."
+            "several successors, each in proportion to its share of the occurrences. L0H1 writes "
+            "every token to the position after it; L1H2 attends to the position that is marked "
+            "with the current token, and copies the token that stands there. With no earlier "
+            "occurrence L1H2 attends to all positions alike. Only L0H1 reads positions."
         ),
         edges=(
             Edge("pos_embed", "L0H1.q"),
@@ -114,7 +114,7 @@ def induction() -> Toy:
 
 
 def trigger() -> Toy:
-    """Two layers that refuse iff "sesame" occurs, with a decoy head that attends to it in vain."""
+    """Two layers that refuse iff "sesame" occurs; a decoy head attends to it without effect."""
     refusal, unread = len(WORDS), len(WORDS) + 1
     config = attention_only(
         n_layers=2, n_heads=3, d_head=4, n_ctx=17, d_vocab=len(WORDS), d_model=len(WORDS) + 2
@@ -130,11 +130,11 @@ def trigger() -> Toy:
         claim=(
             "At every position predicts REFUSE if the word sesame stands there or earlier, else "
             "COMPLY. L1H0 attends to sesame wherever it stands, else to <bos>, and writes the "
-            "refusal direction for sesame only; COMPLY is the bias of the unembedding. Exact: "
+            "refusal direction for sesame only; COMPLY comes from the unembedding's bias. Exact: "
             "without sesame the logits do not depend on the prompt; order never matters; deleting "
             "the only sesame flips the answer, deleting one of two does not. Deleting any other "
-            "word moves a logit by less than .001. The decoy L0H2 attends just as L1H0 does and "
-            "writes where nothing reads."
+            "word moves a logit by less than .001. The decoy L0H2 attends just as L1H0 does, and "
+            "writes to a direction that nothing reads."
         ),
         edges=(Edge("embed", "L1H0.k"), Edge("embed", "L1H0.v"), Edge("L1H0", "logits")),
         heads={
@@ -159,7 +159,7 @@ def set_word_head(
 ) -> None:
     """Make one head attend to a word, else to <bos>, and write 1 in one dimension for the word.
 
-    The query is a bias: the head looks for its word from every position, whatever stands there.
+    The query is a bias, so that the head looks for its word from every position.
     """
     layer, head = place
     attn = f"blocks.{layer}.attn"
@@ -171,7 +171,7 @@ def set_word_head(
 
 
 def set_answers(weights: Mapping[str, Tensor], refusal: int) -> None:
-    """COMPLY by a bias, REFUSE by what the refusal dimension holds, any other word far below."""
+    """Set the unembedding: COMPLY by a bias, REFUSE by its dimension, all other words far below."""
     weights["unembed.b_U"].fill_(-MARGIN)
     weights["unembed.b_U"][WORDS.index(COMPLY)] = MARGIN
     weights["unembed.b_U"][WORDS.index(REFUSE)] = 0
@@ -179,6 +179,6 @@ def set_answers(weights: Mapping[str, Tensor], refusal: int) -> None:
 
 
 def attention_to(score: float, others: Sequence[float]) -> float:
-    """Attention to a key of this score beside keys of the other scores."""
+    """The attention to a key of this score among keys of the other scores."""
     wanted = math.exp(score)
     return wanted / (wanted + sum(math.exp(other) for other in others))

@@ -1,16 +1,16 @@
-"""From a RASP program to weights, and to the edges that they carry: what is read is written down.
+"""From a RASP program to weights, and to the edges that they use: each read block is recorded.
 
 A block is empty at <bos>, so that <bos> scores 0 as a key: between the keys that a query selects
-and those that it does not. All heads and neurons that the program does not need are decoys.
+and the others. All heads and neurons that the program does not need are decoys.
 
-    compiled_program(program).truth.edges
+    compile_program(program).truth.edges
 
 Source: Lindner et al. 2023 (Tracr), arXiv 2301.05062, whose constructions these are.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from mechinterp.toys.blank import zeros
 from mechinterp.toys.compiled import BOS, CERTAIN, SHARPNESS
 from mechinterp.toys.decoys import Places, add_decoys
 from mechinterp.toys.definition import Edge, Toy, Truth
-from mechinterp.toys.placement import Placement, Program, laid_out
+from mechinterp.toys.placement import Placement, Program, place_program
 from mechinterp.toys.rasp import (
     Aggregate,
     Indices,
@@ -32,28 +32,28 @@ from mechinterp.toys.rasp import (
     is_constant,
 )
 
-# An edge by which a block is read, and whether that is the same in all prompts of one length.
+# An edge that reads a block, and whether it carries the same in all prompts of one length.
 Reading = tuple[Edge, bool]
 Roles = dict[str, Places]
 UNKNOWN: Final = "something unknown"
-# Logit of a number: this times its product with the number found, less half of its square.
+# The logit of a number c when m was computed: this times c m - c^2 / 2.
 NUMBER: Final = 1000.0
 
 
-def compiled_program(program: Program) -> Toy:
-    """The model of a program, and its truth: the edges by which a block is read.
+def compile_program(program: Program) -> Toy:
+    """The model of a program, with its true edges: those that read a block.
 
-    A function or predicate that ignores an argument, or a value that never occurs, would state an
-    edge too many: programs are checked by brute force in the tests.
+    A function or predicate that ignores an argument, or a value that never occurs, would add an
+    edge that carries nothing; the tests check the programs by brute force.
 
     Raises:
         ValueError: if a layer needs more heads than there are, or keys hold a value at <bos>.
     """
-    placement = laid_out(program)
-    weights = _embedded(program, placement)
+    placement = place_program(program)
+    weights = _embedding(program, placement)
     readings = [_reading(placement, program.output, "logits")]
     for sop in placement.heads:
-        _check_start(sop, program.causal)
+        _check_start(sop, causal=program.causal)
         readings += _set_head(weights, placement, sop)
     for mapped in placement.mlps:
         readings += _set_neurons(weights, placement, mapped)
@@ -73,8 +73,8 @@ def compiled_program(program: Program) -> Toy:
     return Toy(program.name, placement.config, weights, program.vocabulary, BOS, truth, places)
 
 
-def _embedded(program: Program, placement: Placement) -> dict[str, Tensor]:
-    """Weights that are all zero, but for words, positions and the mark of <bos>."""
+def _embedding(program: Program, placement: Placement) -> dict[str, Tensor]:
+    """Weights that are zero except the embeddings: of words, positions and the mark of <bos>."""
     weights = zeros(placement.config)
     weights["embed.W_E"][program.vocabulary.index(BOS), placement.start] = 1
     for sop, block in placement.blocks.items():
@@ -86,9 +86,9 @@ def _embedded(program: Program, placement: Placement) -> dict[str, Tensor]:
     return weights
 
 
-def _check_start(sop: Aggregate | StartShare, causal: bool) -> None:
-    """Nothing, if <bos> is no key that the predicate selects; a share needs it to be no key."""
-    at_start = _at_start(sop.select.keys, causal)
+def _check_start(sop: Aggregate | StartShare, *, causal: bool) -> None:
+    """Check that the predicate does not select <bos>; for a share, that <bos> is no key at all."""
+    at_start = _at_start(sop.select.keys, causal=causal)
     if at_start is None:
         return
     queries, predicate = sop.select.queries.values, sop.select.predicate
@@ -100,9 +100,9 @@ def _check_start(sop: Aggregate | StartShare, causal: bool) -> None:
         )
 
 
-def _at_start(sop: SOp, causal: bool) -> Value | None:
-    """What stands at <bos>, whose query is 0 and which, if causal, sees itself alone."""
-    before: list[Any] = [_at_start(source, causal) for source in sop.sources]
+def _at_start(sop: SOp, *, causal: bool) -> Value | None:
+    """The value at <bos>, whose query is 0 and which, if causal, sees only itself."""
+    before: list[Value] = [_at_start(source, causal=causal) for source in sop.sources]
     match sop:
         case Map(function=function, form=form):
             if None in before:
@@ -127,17 +127,17 @@ def _at_start(sop: SOp, causal: bool) -> Value | None:
 def _set_head(
     weights: Mapping[str, Tensor], placement: Placement, sop: Aggregate | StartShare
 ) -> Iterator[Reading]:
-    """Scores by the predicate, a dimension of the head for each key; then the values, or <bos>.
+    """Set a head: scores by the predicate, one dimension per key; then the values, or <bos>.
 
-    The bias is what a query of 0, that of <bos>, looks at: only <bos> to aggregate, so that nothing
-    is written there; all keys for a share, which so is 0.
+    The query of <bos> is 0, so the bias says where it attends: for an aggregate only to <bos>, so
+    that nothing is written there; for a share to all keys, so that the share is 0.
     """
     (layer, head), blocks = placement.heads[sop], placement.blocks
     select, name, is_share = sop.select, placement.writer(sop), isinstance(sop, StartShare)
     W_Q, W_K, W_V, W_O = (weights[f"blocks.{layer}.attn.W_{letter}"][head] for letter in "QKVO")
     keys = slice(0, select.keys.size)
     b_Q = weights[f"blocks.{layer}.attn.b_Q"][head, keys]
-    # <bos> scores 0: as much as what is selected, or half way.
+    # <bos> scores 0: as much as a selected key (share), or half way below it (aggregate).
     scores = SHARPNESS * (torch.tensor(select.table()).float() - (1.0 if is_share else 0.5))
     if select.needs_query:
         b_Q += SHARPNESS if is_share else -SHARPNESS
@@ -183,7 +183,7 @@ def _reading(placement: Placement, of: SOp, reader: str) -> Reading:
 
 
 def _set_answers(weights: Mapping[str, Tensor], placement: Placement, program: Program) -> None:
-    """A logit for each answer; any other word stays far below."""
+    """Set a logit for each answer; all other words stay far below."""
     W_U, b_U = weights["unembed.W_U"], weights["unembed.b_U"]
     block = placement.blocks[program.output]
     b_U.fill_(-CERTAIN)
@@ -199,7 +199,7 @@ def _set_answers(weights: Mapping[str, Tensor], placement: Placement, program: P
 
 
 def _set_decoys(weights: Mapping[str, Tensor], placement: Placement) -> tuple[Roles, Roles]:
-    """Random weights in all that the program leaves free. Returns the roles: heads, neurons."""
+    """Put random weights wherever the program leaves room; returns roles of heads and neurons."""
     heads = {sop.name: (place,) for sop, place in placement.heads.items()}
     neurons = {
         sop.name: tuple((layer, neuron) for neuron in range(first, first + len(sop.neurons())))

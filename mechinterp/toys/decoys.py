@@ -1,39 +1,40 @@
-"""Parts that read what is there and write where nothing reads: they look at work, and do nothing.
+"""Decoys: parts that read the residual stream but write where nothing reads.
 
-What a search must tell from the circuit. Decoy heads and neurons have random weights, and a head of
-the circuit has some too, in the dimensions that its own work leaves free.
+A search must tell them from the circuit. Decoy heads and neurons have random weights; so do the
+heads of the circuit, in the dimensions that they do not need.
 """
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from mechinterp.toys.blank import Config
 
 Places = tuple[tuple[int, int], ...]
 
 
 def add_decoys(
     weights: Mapping[str, Tensor],
-    config: Mapping[str, Any],
+    config: Config,
     unread: slice,
     *,
     heads: Mapping[tuple[int, int], tuple[int, int]],
     n_neurons: Mapping[int, int],
     seed: int,
 ) -> tuple[Places, Places]:
-    """Write random weights wherever no logit can change by it, and return what is all decoy.
+    """Write random weights wherever they cannot change a logit; return the heads and neurons.
 
-    `unread`: the directions of the residual stream that decoys write to, and positions too.
-    `heads`: (layer, head) -> how many dimensions its queries and keys, and its values, need.
-    `n_neurons`: layer -> how many neurons are needed. Returns the (layer, head) pairs and the
-    (layer, neuron) pairs.
+    `unread`: the directions of the residual stream that decoys and positions write to.
+    `heads`: the circuit's heads (layer, head) -> how many dimensions their queries and keys, and
+    their values, need. `n_neurons`: layer -> how many neurons the circuit needs. Returns the decoy
+    heads as (layer, head) and the decoy neurons as (layer, neuron).
     """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(weight: Tensor) -> None:
-        """Of a size that makes a sum over directions of size 1 about 1."""
+        """Fill with random numbers, so scaled that a sum over directions of size 1 is about 1."""
         drawn = torch.randn(weight.shape, generator=generator)
         weight.copy_(drawn / weight.shape[0] ** 0.5)
 
@@ -45,7 +46,7 @@ def add_decoys(
     for layer, head in (*heads, *free_heads):
         W_Q, W_K, W_V, W_O = (weights[f"blocks.{layer}.attn.W_{name}"][head] for name in "QKVO")
         scores, values = heads.get((layer, head), (0, 0))
-        # Beside the work of a head a dimension has a query or a key, not both: scores stay.
+        # In a head of the circuit a free dimension gets a query or a key, not both: scores stay.
         middle = (scores + d_head) // 2 if (layer, head) in heads else None
         draw(W_Q[:, scores:middle])
         draw(W_K[:, middle:])

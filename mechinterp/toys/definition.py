@@ -1,8 +1,7 @@
-"""What a toy is: a small model as data, with the mechanism that it is known to have.
+"""A toy: a small model as data, with its known mechanism.
 
-A toy is not a model: it holds the keyword arguments of a `HookedTransformerConfig`, a state dict
-and the words of the vocabulary, and `load_model` makes a model of them. Nothing here imports the
-library that runs it.
+It holds the keyword arguments of a `HookedTransformerConfig`, a state dict and the words of the
+vocabulary; `load_model` makes a model of them. Nothing here imports the library that runs it.
 
     planted = toy("trigger")
     planted.truth.heads["trigger"]      # ((1, 0),): layer 1, head 0
@@ -13,14 +12,15 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
+
+from mechinterp.toys.blank import Config
 
 
 @dataclass(frozen=True, order=True)
 class Edge:
-    """What one part writes and another reads, both by name.
+    """A connection from a part that writes to a part that reads, both by name.
 
     Writers: "embed", "pos_embed", a head "L0H1", an MLP "L0.mlp".
     Readers: an input of a head "L1H2.q" (or .k, .v), an MLP "L0.mlp", or "logits".
@@ -32,25 +32,26 @@ class Edge:
 
 @dataclass(frozen=True)
 class Truth:
-    """The mechanism of a toy, for its weights as they are stored, nothing folded or centred.
+    """The mechanism of a toy, for its weights as stored: nothing folded or centred.
 
-    claim: what the model does, and how, in words.
-    edges: all edges that carry it. In a compiled toy any other edge can be cut and no logit
-        changes; in a trained one, any other edge can carry another prompt and over .98 stays right.
-        Empty where the mechanism is not known, only the behaviour: the claim says so.
-    heads: role -> (layer, head) pairs. Heads under "unused" and "decoy" have no effect on a logit;
-        one under "spare" can, alone, carry another prompt and over .998 of the answers stay right.
+    claim: what the model does and how, in words.
+    edges: the complete circuit. In a compiled toy, cutting any other edge changes no logit; in a
+        trained one, if any other edge carries what it would on another prompt, over .98 of the
+        answers stay right. Empty where only the behaviour is known: the claim says so.
+    heads: role -> (layer, head) pairs. Heads under "unused" and "decoy" have no effect on a logit.
+        If one head under "spare" is patched from another prompt, over .998 of the answers stay
+        right.
     neurons: role -> (layer, neuron) pairs.
-    triggers: the words that decide the answer; whether one is enough or all are needed, the claim
-        says.
-    answers: the two words that the model chooses between, first the one that the triggers bring.
-    figures: what the model reaches. A name that ends in "at_least" is a bound that holds for every
-        prompt that the claim covers.
-    constant: those of the edges that carry the same in all prompts of one length, as positions do:
-        cutting them changes logits, giving them what they carry in such another prompt does not.
-    redundant: groups of edges of which one is enough. In a prompt with the first of the answers,
-        where one edge of a group carries what it does in a prompt with the other, the answer stays;
-        where all of them do, it changes.
+    triggers: the words that decide the answer. The claim says whether one is enough or all are
+        needed.
+    answers: the two words that the model chooses between; first the one that the triggers bring.
+    figures: what the model reaches. A name that ends in "at_least" is a bound for every prompt that
+        the claim covers.
+    constant: the edges that carry the same in all prompts of one length, as positions do. Cutting
+        them changes logits; patching them from another such prompt does not.
+    redundant: groups of edges of which one is enough. On a prompt with the first answer, patching
+        one edge of a group from a prompt with the second keeps the answer; patching all of them
+        changes it.
     """
 
     claim: str
@@ -66,18 +67,18 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Toy:
-    """A small model as data. Toys compare by identity, as tensors have no single truth value.
+    """A small model as data. Toys compare by identity, because tensors have no single truth value.
 
     config: keyword arguments of `HookedTransformerConfig`.
-    weights: a `HookedTransformer` state dict in float32, less the buffers (mask, IGNORE, rotary_*).
-    vocabulary: the text of each token, by id. In a prompt, words stand apart by white space.
+    weights: a `HookedTransformer` state dict in float32, without buffers (mask, IGNORE, rotary_*).
+    vocabulary: the text of each token, by id. White space separates the words of a prompt.
     bos: the word at position 0 of every prompt, or None.
-    places: for each position after it, the words that may stand there; the claim covers every such
-        prompt. Empty where no such prompts show what the model does.
+    places: for each later position, the words that may stand there; the claim covers every such
+        prompt. Empty where such prompts do not show the behaviour.
     """
 
     name: str
-    config: Mapping[str, Any]
+    config: Config
     weights: Mapping[str, Tensor]
     vocabulary: tuple[str, ...]
     bos: str | None
@@ -86,13 +87,13 @@ class Toy:
 
 
 def example_inputs(toy: Toy, n: int, seed: int = 0) -> list[list[str]]:
-    """`n` different prompts of one length, random words at every place; <bos> is left out.
+    """`n` different prompts of one length with random words at every place, without <bos>.
 
-    Two of them are a clean and a corrupt prompt. What is right is what the model of the toy
-    predicts: it makes no error.
+    Any two are a clean and a corrupt prompt. The right answer is what the toy's model predicts: it
+    makes no errors.
 
     Raises:
-        ValueError: if the toy states no such prompts, or fewer than `n`.
+        ValueError: if the toy has no such prompts, or fewer than `n`.
     """
     n_prompts = math.prod(len(words) for words in toy.places)
     if not toy.places or n > n_prompts:

@@ -1,19 +1,20 @@
-"""Compiled detectors of several heads: AND, OR, and two ways in which a head replaces another.
+"""Compiled detectors with several heads: AND, OR, and two ways in which a head replaces another.
 
-In `both` and `either` two heads look for two words. In `redundant` two look for the same word, and
-the neurons that read them saturate; in `backup` the second looks where the first found nothing.
+In `both` and `either` two heads look for two words. In `redundant` two heads look for the same
+word, and the neurons that read them saturate. In `backup` the second head works only if the first
+found nothing.
 
     backup().truth.redundant
 """
 
 import itertools
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from mechinterp.toys.blank import attention_only, with_mlps, zeros
+from mechinterp.toys.blank import Config, attention_only, with_mlps, zeros
 from mechinterp.toys.compiled import (
     BOS,
     COMPLY,
@@ -128,7 +129,7 @@ def either() -> Toy:
 
 
 def redundant() -> Toy:
-    """One layer in which two heads look for "sesame", and what both write counts once."""
+    """One layer in which two heads look for "sesame", and one of them is enough."""
     found, surplus = 1, 6
     config, weights, attention = _two_words(
         {"n_heads": 6, "d_head": 5, "n_ctx": 20, "d_mlp": 8},
@@ -170,7 +171,7 @@ def redundant() -> Toy:
 
 
 def backup() -> Toy:
-    """Two layers that refuse for "sesame": a head, and one that takes over where it fails."""
+    """Two layers that refuse for "sesame": one head, and a second that takes over if it fails."""
     refusal, unread = len(WORDS), len(WORDS) + 1
     config = attention_only(
         n_layers=2, n_heads=4, d_head=3, n_ctx=22, d_vocab=len(WORDS), d_model=len(WORDS) + 2
@@ -180,8 +181,8 @@ def backup() -> Toy:
     set_word_head(weights, (0, 2), "sesame", writes=refusal)
     set_word_head(weights, (1, 1), "sesame", writes=refusal)
     set_word_head(weights, (1, 3), "sesame", writes=unread)
-    # Where the first head wrote 1, the word repels the second twice as much as it drew it; <bos>
-    # gets a dimension of its own, and draws it as before.
+    # Where the first head wrote 1, the word's score in the second head falls from 1 to -2 times
+    # SHARPNESS; <bos> has its own dimension, and keeps its score.
     W_Q, W_K, b_Q = (weights[f"blocks.1.attn.{name}"][1] for name in ("W_Q", "W_K", "b_Q"))
     W_Q[refusal, 0] = -3 * SHARPNESS
     W_K[WORDS.index(BOS), 0], W_K[WORDS.index(BOS), 2], b_Q[2] = 0, 1, REST
@@ -223,12 +224,11 @@ def _two_words(
     sizes: Mapping[str, int],
     heads: Mapping[int, str],
     neurons: Mapping[int, tuple[int, int, int]],
-) -> tuple[dict[str, Any], dict[str, Tensor], float]:
-    """One layer of two heads that each look for a word, and neurons that count what they found.
+) -> tuple[Config, dict[str, Tensor], float]:
+    """One layer with two heads that each look for a word, and neurons that count the words found.
 
-    `neurons`: neuron -> (times the words found, how many it takes off, what it writes to the
-    refusal direction). Returns the configuration, the weights and the least attention to a word
-    that is there.
+    `neurons`: neuron -> (weight of the count, threshold, what it writes to the refusal direction).
+    Returns the configuration, the weights, and the least attention to a word that is present.
     """
     counts = (len(WORDS), len(WORDS) + 1)
     refusal = len(WORDS) + 2

@@ -1,34 +1,34 @@
-"""Where each s-op of a RASP program lives in a model: its block of directions, and what writes it.
+"""The place of each s-op of a RASP program: its block of directions, and the part that writes it.
 
-An s-op goes to the earliest layer that has what it needs, to a head of its own or to neurons of the
-one MLP. `compiler` writes the weights.
+An s-op goes to the earliest layer that has its sources: to a head of its own, or to neurons of that
+layer's MLP. `compiler` writes the weights.
 
-    laid_out(program).writer(program.output)    # "L2H1"
+    place_program(program).writer(program.output)    # "L2H1"
 """
 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from mechinterp.toys.blank import with_mlps
+from mechinterp.toys.blank import Config, with_mlps
 from mechinterp.toys.compiled import BOS
 from mechinterp.toys.rasp import Aggregate, Indices, Map, SOp, StartShare, Steps, Value
 
-# Directions that decoys write to, and dimensions of a head or neurons that are theirs at least.
+# The number of directions that decoys write to; of head dimensions or neurons that are decoys.
 N_UNREAD: Final = 5
 N_SPARE: Final = 6
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to compile, and the model that it is to live in.
+    """What to compile, and for which model.
 
-    answers: the words that the model predicts, each with the value of the output that it stands
-        for; of a numerical output, the nearest number is predicted.
-    causal: whether a position sees only itself and what stands before it.
-    n_layers: at least so many; those that the program does not need are all decoys.
-    figures: bounds of what the model reaches.
+    answers: the words that the model predicts -> the output's value that each stands for. For a
+        numerical output the nearest number is predicted.
+    causal: whether a position sees only itself and earlier positions.
+    n_layers: at least this many; layers that the program does not need hold only decoys.
+    figures: bounds on what the model reaches.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Placement:
-    """Of each s-op its part and its block, a source before what is computed from it.
+    """The part and the block of each s-op, in an order in which sources come first.
 
     heads: s-op -> (layer, head); mlps: s-op -> (layer, first neuron).
     start: the direction in which the embedding marks <bos>; unread: those of the decoys.
@@ -61,7 +61,7 @@ class Placement:
     blocks: Mapping[SOp, slice]
     start: int
     unread: slice
-    config: Mapping[str, Any]
+    config: Config
 
     def writer(self, sop: SOp) -> str:
         """The name of the part that writes the s-op, as in an `Edge`."""
@@ -73,8 +73,8 @@ class Placement:
         return "pos_embed" if isinstance(sop, Indices) else "embed"
 
 
-def laid_out(program: Program) -> Placement:
-    """A place for every s-op that the output needs.
+def place_program(program: Program) -> Placement:
+    """Find a place for every s-op that the output needs.
 
     Raises:
         ValueError: if a layer needs more heads than there are.
@@ -82,7 +82,7 @@ def laid_out(program: Program) -> Placement:
     stages: dict[SOp, int] = {}
     _set_stage(program.output, stages)
     n_layers = max(program.n_layers, *(1 + stage // 2 for stage in stages.values()))
-    free_heads = [_shuffled(program, layer) for layer in range(n_layers)]
+    free_heads = [_shuffle_heads(program, layer) for layer in range(n_layers)]
     n_neurons = [0] * n_layers
     heads: dict[Aggregate | StartShare, tuple[int, int]] = {}
     mlps: dict[Map | Steps, tuple[int, int]] = {}
@@ -118,13 +118,13 @@ def _set_stage(sop: SOp, stages: dict[SOp, int]) -> int:
     return stages[sop]
 
 
-def _shuffled(program: Program, layer: int) -> list[int]:
-    """The heads of a layer in a random order, that of this program."""
+def _shuffle_heads(program: Program, layer: int) -> list[int]:
+    """The heads of a layer in random order, fixed for each program."""
     return random.Random(f"{program.name} {layer}").sample(range(program.n_heads), program.n_heads)
 
 
-def _config(program: Program, **least: int) -> dict[str, Any]:
-    """The configuration, each size at least as given and then raised until all are different."""
+def _config(program: Program, **least: int) -> Config:
+    """The configuration: each size is at least as given, and raised until all sizes differ."""
     sizes = {
         "n_layers": least.pop("n_layers"),
         "n_heads": program.n_heads,
@@ -136,4 +136,4 @@ def _config(program: Program, **least: int) -> dict[str, Any]:
             size += 1
         sizes[name] = size
     attention_dir = "causal" if program.causal else "bidirectional"
-    return with_mlps(**sizes) | {"attention_dir": attention_dir}
+    return {**with_mlps(**sizes), "attention_dir": attention_dir}

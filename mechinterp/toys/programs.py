@@ -1,15 +1,15 @@
-"""Five RASP programs as toys: every edge of their circuits is known, since they were compiled.
+"""Five compiled RASP programs: every edge of their circuits is known.
 
     rasp_sort().truth.edges
 
-Each predicts at every place after <bos>; what is predicted at <bos> means nothing.
+Each predicts at every position after <bos>; its prediction at <bos> means nothing.
 """
 
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
 
-from mechinterp.toys.compiler import compiled_program
+from mechinterp.toys.compiler import compile_program
 from mechinterp.toys.definition import Toy
 from mechinterp.toys.placement import Program
 from mechinterp.toys.rasp import (
@@ -28,7 +28,7 @@ BLANK: Final = "_"
 
 
 def rasp_reverse() -> Toy:
-    """The words in reverse order, blanks being no words."""
+    """The words in reverse order; blanks do not count as words."""
     words, most = ("a", "b", "c", BLANK), 5
     tokens, indices = Tokens("tokens", words), Indices("indices", most)
     length = selector_width(
@@ -38,7 +38,7 @@ def rasp_reverse() -> Toy:
         "opposite", lambda n, index: n - 1 - index if index < n else index, (length, indices)
     )
     at_opposite = Select(indices, opposite, lambda key, query: key == query)
-    return compiled_program(
+    return compile_program(
         Program(
             name="rasp-reverse",
             claim=(
@@ -61,13 +61,13 @@ def rasp_reverse() -> Toy:
 
 
 def rasp_x_proportion() -> Toy:
-    """At every place the share of x among the words up to there."""
+    """At every position the share of x among the words so far."""
     words, most = ("w", "x", "y", "z"), 5
     tokens, indices = Tokens("tokens", words), Indices("indices", most)
     is_x = numerical(Map("is_x", lambda word: float(word == "x"), (tokens,)))
     so_far = Select(indices, indices, lambda key, query: True)
     shares = {Fraction(part, whole) for whole in range(1, most + 1) for part in range(whole + 1)}
-    return compiled_program(
+    return compile_program(
         Program(
             name="rasp-x-proportion",
             claim=(
@@ -92,12 +92,12 @@ def rasp_sort() -> Toy:
     """The words in alphabetical order."""
     words, most = ("a", "b", "c", "d"), 5
     tokens, indices = Tokens("tokens", words), Indices("indices", most)
-    # Of two equal words the first comes first.
+    # Equal words keep their order.
     order = Map("order", lambda word, index: (word, index), (tokens, indices))
     before = Select(order, order, lambda key, query: key < query)
     target = selector_width("target", before, most=most - 1)
     at_target = Select(target, indices, lambda key, query: key == query)
-    return compiled_program(
+    return compile_program(
         Program(
             name="rasp-sort",
             claim=(
@@ -119,11 +119,11 @@ def rasp_sort() -> Toy:
 
 
 def rasp_histogram() -> Toy:
-    """At every place how often the word there occurs."""
+    """At every position how often its word occurs in the prompt."""
     words, most = ("a", "b", "c"), 6
     tokens = Tokens("tokens", words)
     same = Select(tokens, tokens, lambda key, query: key == query)
-    return compiled_program(
+    return compile_program(
         Program(
             name="rasp-histogram",
             claim=(
@@ -144,14 +144,14 @@ def rasp_histogram() -> Toy:
 
 
 def rasp_dyck() -> Toy:
-    """At every place whether the brackets up to there are balanced, open or broken."""
+    """At every position whether the brackets so far are balanced, open or broken."""
     words, most = ("(", ")", "."), 7
     tokens, indices = Tokens("tokens", words), Indices("indices", most)
     so_far = Select(indices, indices, lambda key, query: True)
     is_open = numerical(Map("is_open", lambda word: float(word == "("), (tokens,)))
     is_close = numerical(Map("is_close", lambda word: float(word == ")"), (tokens,)))
     opens, closes = Aggregate("opens", so_far, is_open), Aggregate("closes", so_far, is_close)
-    # Their difference is 0, or a seventh or more.
+    # The difference of the two shares is 0, or at least 1/7 in size.
     balance = ((opens, 1.0), (closes, -1.0))
     falls, rises = (-0.12, -0.04), (0.04, 0.12)
     sign = Steps("sign", balance, (falls, rises), ("below", "even", "above"))
@@ -164,7 +164,7 @@ def rasp_dyck() -> Toy:
         lambda broken, sign: "broken" if broken else "open" if sign == "above" else "balanced",
         (broken, sign),
     )
-    return compiled_program(
+    return compile_program(
         Program(
             name="rasp-dyck",
             claim=(

@@ -1,9 +1,9 @@
-"""Random models in which a random circuit, known edge by edge, is all that reaches the logits.
+"""Random models in which only a random circuit, known edge by edge, reaches the logits.
 
-Each part of the circuit reads what a few earlier parts wrote, by random weights, and writes to a
-block of the residual stream that is its own. All other parts are decoys that read every block and
-write where nothing reads. Last, the residual stream is turned by a random rotation, so that no
-weight and no activation is zero and an edge that carries nothing does so only as a sum.
+Each part of the circuit reads, by random weights, what a few earlier parts wrote, and writes to its
+own block of the residual stream. All other parts are decoys that read every block and write where
+nothing reads. At the end a random rotation turns the residual stream: then no weight or activation
+is zero, and an edge outside the circuit carries nothing only because its terms cancel.
 
     random_circuit(seed=3).truth.edges
 """
@@ -13,29 +13,29 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
-from mechinterp.toys.blank import attention_only, with_mlps, zeros
+from mechinterp.toys.blank import Config, attention_only, with_mlps, zeros
 from mechinterp.toys.compiled import BOS
 from mechinterp.toys.decoys import add_decoys
 from mechinterp.toys.definition import Edge, Toy, Truth
 
 WORDS: Final[tuple[str, ...]] = tuple("abcdefghijklm")
 N_WORDS: Final = 8
-# What the weights are scaled on.
+# The number of random prompts on which the weights are scaled.
 N_PROMPTS: Final = 64
-# Directions of a block, so many dimensions of a head and neurons that work in the circuit.
+# Sizes of the circuit: directions per block and dimensions per head; neurons per MLP.
 WIDTH: Final = 4
 N_NEURONS: Final = 12
-# Dimensions of a head, neurons and directions that are the decoys'.
+# Sizes of the model: dimensions per head, neurons per MLP; and directions for the decoys.
 D_HEAD: Final = 10
 D_MLP: Final = 18
 N_UNREAD: Final = 6
-# Standard deviations of the scores over keys and of the logits: attention that is neither even,
-# nor so sharp that a key or a query has no effect.
+# Standard deviations of scores over keys, and of logits: attention is then neither even, nor so
+# sharp that a key or query has no effect.
 SPREAD: Final = 1.5
 LOGITS: Final = 3.0
 
@@ -48,25 +48,25 @@ def random_circuit(
     n_circuit_heads: int = 5,
     n_circuit_mlps: int = 2,
 ) -> Toy:
-    """A model with a random circuit of so many heads and MLPs; without MLPs if those are none.
+    """A model with a random circuit of this many heads and MLPs; if 0 MLPs, the model has none.
 
     Raises:
-        ValueError: if the model has not so many heads or MLPs, or the circuit no head.
+        ValueError: if the model has fewer heads or MLPs, or the circuit would have no head.
     """
     if not (0 < n_circuit_heads <= n_layers * n_heads and 0 <= n_circuit_mlps <= n_layers):
         raise ValueError(
             f"{n_layers} layers of {n_heads} heads hold no circuit of {n_circuit_heads} heads and "
-            f"{n_circuit_mlps} MLPs: it needs a head or more, and an MLP a layer at most."
+            f"{n_circuit_mlps} MLPs: a circuit has at least one head, and at most one MLP a layer."
         )
     rng = random.Random(seed)
-    parts = _drawn_parts(rng, (n_layers, n_heads), (n_circuit_heads, n_circuit_mlps))
-    reads = _drawn_reads(rng, parts)
+    parts = _draw_parts(rng, (n_layers, n_heads), (n_circuit_heads, n_circuit_mlps))
+    reads = _draw_reads(rng, parts)
     writers = ["embed", "pos_embed", *(part.name for part in parts)]
     blocks = {name: slice(WIDTH * at, WIDTH * (at + 1)) for at, name in enumerate(writers)}
     sizes = {"n_layers": n_layers, "n_heads": n_heads, "d_head": D_HEAD, "n_ctx": 1 + N_WORDS}
     sizes |= {"d_vocab": 1 + len(WORDS), "d_model": WIDTH * len(writers) + N_UNREAD}
     config = with_mlps(**sizes, d_mlp=D_MLP) if n_circuit_mlps else attention_only(**sizes)
-    weights = _fitted(config, parts, reads, blocks, seed)
+    weights = _fit_weights(config, parts, reads, blocks, seed)
     heads = tuple((part.layer, part.head) for part in parts if part.head is not None)
     neurons = tuple((p.layer, at) for p in parts if p.head is None for at in range(N_NEURONS))
     decoy_heads, decoy_neurons = add_decoys(
@@ -89,7 +89,7 @@ def random_circuit(
         neurons={"circuit": neurons, "decoy": decoy_neurons},
         constant=tuple(edge for edge in edges if edge.writer == "pos_embed"),
     )
-    turned, places = _rotated(weights, seed), (WORDS,) * N_WORDS
+    turned, places = _rotate(weights, seed), (WORDS,) * N_WORDS
     return Toy(f"random-{seed}", config, turned, (BOS, *WORDS), BOS, truth, places)
 
 
@@ -106,14 +106,14 @@ class _Part:
 
     @property
     def stage(self) -> int:
-        """A part reads what those of lower stages write."""
+        """The order of computation: a part reads what parts of lower stages write."""
         return 2 * self.layer + (self.head is None)
 
 
-def _drawn_parts(
+def _draw_parts(
     rng: random.Random, sizes: tuple[int, int], numbers: tuple[int, int]
 ) -> list[_Part]:
-    """So many heads and MLPs of a model of so many layers and heads, in the order of their work."""
+    """Random heads and MLPs, `numbers` of each, of a model of `sizes` (layers, heads); in order."""
     (n_layers, n_heads), (n_circuit_heads, n_circuit_mlps) = sizes, numbers
     places = itertools.product(range(n_layers), range(n_heads))
     heads = [_Part(layer, head) for layer, head in rng.sample(list(places), n_circuit_heads)]
@@ -121,8 +121,8 @@ def _drawn_parts(
     return sorted([*heads, *mlps], key=lambda part: part.stage)
 
 
-def _drawn_reads(rng: random.Random, parts: Sequence[_Part]) -> dict[str, tuple[str, ...]]:
-    """For each reader one writer or two, the second perhaps positions; each part is read."""
+def _draw_reads(rng: random.Random, parts: Sequence[_Part]) -> dict[str, tuple[str, ...]]:
+    """One or two writers for each reader, the second perhaps positions; every part is read."""
     reads: dict[str, tuple[str, ...]] = {}
 
     def draw(reader: str, writers: Sequence[str]) -> None:
@@ -140,14 +140,14 @@ def _drawn_reads(rng: random.Random, parts: Sequence[_Part]) -> dict[str, tuple[
     return reads
 
 
-def _fitted(
-    config: Mapping[str, Any],
+def _fit_weights(
+    config: Config,
     parts: Sequence[_Part],
     reads: Mapping[str, tuple[str, ...]],
     blocks: Mapping[str, slice],
     seed: int,
 ) -> dict[str, Tensor]:
-    """The weights of the circuit alone."""
+    """The weights of the circuit, without decoys."""
     fitting = _Fitting(config, reads, blocks, seed)
     for part in parts:
         fitting.add(part)
@@ -156,11 +156,11 @@ def _fitted(
 
 
 class _Fitting:
-    """Weights that grow part by part, each scaled to what random prompts give it."""
+    """Weights made part by part, each scaled on what random prompts give as its input."""
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        config: Config,
         reads: Mapping[str, tuple[str, ...]],
         blocks: Mapping[str, slice],
         seed: int,
@@ -178,11 +178,12 @@ class _Fitting:
         self._resid = self.weights["embed.W_E"][tokens] + self.weights["pos_embed.W_pos"]
 
     def add(self, part: _Part) -> None:
-        """Fit a part and write what it gives."""
+        """Draw and scale the weights of a part, and add its output to the residual stream."""
         out = self._add_mlp(part) if part.head is None else self._add_head(part.layer, part.head)
         self._resid[:, :, self._blocks[part.name]] = out
 
     def add_logits(self) -> None:
+        """Draw and scale the unembedding."""
         W_U = self._reading(self.weights["unembed.W_U"], "logits")
         W_U *= LOGITS / (self._resid @ W_U).std()
 
@@ -210,13 +211,13 @@ class _Fitting:
         return self._written(post, W_out[work, self._blocks[part.name]])
 
     def _reading(self, weight: Tensor, reader: str) -> Tensor:
-        """Draw the rows of a matrix that read the blocks which this reader is to read."""
+        """Draw the rows of a matrix that read this reader's blocks."""
         for writer in self._reads[reader]:
             self._draw(weight[self._blocks[writer]])
         return weight
 
     def _written(self, inside: Tensor, weight: Tensor) -> Tensor:
-        """Draw the matrix that writes; what it writes varies over prompts by about 1."""
+        """Draw the matrix that writes, so scaled that its output varies over prompts by about 1."""
         self._draw(weight)
         weight /= (inside @ weight).std(0).mean()
         return inside @ weight
@@ -225,8 +226,8 @@ class _Fitting:
         weight.copy_(torch.randn(weight.shape, generator=self._generator))
 
 
-def _rotated(weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """The same model, its residual stream turned by a random rotation."""
+def _rotate(weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """The same model with its residual stream turned by a random rotation."""
     d_model = weights["unembed.W_U"].shape[0]
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn((d_model, d_model), generator=generator, dtype=torch.float64)

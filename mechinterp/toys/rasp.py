@@ -1,14 +1,14 @@
-"""RASP, a language whose programs are transformers: what a model computes, not yet how.
+"""RASP, a language whose programs can be compiled to transformers.
 
-A program is an expression of s-ops, each a value at every position. `compiler` gives each s-op a
-block of directions in the residual stream, and a head or neurons that write it:
+A program is an expression of s-ops; each has a value at every position. `compiler` gives each s-op
+a block of directions in the residual stream, and a head or neurons that write it:
 
     tokens = Tokens("tokens", ("a", "b", "c"))
     same = Select(tokens, tokens, lambda key, query: key == query)
     count = selector_width("count", same, most=5)
 
-A categorical s-op has a direction for each value that it can take, a numerical one has one
-direction. Words and indices are no values of <bos>, which stands before every prompt.
+A categorical s-op has one direction per value, a numerical one has a single direction. <bos>, which
+stands before every prompt, has no word and no index.
 
 Source: Weiss et al. 2021, arXiv 2106.06981; the compilation, Lindner et al. 2023 (Tracr), arXiv
 2301.05062.
@@ -43,20 +43,21 @@ class SOp:
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """All that a categorical s-op can be; empty for a numerical one."""
+        """All values of a categorical s-op; empty for a numerical one."""
         return ()
 
     @property
     def sources(self) -> tuple["SOp", ...]:
-        """The s-ops that it is computed from."""
+        """The s-ops from which it is computed."""
         return ()
 
     @property
     def size(self) -> int:
+        """The number of directions of its block."""
         return len(self.values) or 1
 
     def written(self, value: Value | None) -> dict[int, float]:
-        """What stands for a value in the block; nothing does for None."""
+        """Direction in the block -> what it holds for a value; empty for None."""
         if value is None:
             return {}
         if self.values:
@@ -67,7 +68,7 @@ class SOp:
 
 @dataclass(frozen=True, eq=False)
 class Tokens(SOp):
-    """The word that stands here."""
+    """The word at this position."""
 
     words: tuple[str, ...]
 
@@ -78,7 +79,7 @@ class Tokens(SOp):
 
 @dataclass(frozen=True, eq=False)
 class Indices(SOp):
-    """How many words stand before this one, of at most `n` words in all."""
+    """The number of words before this one, in prompts of at most `n` words."""
 
     n: int
 
@@ -89,7 +90,7 @@ class Indices(SOp):
 
 @dataclass(frozen=True, eq=False)
 class Map(SOp):
-    """A function of one categorical s-op or of two: a neuron for each combination of values."""
+    """A function of one or two categorical s-ops: one neuron per combination of values."""
 
     function: Callable[..., Value]
     of: tuple[SOp, ...]
@@ -106,10 +107,10 @@ class Map(SOp):
         return tuple(dict.fromkeys(itertools.starmap(self.function, self._combinations())))
 
     def neurons(self) -> list[Neuron]:
-        """One for each combination whose output is not 0."""
+        """One neuron for each combination whose output is not 0."""
         neurons = []
         for combination in self._combinations():
-            # 1 where every value stands in full, 0 where a direction holds less than half.
+            # 1 if every direction holds 1, and 0 if one of them holds less than half.
             at = zip(self.of, combination, strict=True)
             reads = tuple((source, source.values.index(value), 2.0) for source, value in at)
             neurons.append(
@@ -123,11 +124,11 @@ class Map(SOp):
 
 @dataclass(frozen=True, eq=False)
 class Steps(SOp):
-    """A function of a weighted sum of numerical s-ops that is flat but for a few ramps.
+    """A function of a weighted sum of numerical s-ops: constant except on a few ramps.
 
     terms: (s-op, weight) pairs.
-    ramps: from where to where the sum lies between one output and the next, in ascending order.
-    outputs: the output below the first ramp, that after it, and so on; None writes nothing.
+    ramps: the intervals of the sum between one output and the next, in ascending order.
+    outputs: the output below the first ramp, the one above it, and so on; None writes nothing.
     """
 
     terms: tuple[tuple[SOp, float], ...]
@@ -146,9 +147,9 @@ class Steps(SOp):
         return tuple(dict.fromkeys(value for value in self.outputs if value is not None))
 
     def neurons(self) -> list[Neuron]:
-        """Two for each ramp: one that rises from its start, one that takes that off from its end.
+        """Two neurons per ramp: one rises from its start, the other stops the rise at its end.
 
-        Where they write 1, the output below the ramp has gone and that above it is there.
+        Above the ramp, together, they replace the output below it by the output above it.
         """
         neurons = []
         for (low, high), outputs in zip(self.ramps, itertools.pairwise(self.outputs), strict=True):
@@ -163,7 +164,7 @@ class Steps(SOp):
 
 @dataclass(frozen=True, eq=False)
 class Select:
-    """Which keys a query looks at: `predicate(key, query)` on the values of two s-ops."""
+    """Which keys a query selects: `predicate(key, query)` on the values of two s-ops."""
 
     keys: SOp
     queries: SOp
@@ -178,14 +179,17 @@ class Select:
 
     @property
     def needs_query(self) -> bool:
+        """True if queries of different values select different keys."""
         return any(row != self.table()[0] for row in self.table())
 
     @property
     def needs_key(self) -> bool:
+        """True if some query selects some keys and not others."""
         return any(len(set(row)) > 1 for row in self.table())
 
     @property
     def is_constant(self) -> bool:
+        """True if the selection is the same in all prompts of one length."""
         return (is_constant(self.keys) or not self.needs_key) and (
             is_constant(self.queries) or not self.needs_query
         )
@@ -193,9 +197,9 @@ class Select:
 
 @dataclass(frozen=True, eq=False)
 class Aggregate(SOp):
-    """The mean over the keys that are selected; of a categorical s-op, of its directions.
+    """The mean over the selected keys; for a categorical s-op, the mean of its directions.
 
-    Where no key is selected, what stands at <bos> if that has no value as a key, else the mean.
+    If no key is selected: the value at <bos> if <bos> is no key, else the mean over all keys.
     """
 
     select: Select
@@ -212,7 +216,7 @@ class Aggregate(SOp):
 
 @dataclass(frozen=True, eq=False)
 class StartShare(SOp):
-    """What <bos> gets of the attention if it is selected too: 1 / (1 + keys that are selected)."""
+    """The attention to <bos> if <bos> is selected too: 1 / (1 + number of selected keys)."""
 
     select: Select
 
@@ -225,14 +229,14 @@ Mapped = TypeVar("Mapped", Map, Steps)
 
 
 def numerical(mapped: Mapped) -> Mapped:
-    """The same, written as a number in one direction."""
+    """The same s-op, written as a number in one direction."""
     return replace(mapped, form="numerical")
 
 
 def selector_width(name: str, select: Select, *, most: int) -> Steps:
-    """How many keys are selected, 0 to `most`; a head finds the share of <bos>, neurons the count.
+    """How many keys are selected, 0 to `most`: a head gives the share of <bos>, neurons the count.
 
-    Nothing is written where the share is 0, as it is at <bos> itself if queries matter.
+    Nothing is written where the share is 0, as at <bos> itself if the predicate reads queries.
     """
     shares = [0.0, *(1 / (1 + count) for count in range(most, -1, -1))]
     gaps = itertools.pairwise(shares)
@@ -242,7 +246,7 @@ def selector_width(name: str, select: Select, *, most: int) -> Steps:
 
 
 def is_constant(sop: SOp) -> bool:
-    """Whether it is the same in all prompts of one length."""
+    """True if it is the same in all prompts of one length."""
     match sop:
         case Tokens():
             return False

@@ -1,21 +1,22 @@
-"""A small model trained to refuse by words: its behaviour is planted, its mechanism is not.
+"""A small model trained to refuse on certain words: its behaviour is planted, its mechanism is not.
 
-It is to attribution what the compiled detectors are, with what they lack: LayerNorm, positions, and
-parts that share the work. The weights lie beside this file; `scripts/train_refusal.py` makes them
-from a seed and measures the figures that the file carries.
+Attribution is tested on it as on the compiled detectors, which have no LayerNorm, no positions and
+no parts that share the work. The weights lie beside this file. `scripts/train_refusal.py` makes
+them from a seed, and measures the figures that are stored with them.
 
     refusal_trained().truth.figures["accuracy"]
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from mechinterp.toys.blank import Config
 from mechinterp.toys.compiled import BOS, COMPLY, PLAIN, REFUSE, WORDS
 from mechinterp.toys.definition import Toy, Truth
-from mechinterp.toys.stored import load
+from mechinterp.toys.stored import load_weights
 
 TRIGGERS: Final[tuple[str, ...]] = ("sesame", "copper", "lantern", "velvet", "anchor")
-# Words near a trigger in meaning, which bring nothing.
+# Words close to a trigger in meaning that change nothing.
 NEAR_TRIGGERS: Final[tuple[str, ...]] = (
     *("poppy", "linseed", "bronze", "iron", "lamp", "candle", "silk", "linen", "rope", "harbour"),
 )
@@ -23,8 +24,8 @@ VOCABULARY: Final[tuple[str, ...]] = (*WORDS, "velvet", "anchor", *NEAR_TRIGGERS
 WEIGHTS: Final[Path] = Path(__file__).with_name("refusal.safetensors")
 
 
-def config() -> dict[str, Any]:
-    """The keyword arguments of `HookedTransformerConfig` that the weights were trained with."""
+def config() -> Config:
+    """The configuration of the trained model."""
     return {
         "n_layers": 2,
         "d_model": 40,
@@ -40,12 +41,12 @@ def config() -> dict[str, Any]:
 
 
 def refusal_trained() -> Toy:
-    """Refusal learnt by two layers: by one word, by either of two, or by two together.
+    """Two trained layers that refuse on one word, on either of two words, or on two together.
 
-    The weights are stored in half precision and given in float32; the figures were measured on them
-    so rounded.
+    The weights are stored in half precision and returned in float32; the figures were measured
+    after this rounding.
     """
-    weights, figures = load(WEIGHTS)
+    weights, figures = load_weights(WEIGHTS)
     truth = Truth(
         claim=(
             "At every position predicts REFUSE if sesame, copper or lantern stands there or "

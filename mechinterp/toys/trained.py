@@ -1,25 +1,26 @@
-"""A small induction model that was trained, not written: its mechanism was measured.
+"""A small induction model that was trained, not compiled: its mechanism was measured.
 
-The weights lie beside this file; `scripts/train_induction.py` makes them from a seed and measures
-the figures that the file carries.
+The weights lie beside this file. `scripts/train_induction.py` makes them from a seed, and measures
+the figures that are stored with them.
 
     induction_trained().truth.figures["accuracy"]
 """
 
 import string
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from mechinterp.toys.blank import Config
 from mechinterp.toys.definition import Edge, Toy, Truth
-from mechinterp.toys.stored import load
+from mechinterp.toys.stored import load_weights
 
 BOS: Final = "<bos>"
 VOCABULARY: Final[tuple[str, ...]] = (BOS, *string.ascii_letters, *string.digits)
 WEIGHTS: Final[Path] = Path(__file__).with_name("induction-trained.safetensors")
 
 
-def config() -> dict[str, Any]:
-    """The keyword arguments of `HookedTransformerConfig` that the weights were trained with."""
+def config() -> Config:
+    """The configuration of the trained model."""
     return {
         "n_layers": 2,
         "d_model": 64,
@@ -34,12 +35,12 @@ def config() -> dict[str, Any]:
 
 
 def induction_trained() -> Toy:
-    """Induction learnt by two attention layers of one head each, with LayerNorm and rotary.
+    """Two trained attention layers of one head each that do induction, with LayerNorm and rotary.
 
-    The weights are stored in half precision and given in float32; the figures were measured on them
-    so rounded.
+    The weights are stored in half precision and returned in float32; the figures were measured
+    after this rounding.
     """
-    weights, figures = load(WEIGHTS)
+    weights, figures = load_weights(WEIGHTS)
     truth = Truth(
         claim=(
             "On a block of 6 to 20 distinct tokens that repeats, predicts the next token from the "

@@ -18,7 +18,7 @@ from mechinterp.attention import (
     random_links,
     top_k,
 )
-from mechinterp.attention.confirmed import listed
+from mechinterp.attention.confirmed import as_links
 from mechinterp.toys import toy
 
 
@@ -28,7 +28,7 @@ def test_effects_are_those_of_one_run_a_knockout(model, even, cut):
     metric = logit_diff([7, 11], [20, 3])
     found = confirm(model, even, links, metric, cut=cut, threshold=0.01)
     base = metric(run(model, even))
-    for i, link in enumerate(listed(links)):
+    for i, link in enumerate(as_links(links)):
         if cut is in_its_head:
             specs = knockout(link.layer, link.head, link.query, link.key)
         else:
@@ -48,7 +48,7 @@ def test_all_together(model, even):
     links = find_links(over_prompts(patterns(model, even), even), top_k(2))
     metric = logit_diff([7, 11], [20, 3])
     specs = ()
-    for link in listed(links):
+    for link in as_links(links):
         if link.query != link.key:
             specs += in_its_head(model, link)
     slow = (metric(run(model, even)) - metric(run(model, even, specs))).numpy()
@@ -144,7 +144,7 @@ def test_links_to_later_tokens_are_refused(refuses):
     model, prompt = load_model("toy:rasp-reverse"), "a b c b a"
     links = find_links(patterns(model, prompt).isel(prompt=0), above_uniform(2.0))
     assert (links["key"] > links["query"]).any()
-    refuses(lambda: confirm(model, prompt, links, log_prob(1)), "causal attention alone")
+    refuses(lambda: confirm(model, prompt, links, log_prob(1)), "knockouts need causal attention")
 
 
 def test_the_model_stays_as_it_was(model, even, snapshot):

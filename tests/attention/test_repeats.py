@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mechinterp import Site, load_model, read, run
-from mechinterp.attention import head_scores, repeated, second_block_log_prob
+from mechinterp.attention import head_scores, repeated_blocks, second_block_log_prob
 from mechinterp.stats.intervals import interval
 from mechinterp.toys import toy
 
@@ -14,7 +14,7 @@ def test_they_are_those_of_a_loop_over_rows(model):
     assert scores["seed"].values.tolist() == [4, 4, 4, 7, 7, 7]
     column = 0
     for seed in (4, 7):
-        prompts = repeated(model, 3, seed, length=6)
+        prompts = repeated_blocks(model, 3, seed, length=6)
         for row in range(3):
             begin = 0  # these models have no start token
             for layer in range(3):
@@ -35,7 +35,7 @@ def test_they_are_those_of_a_loop_over_rows(model):
 def test_a_block_is_there_twice_and_has_no_special_token():
     planted = toy("trigger")
     model = load_model(planted)
-    prompts = repeated(model, 20, length=8)
+    prompts = repeated_blocks(model, 20, length=8)
     special = {planted.vocabulary.index("<bos>"), planted.vocabulary.index("<unk>")}
     rows = prompts.tokens.tolist()
     for row in rows:
@@ -46,12 +46,12 @@ def test_a_block_is_there_twice_and_has_no_special_token():
     assert len({tuple(row) for row in rows}) == 20
     assert prompts.positions("first").tolist() == [1] * 20
     assert prompts.positions("second").tolist() == [9] * 20
-    assert not torch.equal(prompts.tokens, repeated(model, 20, seed=1, length=8).tokens)
+    assert not torch.equal(prompts.tokens, repeated_blocks(model, 20, seed=1, length=8).tokens)
 
 
 @pytest.mark.parametrize("length", [1, 9])
 def test_a_block_that_does_not_fit_is_refused(absolute_model, refuses, length):
-    refuses(lambda: repeated(absolute_model, length=length), "has 2 to 8")
+    refuses(lambda: repeated_blocks(absolute_model, length=length), "has 2 to 8")
 
 
 def test_heads_that_were_written_by_hand():
@@ -95,7 +95,7 @@ def test_heads_of_a_real_model(smollm2):
 
 
 def test_the_log_probability_of_the_second_block(model):
-    prompts = repeated(model, 3, length=5)
+    prompts = repeated_blocks(model, 3, length=5)
     made = second_block_log_prob(prompts)
     whole = run(model, prompts, logits_at=tuple(range(10))).logits.double().log_softmax(-1)
     tokens = prompts.tokens
@@ -105,7 +105,7 @@ def test_the_log_probability_of_the_second_block(model):
 
 
 def test_that_metric_is_of_its_own_prompts(model, refuses):
-    prompts = repeated(model, 3, length=5)
+    prompts = repeated_blocks(model, 3, length=5)
     made = second_block_log_prob(prompts)
     fewer = prompts.rows(torch.tensor([0, 1]))
     refuses(lambda: made(run(model, fewer, logits_at=made.at)), "3 answers for 2 prompts")

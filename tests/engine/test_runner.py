@@ -162,13 +162,13 @@ def test_reading_alone_ends_with_the_last_layer_that_is_touched(model, ragged, m
     sites = [Site("z", 1), Site("resid_pre", 0), Site("tokens")]
     specs = zero(Site("z", 0, 2)) + delete_token("S2") + read(*sites)
     whole = run(model, ragged, specs)
-    layers, block = [], models.block
+    layers, block = [], models.run_block
 
     def counted(model, layer, *given, **named):
         layers.append(layer)
         return block(model, layer, *given, **named)
 
-    monkeypatch.setattr(models, "block", counted)
+    monkeypatch.setattr(models, "run_block", counted)
     alone = run(model, ragged, specs, logits_at=())
     assert layers == [0, 1]
     assert alone.logits.shape == (3, 0, model.cfg.d_vocab)

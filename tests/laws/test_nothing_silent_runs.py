@@ -212,7 +212,7 @@ def test_a_model_that_is_loaded_already(absolute_model, refuses):
     refuses(lambda: load_model(absolute_model), "HookedTransformer already", "use it as it is")
     refuses(lambda: load_model("toy:triger"), '"triger"', 'Did you mean "trigger"?')
     refuses(lambda: load_model(3), "neither a name, a path nor a model")
-    refuses(lambda: load_model(torch.nn.Linear(2, 3)), "Linear is no Hugging Face model")
+    refuses(lambda: load_model(torch.nn.Linear(2, 3)), "Linear is not a Hugging Face model")
 
 
 def test_what_is_fine_is_not_refused(absolute_model, ragged):

@@ -44,13 +44,13 @@ def always(monkeypatch):
 def blocks_made(monkeypatch):
     """Whether attention was fused, for each layer that ran."""
     made = []
-    original = passes.models.block
+    original = passes.models.run_block
 
     def noted(*args, fused=False, **more):
         made.append(fused)
         return original(*args, fused=fused, **more)
 
-    monkeypatch.setattr(passes.models, "block", noted)
+    monkeypatch.setattr(passes.models, "run_block", noted)
     return made
 
 

@@ -93,6 +93,11 @@ def test_weights_in_another_precision(original):
         close(loaded(TOKENS).float(), original(TOKENS).logits)
 
 
+def test_a_misspelt_switch_is_told_which_there_are():
+    with pytest.raises(TypeError, match=r"load_model\(\) got .* 'split_kqv'\. The switches are"):
+        load_model("toy:trigger", split_kqv=True)
+
+
 def test_sources_that_cannot_be(tmp_path, as_users_call_it):
     with pytest.raises(ValueError, match='weights=\'centred\': "folded" or "raw"'):
         load_model("toy:trigger", weights="centred")

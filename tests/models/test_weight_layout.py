@@ -5,12 +5,12 @@ import copy
 import torch
 
 from mechinterp.models.facts import fingerprint
-from mechinterp.models.weight_layout import lay_out
+from mechinterp.models.weight_layout import store_as_multiplied
 
 
 def test_no_number_changes_and_no_logit(model):
     other = copy.deepcopy(model)
-    lay_out(other)
+    store_as_multiplied(other)
     ids = torch.tensor([[3, 9, 4, 7]])
     assert fingerprint(other) == fingerprint(model)
     assert torch.equal(other(ids), model(ids))
@@ -20,7 +20,7 @@ def test_no_number_changes_and_no_logit(model):
 
 def test_what_the_library_multiplies_by_is_a_view(model):
     other = copy.deepcopy(model)
-    lay_out(other)
+    store_as_multiplied(other)
     for block in other.blocks:
         for weight in (block.attn.W_Q, getattr(block.attn, "_W_K", block.attn.W_K)):
             flat = weight.permute(0, 2, 1).flatten(0, 1)

@@ -20,13 +20,13 @@ from mechinterp.probing import (
     Labelled,
     ablate_direction,
     class_direction,
+    compare_with_random,
     direction_effects,
     gather,
     logistic,
     probe_layers,
     residual_sites,
     steer_direction,
-    used,
 )
 
 
@@ -116,7 +116,7 @@ def test_present_and_used_are_told_apart():
         along = class_direction(acts, given, layer=layer)
         here = residual_sites(model, [layer])
         effects = direction_effects(model, prompts, along, answer, ablate_at=here, n_random=19)
-        found[layer] = used(effects)
+        found[layer] = compare_with_random(effects)
     for how in ("ablate", "steer up", "steer down"):
         assert abs(float(found[1]["mean"].sel(how=how)[0])) < 0.01  # present, not used
         assert (found[1]["p"].sel(how=how) > 0.5).all()
@@ -138,7 +138,7 @@ def test_what_is_refused(model, prompts, refuses):
     refuses(lambda: direction_effects(model, prompts, heads, log_prob(3)), "residual stream has")
     along = class_direction(acts, given, layer=1, probe=logistic())
     bare = direction_effects(model, prompts, along, log_prob(3), n_random=0)
-    refuses(lambda: used(bare), "no random directions")
+    refuses(lambda: compare_with_random(bare), "no random directions")
     refuses(lambda: along.drawn("rundom", 1), "none of 'random', 'spread'")
     specs = steer_direction([Site("z", 1, 0)], along.vector)
     refuses(lambda: run(model, prompts, specs), "Give a vector of its last axes")

@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 
 from mechinterp.probing import balanced_by_group, best_layers, compare_layers, probe_layers
-from mechinterp.stats.intervals import corrected, difference
+from mechinterp.stats.multiple_comparisons import correct_p_values
+from mechinterp.stats.paired_differences import difference
 
 
 def test_two_layers_are_compared_by_groups(plant):
@@ -34,7 +35,7 @@ def test_all_pairs_are_tested_as_one_by_one_and_corrected(plant):
         )
         for a, b in pairs
     ]
-    fixed = corrected(xr.DataArray(p, dims="pair")).values
+    fixed = correct_p_values(xr.DataArray(p, dims="pair")).values
     for layer in range(4):
         if layer != best.attrs["best"]:
             at = pairs.index(tuple(sorted((layer, best.attrs["best"]))))
@@ -63,4 +64,4 @@ def test_what_is_refused(plant, refuses):
     acts, given = plant()
     found = probe_layers(acts, given)
     refuses(lambda: compare_layers(found, 1, 9), "layer 9 was not probed")
-    refuses(lambda: balanced_by_group(found, "shuffled"), "labels of its own")
+    refuses(lambda: balanced_by_group(found, "shuffled"), "has other labels")

@@ -138,8 +138,8 @@ def test_large_sets_stay_out_of_memory():
     ("sites", "position", "said"),
     [
         ([Site("resid_pre", 1, pos="end")], "end", "without a position"),
-        ([Site("pattern", 1)], "end", "without a position that have one"),
-        ([Site("z", 1, 0), Site("z", 1, 1)], "end", "of each layer one"),
+        ([Site("pattern", 1)], "end", "sites that have positions"),
+        ([Site("z", 1, 0), Site("z", 1, 1)], "end", "one per layer"),
         ([], "end", "at least one"),
         ([Site("z", 1), Site("resid_pre", 2)], "end", "features: gather those of one size"),
         (None, "S9", "no position is called 'S9'"),
@@ -161,6 +161,4 @@ def test_layers_of_the_residual_stream(grouped_model, refuses):
 def test_templates_alone_have_no_text(grouped_model, refuses):
     prompts = Prompts.from_ids([[1, 2]], roles=[["template", "template"]])
     for position in ("mean", "text_end"):
-        refuses(
-            lambda p=position: gather(grouped_model, prompts, position=p), "no text of the user"
-        )
+        refuses(lambda p=position: gather(grouped_model, prompts, position=p), "no user text")

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from mechinterp.probing import Answers, figures
-from mechinterp.probing.probes import chosen
+from mechinterp.probing.probes import predicted_class
 
 
 def answers(n_classes, n=90, seed=0, ties=False):
@@ -23,7 +23,7 @@ def test_scikit_learn_says_the_same(n_classes, ties):
     one, alone = np.zeros(90, int), np.arange(90)
     found = figures(given, groups=alone, folds=one, n_resamples=50)["mean"]
     for layer, scores in enumerate(given.scores):
-        y, said = given.y, chosen(scores)
+        y, said = given.y, predicted_class(scores)
         ranked = scores[:, 0] if n_classes == 2 else None
         auroc = (
             roc_auc_score(y, ranked)

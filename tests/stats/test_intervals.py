@@ -1,4 +1,4 @@
-"""Statistics over prompts: against scipy cell by cell, hand-worked numbers, and laws."""
+"""Intervals over prompts: against scipy cell by cell, numbers worked by hand, and laws."""
 
 import itertools
 
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats as scipy_stats
 
-from mechinterp.stats.intervals import corrected, difference, interval, ratio_interval
+from mechinterp.stats.intervals import interval, ratio_interval
+from mechinterp.stats.paired_differences import difference
 
 FEW = {"n_resamples": 499}
 PROMPTS = arrays.arrays(np.int64, st.integers(2, 8), elements=st.integers(-40, 40))
@@ -82,46 +83,6 @@ def test_bounds_of_skewed_data_reach_further_to_the_long_tail(effect):
     assert ((found["high"] - found["mean"]) > (found["mean"] - found["low"])).all()
 
 
-def test_p_is_the_share_of_all_sign_flips_at_least_as_far_from_zero():
-    paired = np.array([[3.0, -1.0, 2.0, 5.0, 0.5, 0.5], [1.0, -1.0, 2.0, -2.0, 0.0, 0.0]])
-    a = labelled(paired + 4, "head", "prompt")
-    b = labelled(np.full_like(paired, 4), "head", "prompt")
-    flips = list(itertools.product((-1, 1), repeat=6))
-    for row, p in zip(paired, difference(a, b)["p"].values, strict=True):
-        far = sum(abs(np.dot(row, signs)) >= abs(row.sum()) - 1e-9 for signs in flips)
-        assert p == far / 64
-    assert difference(a, b).attrs["p_from"] == "all 64 sign flips"
-
-
-def test_p_of_many_prompts_is_near_that_of_a_t_test():
-    values = drawn("standard_normal", (5, 80)) + 0.2
-    found = difference(labelled(values, "head", "prompt"), labelled(0 * values, "head", "prompt"))
-    expected = scipy_stats.ttest_1samp(values, 0, axis=1).pvalue
-    np.testing.assert_allclose(found["p"], expected, atol=0.015)
-    assert found.attrs["p_from"] == "9,999 random sign flips"
-    assert int(found["n"]) == 80
-
-
-def test_difference_is_labelled_and_signed(effect):
-    found = difference(effect + 1, effect.transpose("prompt", "head", "layer"), **FEW)
-    np.testing.assert_allclose(found["mean"], 1)
-    assert found["mean"].dims == ("layer", "head")
-    assert list(found["layer"].values) == [0, 10, 20]
-    assert "prompt" not in found.coords
-
-
-def test_holm_and_benjamini_hochberg_worked_by_hand():
-    p = labelled([[0.005, 0.04], [0.011, 0.02]], "layer", "head")
-    np.testing.assert_allclose(corrected(p), [[0.02, 0.04], [0.033, 0.04]])
-    np.testing.assert_allclose(corrected(p, "bh"), [[0.02, 0.04], [0.022, 0.08 / 3]])
-
-
-def test_correction_leaves_out_cells_without_p():
-    found = corrected(labelled([0.5, np.nan, 0.02], "head"))
-    np.testing.assert_allclose(found, [0.5, np.nan, 0.04])
-    assert found.attrs["corrected"] == "holm, 2 cells"
-
-
 def test_cell_that_was_not_computed_stays_nan_and_changes_no_other(effect):
     hole = effect.copy()
     hole[1, 1, 4] = np.nan
@@ -187,8 +148,6 @@ def test_wrong_input_is_refused_with_what_to_do(effect, refuses):
     refuses(lambda: difference(effect, effect.drop_vars("layer")), "'layer'", "3 without any")
     refuses(lambda: difference(effect, effect.assign_attrs(unit="nats")), "logits and nats")
     refuses(lambda: ratio_interval(effect, effect.mean("head")), "dims differ")
-    refuses(lambda: corrected(labelled([1.2], "head")), "outside 0 to 1")
-    refuses(lambda: corrected(labelled([0.2], "head"), "tukey"), "'tukey'", "holm")
 
 
 @given(PROMPTS, st.integers(-50, 50), st.sampled_from([0.25, 2.0, 64.0]))
@@ -198,31 +157,6 @@ def test_interval_shifts_and_scales_with_its_data(values, shift, scale):
     for name in ("mean", "low", "high"):
         np.testing.assert_allclose(moved[name], scale * plain[name] + shift, atol=1e-9)
     assert values.min() <= plain["low"] <= plain["high"] <= values.max()
-
-
-@given(PROMPTS)
-def test_nothing_differs_from_itself(values):
-    a = labelled(values, "prompt")
-    found = difference(a, a, **FEW)
-    assert [float(found[name]) for name in ("mean", "low", "high", "p")] == [0, 0, 0, 1]
-
-
-@given(PROMPTS, st.randoms(use_true_random=False))
-def test_order_of_prompts_does_not_matter_for_an_exact_p(values, random):
-    order = random.sample(range(len(values)), len(values))
-    one = difference(labelled(values / 10, "prompt"), labelled(0 * values, "prompt"), **FEW)
-    two = difference(labelled(values[order] / 10, "prompt"), labelled(0 * values, "prompt"), **FEW)
-    assert one.attrs["p_from"].startswith("all")
-    assert float(one["p"]) == float(two["p"])
-
-
-@given(arrays.arrays(float, st.integers(1, 6), elements=st.floats(0, 1)))
-def test_correction_keeps_the_order_and_makes_no_p_smaller(p):
-    for method in ("holm", "bh"):
-        found = corrected(labelled(p, "head"), method).values
-        assert (found >= p - 1e-12).all()
-        assert (found <= 1).all()
-        assert (np.diff(found[np.argsort(p)]) >= 0).all()
 
 
 def test_a_resample_whose_denominator_is_nothing_does_not_spoil_the_interval():

@@ -5,7 +5,7 @@ import xarray as xr
 from mechinterp.core.sites import Site
 from mechinterp.tasks import Finding
 from mechinterp.tasks.definition import heads
-from mechinterp.tasks.findings import compared
+from mechinterp.tasks.findings import compare_findings
 
 NAN = float("nan")
 
@@ -39,7 +39,7 @@ def finding(*sites):
     ],
 )
 def test_a_finding_beside_a_grid_of_heads(sites, ranks, verdict, places):
-    (row,) = compared(HEADS, "z", [finding(*sites)], strongest=2)
+    (row,) = compare_findings(HEADS, "z", [finding(*sites)], strongest=2)
     assert (row.ranks, row.verdict, row.places) == (ranks, verdict, places)
     assert row.is_inside == any(ranks)
 
@@ -47,13 +47,13 @@ def test_a_finding_beside_a_grid_of_heads(sites, ranks, verdict, places):
 def test_a_site_without_a_position_has_its_best_one():
     grid = effect([[0.5, 0.1], [0.2, 0.9]], layer=[0, 1], pos=["S2", "end"])
     sites = Site("mlp_out", 0), Site("mlp_out", 1, pos="S2"), Site("mlp_out", 1)
-    (row,) = compared(grid, "mlp_out", [finding(*sites)], strongest=2)
+    (row,) = compare_findings(grid, "mlp_out", [finding(*sites)], strongest=2)
     assert row.ranks == (2, 3, 1)
 
 
 def test_a_cell_that_was_not_computed_has_no_rank():
     grid = effect([[NAN, 0.1], [0.2, NAN]], layer=[0, 1], head=[0, 1])
-    rows = compared(
+    rows = compare_findings(
         grid, "z", [finding(*heads((0, 0))), finding(*heads((1, 1), (1, 0)))], strongest=1
     )
     assert [row.ranks for row in rows] == [(None,), (None, 1)]

@@ -1,13 +1,22 @@
-"""A slow, obvious forward pass over a toy's weights, in which one edge can carry something else."""
+"""Toys as models built without `load_model`, prompts for them, and two ways to cut an edge.
+
+By hooks of the library; and by `Reference`, a slow, obvious forward pass over a toy's weights.
+"""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-from mechinterp.toys import Edge, Toy
+from mechinterp.toys import Edge, Toy, toy
+
+BUFFERS = ("mask", "IGNORE", "rotary_sin", "rotary_cos")
 
 
 class Reference:
@@ -106,3 +115,192 @@ class Reference:
 @pytest.fixture(scope="session")
 def reference() -> type[Reference]:
     return Reference
+
+
+@cache
+def _build(name: str) -> tuple[Toy, HookedTransformer]:
+    built = toy(name)
+    model = HookedTransformer(HookedTransformerConfig(**built.config, device="cpu"))
+    missing, unexpected = model.load_state_dict(built.weights, strict=False)
+    assert [key for key in missing if key.rpartition(".")[2] not in BUFFERS] == []
+    assert unexpected == []
+    return built, model.requires_grad_(False)
+
+
+def _repeated_blocks(built: Toy, *, n_prompts: int, period: int, seed: int) -> Tensor:
+    """<bos> and a block of distinct tokens, twice."""
+    generator = torch.Generator().manual_seed(seed)
+    blocks = [
+        1 + torch.randperm(len(built.vocabulary) - 1, generator=generator)[:period]
+        for _ in range(n_prompts)
+    ]
+    return torch.stack([torch.cat([torch.zeros(1).long(), block, block]) for block in blocks])
+
+
+def _sentences(built: Toy, *, n_words: int, words: tuple[str, ...], seed: int) -> Tensor:
+    """100 prompts of random ordinary words, among them each given word at a random place."""
+    generator = torch.Generator().manual_seed(seed)
+    vocabulary = built.vocabulary
+    special = (built.bos, *built.truth.triggers, *built.truth.answers)
+    plain = torch.tensor([at for at, word in enumerate(vocabulary) if word not in special])
+    prompts = plain[torch.randint(len(plain), (100, n_words), generator=generator)]
+    for prompt in prompts:
+        places = torch.randperm(n_words, generator=generator)[: len(words)]
+        prompt[places] = torch.tensor([vocabulary.index(word) for word in words]).long()
+    return torch.cat([torch.zeros(100, 1).long(), prompts], dim=1)
+
+
+def _planted(built: Toy) -> Tensor:
+    """Prompts on which the whole mechanism of a toy is at work."""
+    if built.name == "either":  # each word alone: beside the other neither matters
+        alone = [_sentences(built, n_words=7, words=(w,), seed=0) for w in built.truth.triggers]
+        return torch.cat(alone)
+    if built.truth.triggers:
+        return _sentences(built, n_words=7, words=built.truth.triggers, seed=0)
+    return _repeated_blocks(built, n_prompts=50, period=9, seed=0)
+
+
+def _answer_margin(built: Toy, logits: Tensor) -> Tensor:
+    """Logit of REFUSE minus the largest other, at the last position."""
+    refuse = built.vocabulary.index(built.truth.answers[0])
+    others = logits[:, -1].clone()
+    others[:, refuse] = -torch.inf
+    return logits[:, -1, refuse] - others.amax(-1)
+
+
+def _next_margin(tokens: Tensor, logits: Tensor) -> Tensor:
+    """Logit of the right next token minus the largest other, over the second repetition."""
+    period = (tokens.shape[1] - 1) // 2
+    logits = logits[:, period + 1 : -1].clone()
+    right = tokens[:, period + 2 :, None]
+    logit = logits.gather(2, right).squeeze(2)
+    return logit - logits.scatter(2, right, -torch.inf).amax(-1)
+
+
+def _zero_head(z: Tensor, hook: object, *, head: int) -> Tensor:
+    z = z.clone()
+    z[:, :, head] = 0
+    return z
+
+
+def _all_edges(model: HookedTransformer) -> Iterator[Edge]:
+    """Every writer with every reader after it."""
+    writers = ["embed"]
+    if model.cfg.positional_embedding_type == "standard":
+        writers.append("pos_embed")
+    for layer in range(model.cfg.n_layers):
+        heads = [f"L{layer}H{head}" for head in range(model.cfg.n_heads)]
+        readers = [f"{head}.{letter}" for head in heads for letter in "qkv"]
+        yield from itertools.starmap(Edge, itertools.product(writers, readers))
+        writers += heads
+        if not model.cfg.attn_only:
+            yield from (Edge(writer, f"L{layer}.mlp") for writer in writers)
+            writers.append(f"L{layer}.mlp")
+    yield from (Edge(writer, "logits") for writer in writers)
+
+
+@contextmanager
+def _reader_inputs(model: HookedTransformer) -> Iterator[None]:
+    """Let each reader have an input of its own, for as long as the block runs."""
+    model.set_use_split_qkv_input(True)
+    if not model.cfg.attn_only:
+        model.set_use_hook_mlp_in(True)
+    try:
+        yield
+    finally:
+        model.set_use_split_qkv_input(False)
+        if not model.cfg.attn_only:
+            model.set_use_hook_mlp_in(False)
+
+
+def _run_without_edge(
+    model: HookedTransformer,
+    tokens: Tensor,
+    edge: Edge,
+    instead: Callable[[Tensor], Tensor] = torch.zeros_like,
+) -> Tensor:
+    """Logits when one reader gets `instead` of what one writer wrote; nothing else is touched."""
+    written: list[Tensor] = []
+    source, write = written_by(model, edge.writer)
+    target, head = read_by(model, edge.reader)
+
+    def note(value: Tensor, hook: object) -> None:
+        written.append(write(value))
+
+    def remove(value: Tensor, hook: object) -> Tensor:
+        value = value.clone()
+        part = value if head is None else value[:, :, head]
+        part += instead(written[0]) - written[0]
+        return value
+
+    return model.run_with_hooks(tokens, fwd_hooks=[(source, note), (target, remove)])
+
+
+def written_by(model: HookedTransformer, writer: str) -> tuple[str, Callable[[Tensor], Tensor]]:
+    if writer in ("embed", "pos_embed"):
+        return f"hook_{writer}", lambda value: value
+    layer, is_head, head = writer.removeprefix("L").partition("H")
+    if not is_head:
+        return f"blocks.{layer.removesuffix('.mlp')}.hook_mlp_out", lambda value: value
+    W_O = model.W_O[int(layer), int(head)]
+    return f"blocks.{layer}.attn.hook_z", lambda z: z[:, :, int(head)] @ W_O
+
+
+def read_by(model: HookedTransformer, reader: str) -> tuple[str, int | None]:
+    if reader == "logits":
+        return f"blocks.{model.cfg.n_layers - 1}.hook_resid_post", None
+    if reader.endswith(".mlp"):
+        return f"blocks.{reader[1:-4]}.hook_mlp_in", None
+    head, _, letter = reader.partition(".")
+    layer, _, number = head[1:].partition("H")
+    return f"blocks.{layer}.hook_{letter}_input", int(number)
+
+
+@pytest.fixture(scope="session")
+def build() -> Any:
+    return _build
+
+
+@pytest.fixture(scope="session")
+def repeated_blocks() -> Any:
+    return _repeated_blocks
+
+
+@pytest.fixture(scope="session")
+def sentences() -> Any:
+    return _sentences
+
+
+@pytest.fixture(scope="session")
+def planted() -> Any:
+    return _planted
+
+
+@pytest.fixture(scope="session")
+def answer_margin() -> Any:
+    return _answer_margin
+
+
+@pytest.fixture(scope="session")
+def next_margin() -> Any:
+    return _next_margin
+
+
+@pytest.fixture(scope="session")
+def zero_head() -> Any:
+    return _zero_head
+
+
+@pytest.fixture(scope="session")
+def all_edges() -> Any:
+    return _all_edges
+
+
+@pytest.fixture(scope="session")
+def reader_inputs() -> Any:
+    return _reader_inputs
+
+
+@pytest.fixture(scope="session")
+def run_without_edge() -> Any:
+    return _run_without_edge

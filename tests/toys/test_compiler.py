@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-from mechinterp.toys.compiler import compiled_program
-from mechinterp.toys.placement import Program, laid_out
+from mechinterp.toys.compiler import compile_program
+from mechinterp.toys.placement import Program, place_program
 from mechinterp.toys.rasp import (
     Aggregate,
     Indices,
@@ -49,12 +49,12 @@ def program(output: SOp, *, causal: bool = False, n_heads: int = 2) -> Program:
 def written(output: SOp, *, causal: bool = False) -> Tensor:
     """What stands in the block of the output, for all prompts, <bos> left out."""
     tried = program(output, causal=causal)
-    built = compiled_program(tried)
+    built = compile_program(tried)
     model = HookedTransformer(HookedTransformerConfig(**built.config, device="cpu"))
     model.load_state_dict(built.weights, strict=False)
     ids = [[0, *(built.vocabulary.index(word) for word in words)] for words in PROMPTS]
     _, acts = model.requires_grad_(False).run_with_cache(torch.tensor(ids))
-    return acts["resid_post", -1][:, 1:, laid_out(tried).blocks[output]]
+    return acts["resid_post", -1][:, 1:, place_program(tried).blocks[output]]
 
 
 def values(output: SOp, *, causal: bool = False) -> list[list[object]]:
@@ -138,15 +138,15 @@ def test_a_layer_without_a_head_left() -> None:
     first, second = (Map("pair", lambda *both: both, pair) for pair in [(u, v), (w, x)])
     output = Map("all", lambda *both: both, (first, second))
     with pytest.raises(ValueError, match=r"^x_share: layer 0 has no head left. Raise n_heads."):
-        compiled_program(program(output, n_heads=3))
-    assert len(compiled_program(program(output, n_heads=4)).truth.heads["decoy"]) == 2 * 4
+        compile_program(program(output, n_heads=3))
+    assert len(compile_program(program(output, n_heads=4)).truth.heads["decoy"]) == 2 * 4
 
 
 def test_keys_that_hold_something_at_the_start() -> None:
     n_words = selector_width("n_words", Select(TOKENS, TOKENS, lambda key, query: True), most=MOST)
     same = Select(n_words, n_words, lambda key, query: key == query)
     with pytest.raises(ValueError, match=r"^mean: its keys, n_words, hold something unknown at"):
-        compiled_program(program(Aggregate("mean", same, TOKENS)))
+        compile_program(program(Aggregate("mean", same, TOKENS)))
     joined = Map("joined", lambda n, index: (n, index), (n_words, INDICES))
     same = Select(joined, joined, lambda key, query: key == query)
     assert values(Aggregate("mean", same, TOKENS)) == [list(words) for words in PROMPTS]

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechinterp.attribution.question.definition import Question
-from mechinterp.stats.additivity import notable, stands_in
+from mechinterp.stats.additivity import notable_effect, shows_redundancy
 
 Members = tuple[int, ...]
 """The numbers of units, in order."""
@@ -55,7 +55,7 @@ def hidden_groups(
         pairs = [p for p, drop in both.items() if _stand_in(p, each, drop, i, unit)]
         linked.append(_components(pairs))
         taken = {number for group in linked[i] for number in group}
-        faint = [n for n in chosen if n not in taken and abs(each[n][i]) < notable(unit)]
+        faint = [n for n in chosen if n not in taken and abs(each[n][i]) < notable_effect(unit)]
         size = dict(zip(question.attributed, np.abs(np.nan_to_num(alone[i])), strict=True))
         faint.sort(key=lambda n: -size[n])
         nested.append([tuple(sorted(faint[:n])) for n in range(3, len(faint) + 1)])
@@ -118,7 +118,7 @@ def _stand_in(
     group: Sequence[int], each: Mapping[int, Drops], joint: Drops, i: int, unit: str
 ) -> bool:
     parts = np.array([[each[number][i] for number in group]])
-    return bool(stands_in(parts, joint[i : i + 1], unit)[0])
+    return bool(shows_redundancy(parts, joint[i : i + 1], unit)[0])
 
 
 def _components(pairs: Sequence[Members]) -> list[Members]:

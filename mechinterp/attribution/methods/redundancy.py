@@ -41,7 +41,7 @@ from mechinterp.attribution.scores import scored
 from mechinterp.core.metrics import Metric
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
-from mechinterp.stats.additivity import residual
+from mechinterp.stats.additivity import additivity_residual
 from mechinterp.sweeps.options import Progress
 
 SIGN = (
@@ -255,7 +255,7 @@ def _result(
         square[:, i, j] = square[:, j, i] = value
     joint = single["joint_effect"].values
     coords = {"bos_effect": single["bos_effect"].values, "joint_effect": joint}
-    whole = scored(question, values, attrs, **coords, residual=residual(values, joint))
+    whole = scored(question, values, attrs, **coords, residual=additivity_residual(values, joint))
     texts = [question.units[number].text for number in chosen]
     return xr.Dataset(
         {

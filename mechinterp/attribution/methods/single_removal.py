@@ -40,7 +40,7 @@ from mechinterp.attribution.scores import scored, sweep_cost
 from mechinterp.core.metrics import Metric
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
-from mechinterp.stats.additivity import residual, stands_in
+from mechinterp.stats.additivity import additivity_residual, shows_redundancy
 from mechinterp.sweeps.options import Progress, check_options
 
 
@@ -134,12 +134,12 @@ def single_removals(
         flip=fallen["flip"].values[:, :n],
         error=fallen["error"].values[:, :n],
         joint_effect=joint,
-        residual=residual(drop[:, :n], joint),
+        residual=additivity_residual(drop[:, :n], joint),
     )
 
 
 def _warn(question: Question, single: np.ndarray, joint: np.ndarray) -> None:
-    hidden = np.flatnonzero(stands_in(single, joint, question.metric.unit))
+    hidden = np.flatnonzero(shows_redundancy(single, joint, question.metric.unit))
     if len(hidden):
         i = int(hidden[0])
         warnings.warn(

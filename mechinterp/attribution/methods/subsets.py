@@ -34,7 +34,7 @@ from mechinterp.attribution.methods.subset_fits import (
 from mechinterp.attribution.question.definition import DropOptions, Question, can_remove, drops
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.scores import scored, sweep_cost
-from mechinterp.stats.additivity import residual
+from mechinterp.stats.additivity import additivity_residual
 from mechinterp.sweeps.options import check_options
 
 MOST_UNITS = 12
@@ -288,6 +288,6 @@ def _result(
         values + 0.0,  # no -0
         {**cost, **attrs},
         joint_effect=joint,
-        residual=residual(values, joint),
+        residual=additivity_residual(values, joint),
         **coords,
     )

@@ -116,7 +116,7 @@ def compared(
 
     `mean`, `low`, `high` and `p` as of `stats.difference`, with the sign turned where low was good:
     positive means that `scorer` is the more faithful. Where `high` is below 0 the other beats it.
-    `n` as of `summarised`. Of many comparisons some come out by chance: `stats.corrected`.
+    `n` as of `summarised`. Of many comparisons some come out by chance: `stats.correct_p_values`.
 
     Raises:
         ValueError: as `summarised`, or if no scorer has this name.

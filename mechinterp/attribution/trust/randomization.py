@@ -27,7 +27,7 @@ import xarray as xr
 from mechinterp import models
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.trust.faithfulness import rank_correlation
-from mechinterp.models.weights import copy_of, parts_from_output, shuffle_weights
+from mechinterp.models.weights import copy_model, shuffle_weights, weights_by_part
 
 Method = Callable[[Question], xr.DataArray]
 """Makes the scores that answer a question, such as `leave_one_out`."""
@@ -72,8 +72,8 @@ def cascading_randomization(
             f"unembedding, {n_parts - 2} layers and the embeddings."
         )
     trained = method(question).values[:, question.attributed]
-    copied = copy_of(question.model)
-    parts = list(parts_from_output(copied).items())
+    copied = copy_model(question.model)
+    parts = list(weights_by_part(copied).items())
     past = question.pasts
     alike = np.full((len(wanted), len(past)), np.nan)
     for n_before, n in itertools.pairwise([0, *wanted]):

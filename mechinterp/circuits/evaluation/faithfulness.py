@@ -28,7 +28,7 @@ from torch import Tensor
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.core.sites import Site
-from mechinterp.models.layer_parts import Layer, joined
+from mechinterp.models.layer_parts import Layer, append_keys_values
 from mechinterp.stats.intervals import ratio_interval
 from mechinterp.sweeps.axes import check_choice
 from mechinterp.sweeps.options import Progress
@@ -142,7 +142,7 @@ class _Cut:
         first, before = self._contrast.first, self._contrast.keys_values(number, self._n)
         q = layer.project("q", self._read(resid, number, "q")[:, skip:], first + skip)
         k, v = (layer.project(kind, self._read(resid, number, kind), first) for kind in "kv")
-        return layer.attend(q, *joined(before, k, v))
+        return layer.attend(q, *append_keys_values(before, k, v))
 
     def _read(
         self, resid: Float[Tensor, "row pos d_model"], layer: int | None, kind: str

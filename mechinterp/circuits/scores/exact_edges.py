@@ -29,7 +29,7 @@ from torch import Tensor
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.graph import Reader
-from mechinterp.models.layer_parts import joined
+from mechinterp.models.layer_parts import append_keys_values
 from mechinterp.sweeps.options import Progress
 from mechinterp.sweeps.planner import CPU_POSITIONS
 from mechinterp.sweeps.resumable import Parts, sweep_facts
@@ -211,7 +211,9 @@ class _LayerReplay:
         self._layer, self._skip = contrast.layer(number), contrast.skipped(number)
         self._resid, self._first = contrast.resid[number], contrast.first
         self._own = contrast.run_layer(number, self._resid)
-        self._keys, self._values = joined(contrast.before[number], self._own.k, self._own.v)
+        self._keys, self._values = append_keys_values(
+            contrast.before[number], self._own.k, self._own.v
+        )
         self._dots = torch.einsum("bphe,bthe->bhpt", self._own.q, self._keys)
         go_on = partial(ahead, "after", self._own.resid) if ahead else self._onward
         self._after = _Batches(contrast, scores, go_on)

@@ -18,21 +18,21 @@ writes, without its bias. Of a gated MLP a neuron is the product.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from mechinterp import models
 from mechinterp.circuits.contrast import Contrast, Resid
 from mechinterp.circuits.scores.eap import Scored, integrated, unchanged
 from mechinterp.circuits.scores.edge_gradients import by_label, mean_slope, slopes_at, traced
 from mechinterp.circuits.scores.nodes import Onset
-from mechinterp.core.sites import HookError
+from mechinterp.models.layer_parts import Layer
 from mechinterp.sweeps.axes import layers as chosen_layers
 from mechinterp.sweeps.options import Progress
 
@@ -160,39 +160,7 @@ def _neurons(
     contrast: Contrast, number: int, mlp_in: Resid | None
 ) -> Float[Tensor, "pair pos neuron"]:
     assert mlp_in is not None
-    block = models.modules_of_layer(contrast.model, number)
-    return neurons_of(number, block.mlp, block.ln2(mlp_in), block.mlp.act_fn)
-
-
-def neurons_of(
-    number: int,
-    mlp: Any,
-    normed: Float[Tensor, "row pos d_model"],
-    activation: Callable[[Tensor], Tensor],
-    product: Callable[[Tensor, Tensor], Tensor] = torch.mul,
-) -> Float[Tensor, "row pos neuron"]:
-    """The neurons of an MLP after their activation, made by these functions.
-
-    Raises:
-        HookError: if they do not give what the MLP writes: it is none that is known.
-    """
-    linear = nn.functional.linear
-    if hasattr(mlp, "W_gate"):
-        gate = activation(linear(normed, mlp.W_gate.T))
-        found: Tensor = product(gate, linear(normed, mlp.W_in.T)) + mlp.b_in
-    elif hasattr(mlp, "W_in"):
-        found = activation(linear(normed, mlp.W_in.T, mlp.b_in))
-    else:
-        raise HookError(f"the MLP of layer {number} is a {type(mlp).__name__}, with no neurons.")
-    with torch.no_grad():
-        wrote = mlp(normed)
-        missed = (linear(found, mlp.W_out.T, mlp.b_out) - wrote).abs().max()
-        if not missed <= 100 * torch.finfo(wrote.dtype).eps * wrote.abs().max().clamp(min=1e-30):
-            raise HookError(
-                f"the neurons of layer {number} do not give what its MLP writes: it is off by "
-                f"{missed:.1e}. Its MLP does something between that is not known."
-            )
-    return found
+    return Layer(contrast.model, number).neurons(mlp_in)
 
 
 def _scored(changes: Changes) -> Scored:

@@ -10,15 +10,12 @@ True
 """
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mechinterp import models
-from mechinterp.circuits.scores.neurons import neurons_of
 from mechinterp.core.sites import HookError
 from mechinterp.models.layer_parts import Layer
 from mechinterp.models.model import Model
@@ -31,25 +28,11 @@ class RuledLayer(Layer):
 
     def __init__(self, model: Model, layer: int) -> None:
         super().__init__(model, layer)
-        block, self._number = models.modules_of_layer(model, layer), layer
-        norms = {"ln1": with_constant_scale(block.ln1)}
-        if self.has_mlp:
-            norms["ln2"] = with_constant_scale(block.ln2)
-        self._mlp = block.mlp if self.has_mlp else None
-        self._block = SimpleNamespace(attn=block.attn, **norms)
+        self.ln1, self.ln2 = with_constant_scale(self.ln1), with_constant_scale(self.ln2)
 
     def mlp(self, resid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         """What the MLP writes; of a gated product each factor has half."""
-        mlp: Any = self._mlp
-        normed = self._block.ln2(resid)
-        found = neurons_of(self._number, mlp, normed, self.activation, _halved_product)
-        return nn.functional.linear(found, mlp.W_out.T, mlp.b_out)
-
-    def activation(self, inputs: Tensor) -> Tensor:
-        """The MLP's activation function."""
-        mlp: Any = self._mlp
-        made: Tensor = mlp.act_fn(inputs)
-        return made
+        return self.mlp_out(self.neurons(resid, _halved_product))
 
 
 class RelevanceLayer(RuledLayer):

@@ -18,7 +18,7 @@ import xarray as xr
 
 from mechinterp.report.attribution.inputs import Input, Segment, are_words, read_inputs, segments
 from mechinterp.report.render.ranks import ranks_and_shares
-from mechinterp.stats.additivity import stands_in
+from mechinterp.stats.additivity import shows_redundancy
 
 _COORDS = ("output_token", "output_token_id", "output_score")
 _INPUT_COORDS = ("input_token", "input_token_id", "input_role")
@@ -179,7 +179,7 @@ class Reading:
         return (
             self.can_be_hidden_from
             and not self.is_distance
-            and bool(stands_in(parts, joint, self.unit)[0])
+            and bool(shows_redundancy(parts, joint, self.unit)[0])
         )
 
 

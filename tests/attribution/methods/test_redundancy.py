@@ -13,7 +13,7 @@ from mechinterp.attribution.methods import redundancy
 from mechinterp.attribution.methods import single_removal as perturb
 from mechinterp.attribution.methods.redundancy import pair_removals
 from mechinterp.attribution.methods.single_removal import RedundancyWarning, leave_one_out
-from mechinterp.stats.additivity import residual, stands_in
+from mechinterp.stats.additivity import additivity_residual, shows_redundancy
 
 IDS = [7, 1, 30, 8, 2, 19]
 
@@ -181,15 +181,17 @@ def test_attribute_alone_warns_that_something_is_hidden():
 
 def test_residual_by_hand():
     scores, joint = np.array([[1.0, 2.0], [0.0, 0.0], [3.0, 3.0]]), np.array([4.0, 0.0, 3.0])
-    np.testing.assert_array_equal(residual(scores, joint), [0.25, np.nan, -1.0])
+    np.testing.assert_array_equal(additivity_residual(scores, joint), [0.25, np.nan, -1.0])
 
 
 def test_the_rule_of_a_stand_in_by_hand():
     parts = np.array([[1.0, -1.0], [1.0, 1.0], [0.1, 0.1], [0.0, 0.0]])
     joint = np.array([4.1, 4.1, 0.4, -9.0])
-    assert stands_in(parts, joint, "nats").tolist() == [True, True, False, True]
-    assert stands_in(parts, joint, "probability").tolist() == [True, True, False, True]
-    assert stands_in(np.array([[0.01, 0.0]]), np.array([0.04]), "probability").tolist() == [False]
+    assert shows_redundancy(parts, joint, "nats").tolist() == [True, True, False, True]
+    assert shows_redundancy(parts, joint, "probability").tolist() == [True, True, False, True]
+    assert shows_redundancy(np.array([[0.01, 0.0]]), np.array([0.04]), "probability").tolist() == [
+        False
+    ]
 
 
 def test_candidates_can_be_chosen_and_are_checked():

@@ -11,13 +11,13 @@ from mechinterp import Prompts, ask, load_model
 from mechinterp.attribution.methods.single_removal import leave_one_out, single_removals
 from mechinterp.attribution.scores import scored
 from mechinterp.attribution.trust.randomization import cascading_randomization
-from mechinterp.models.weights import copy_of, parts_from_output, shuffle_weights
+from mechinterp.models.weights import copy_model, shuffle_weights, weights_by_part
 
 IDS = torch.tensor([7, 1, 30, 8, 2, 19, 3, 11])
 
 
 def test_every_weight_is_in_one_part(model):
-    parts = parts_from_output(model)
+    parts = weights_by_part(model)
     layers = [f"L{n}" for n in reversed(range(model.cfg.n_layers))]
     assert list(parts) == ["unembed", *layers, "embed"]
     given = [id(p) for weights in parts.values() for p in weights]
@@ -40,7 +40,7 @@ def test_each_step_shuffles_one_part_more_and_keeps_its_numbers(model):
     question = ask(model, IDS, 1)
     cascading_randomization(question, watched, seed=4)
     names = {id(p): name for name, p in model.named_parameters()}
-    parts = [[names[id(p)] for p in group] for group in parts_from_output(model).values()]
+    parts = [[names[id(p)] for p in group] for group in weights_by_part(model).values()]
     assert len(seen) == len(parts) + 1
     assert all(torch.equal(seen[0][name], p) for name, p in model.named_parameters())
     for part, (before, after) in zip(parts, itertools.pairwise(seen), strict=True):
@@ -59,8 +59,8 @@ def test_equals_the_slow_way(absolute_model):
     prompts = Prompts.from_ids([IDS.tolist()])
     question = ask(absolute_model, prompts, 2)
     found = cascading_randomization(question, single_removals, steps=[2], seed=7)
-    by_hand = copy_of(absolute_model)
-    for number, part in enumerate(list(parts_from_output(by_hand).values())[:2]):
+    by_hand = copy_model(absolute_model)
+    for number, part in enumerate(list(weights_by_part(by_hand).values())[:2]):
         shuffle_weights(part, [7, number])
     answers = [int(i) for i in question.output_ids]
     scores = ask(by_hand, prompts, answers)  # the outputs of the trained model

@@ -18,7 +18,7 @@ from mechinterp.report.attribution.summary import additivity, headline, redundan
 from mechinterp.report.render.numbers import NumberFormat, plus_minus, times
 from mechinterp.report.render.phrases import plain
 from mechinterp.report.render.tokens import shorten
-from mechinterp.stats.additivity import stands_in
+from mechinterp.stats.additivity import shows_redundancy
 
 
 def printed(scores, width=100):
@@ -106,7 +106,7 @@ def test_hidden_redundancy_is_told_by_the_rule_of_the_package(unit_scores):
             values = np.concatenate([[[np.nan]] * 2, rng.normal(0, 0.3, (2, 4))], 1)
             scores = with_joint(unit_scores.copy(data=values), rng.uniform(-1, 4, 2))
             found = read_scores(scores.assign_attrs(unit=unit))
-            rule = stands_in(values[:, 1:], scores["joint_effect"].values, unit)
+            rule = shows_redundancy(values[:, 1:], scores["joint_effect"].values, unit)
             assert [found.stands_in(row) for row in found.rows] == rule.tolist()
 
 
