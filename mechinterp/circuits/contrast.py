@@ -28,7 +28,8 @@ from mechinterp import models
 from mechinterp.circuits.graph import Graph
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
-from mechinterp.core.prompts import Pair, Prompts, require_pair
+from mechinterp.core.pairs import Pair, require_pair
+from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Site
 from mechinterp.core.specs import At
 from mechinterp.engine.batch import PassOutput

@@ -26,7 +26,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.core.metrics import Metric
-from mechinterp.core.prompts import Pair, require_pair
+from mechinterp.core.pairs import Pair, require_pair
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import Specs, patch, read
 from mechinterp.engine.runner import Run, run

@@ -34,7 +34,7 @@ from torch import Tensor
 from mechinterp import models
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
-from mechinterp.core.prompts import Pair, require_pair
+from mechinterp.core.pairs import Pair, require_pair
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import At, Specs, add, edit, put, read
 from mechinterp.engine.runner import run

@@ -12,7 +12,8 @@ every word that is exchanged is one token. Which words are, only the tokenizer c
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from mechinterp.core.prompts import Pair, Prompts
+from mechinterp.core.pairs import Pair
+from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder, tokenize
 
