@@ -34,7 +34,7 @@ from .core.metrics import logit_diff as logit_diff
 from .core.metrics import prob as prob
 from .core.metrics import sequence_log_odds as sequence_log_odds
 from .core.metrics import sequence_log_prob as sequence_log_prob
-from .core.prompts import Pair as Pair
+from .core.pairs import Pair as Pair
 from .core.prompts import Prompts as Prompts
 from .core.sites import HookError as HookError
 from .core.sites import Site as Site

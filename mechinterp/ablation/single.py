@@ -31,7 +31,7 @@ from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Site
 from mechinterp.core.specs import At, Edit, Specs, edit
-from mechinterp.engine.replacements import Replacement, replacement
+from mechinterp.engine.replacements import Replacement, resolve_replacement
 from mechinterp.engine.runner import run
 from mechinterp.models.hook_points import check_site
 from mechinterp.models.model import Model
@@ -246,7 +246,7 @@ def ablated(
         HookError: as `sweep`.
         ValueError: if `how` is unknown.
     """
-    chosen = replacement(how)
+    chosen = resolve_replacement(how)
     points = (dict(zip(over, v, strict=True)) for v in itertools.product(*over.values()))
     every = dict.fromkeys(site for point in points for site in sites(**point))
     for site in every:

@@ -28,11 +28,12 @@ from mechinterp import models
 from mechinterp.circuits.graph import Graph
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
-from mechinterp.core.prompts import Pair, Prompts, checked_pair
+from mechinterp.core.pairs import Pair, require_pair
+from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Site
 from mechinterp.core.specs import At
-from mechinterp.engine.passes import Output
-from mechinterp.engine.replacements import Replacement, replacement
+from mechinterp.engine.batch import PassOutput
+from mechinterp.engine.replacements import Replacement, resolve_replacement
 from mechinterp.engine.scoring import arm_scores
 from mechinterp.models.layer_parts import KeysValues, Layer, LayerPass, check_parts
 from mechinterp.models.model import Model
@@ -88,7 +89,7 @@ class Contrast:
             ValueError: if the pair is the same on both sides, the graph is of another model, or a
                 position is unknown.
         """
-        base, other = checked_pair(pair).sides(direction)
+        base, other = require_pair(pair).sides(direction)
         graph = graph or Graph.from_model(model)
         _check(model, pair, graph, ablate)
         check_parts(model)
@@ -98,7 +99,7 @@ class Contrast:
             if ablate == OTHER_RUN:
                 instead, name = _Walk.of(model, other).written, OTHER_RUN
             else:
-                how = replacement(ablate)
+                how = resolve_replacement(ablate)
                 instead, name = walk.replaced(model, base, how), how.name
             first = _first_changed(model, base, metric, walk.written, instead)
             made = cls(
@@ -226,13 +227,13 @@ class Contrast:
                 f"Look at the prompts, and at what it is replaced by ({self.ablate})."
             )
 
-    def output(self, resid: Resid) -> tuple[Output, tuple[Any, ...], int]:
+    def output(self, resid: Resid) -> tuple[PassOutput, tuple[Any, ...], int]:
         """The output at what the metric reads; where that is; how many arms there are."""
         n_arms = len(resid) // self.n_pairs
         missing = self.resid[-1].shape[1] - resid.shape[1]
         rows = torch.arange(len(resid), device=resid.device)[:, None]
         read = resid[rows, (self.reading - missing).repeat(n_arms, 1)]
-        return Output(self.model, self.normalized(read)), self.metric.at, n_arms
+        return PassOutput(self.model, self.normalized(read)), self.metric.at, n_arms
 
     def as_read(self) -> dict[str, object]:
         """How the scores of this contrast are to be read: attributes of a result."""

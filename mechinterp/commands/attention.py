@@ -39,7 +39,7 @@ from mechinterp.commands.options.attention import ReadAttention
 from mechinterp.models.model import Model
 from mechinterp.report import attention_page, print_links
 from mechinterp.stats.intervals import interval
-from mechinterp.storage.provenance import made_by
+from mechinterp.storage.provenance import provenance_facts
 from mechinterp.storage.run_folder import begin_run, frame_parquet, write_run
 from mechinterp.sweeps.progress import progress_bar
 
@@ -251,7 +251,7 @@ class _Made:
     @property
     def _facts(self) -> dict[str, Any]:
         return {
-            **made_by(self.model, self.options.kind),
+            **provenance_facts(self.model, self.options.kind),
             "prompts": [case.asked.name for case in self.cases],
             "seed": self.options.seed,
             "notes": self._notes,

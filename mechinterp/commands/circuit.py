@@ -48,7 +48,7 @@ from mechinterp.engine.replacements import Replacement, mean_of
 from mechinterp.engine.runner import run
 from mechinterp.models.model import Model
 from mechinterp.report import circuit_page, print_circuit
-from mechinterp.storage.provenance import made_by
+from mechinterp.storage.provenance import provenance_facts
 from mechinterp.storage.run_folder import begin_run, write_run
 from mechinterp.sweeps.progress import progress_bar
 
@@ -217,7 +217,7 @@ class _Made:
     def _facts(self, found: xr.Dataset) -> Mapping[str, Any]:
         model = self.contrast.model
         return {
-            **made_by(model, self.options.kind),
+            **provenance_facts(model, self.options.kind),
             "prompts": self.prompts.name,
             "seed": self.options.seed,
             "notes": self._notes,

@@ -23,7 +23,7 @@ from mechinterp.patching.attribution import qk_fixed_patching, top_k
 from mechinterp.report import grid_page, print_grid
 from mechinterp.report.render.cells import FEWEST_PROMPTS
 from mechinterp.stats.intervals import ratio_interval
-from mechinterp.storage.provenance import made_by
+from mechinterp.storage.provenance import provenance_facts
 from mechinterp.storage.run_folder import begin_run, frame_parquet, write_run
 from mechinterp.sweeps.progress import progress_bar
 from mechinterp.tasks.findings import FindingRanks, compare_findings
@@ -164,7 +164,7 @@ class _Made:
 
     def _facts(self) -> dict[str, Any]:
         return {
-            **made_by(self.asked.model, self.asked.options.kind),
+            **provenance_facts(self.asked.model, self.asked.options.kind),
             "prompts": self.asked.prompts.name,
             "seed": self.asked.options.seed,
             "notes": self.notes,

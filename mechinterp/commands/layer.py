@@ -19,7 +19,7 @@ from mechinterp.models.model import Model
 from mechinterp.report import print_layers
 from mechinterp.report.layers.chart import LayerLine
 from mechinterp.report.layers.html import Chart, layers_page
-from mechinterp.storage.provenance import made_by
+from mechinterp.storage.provenance import provenance_facts
 from mechinterp.storage.run_folder import begin_run, frame_parquet, write_run
 from mechinterp.sweeps.progress import progress_bar
 
@@ -161,7 +161,7 @@ def _parquet(found: Found) -> bytes:
 
 def _facts(found: Found) -> dict[str, Any]:
     return {
-        **made_by(found.model, "layers"),
+        **provenance_facts(found.model, "layers"),
         "prompts": found.asked.name,
         "notes": found.notes,
         "found": found.sentences(),

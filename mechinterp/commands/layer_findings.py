@@ -17,7 +17,7 @@ from mechinterp.ablation.single import ablate_heads, ablate_layers, effect
 from mechinterp.commands.options.layer import ReadLayers
 from mechinterp.commands.prompt_questions import AskedPrompts
 from mechinterp.core.metrics import Metric, centred_logit
-from mechinterp.engine.linear_readout import bends
+from mechinterp.engine.linear_readout import is_nonlinear
 from mechinterp.engine.replacements import mean_of
 from mechinterp.engine.runner import run
 from mechinterp.layers import (
@@ -62,7 +62,7 @@ class Found:
         if lens is not None:
             lenses["tuned lens"] = lens_metric(model, clean, metric, lens=lens)
         linear = metric
-        if bends(metric, run(model, clean, logits_at=metric.at)):
+        if is_nonlinear(metric, run(model, clean, logits_at=metric.at)):
             ids = says["top_id"].isel(layer=-1, place=0).values if answers is None else answers
             linear = centred_logit(torch.as_tensor(ids), at=metric.at[-1])
         heads = None if models.has_norm_after_heads(model) else direct_by_head(model, clean, linear)

@@ -35,7 +35,7 @@ from mechinterp.probing import (
     residual_sites,
 )
 from mechinterp.report import print_probes, probing_page
-from mechinterp.storage.provenance import made_by
+from mechinterp.storage.provenance import provenance_facts
 from mechinterp.storage.run_folder import begin_run, frame_parquet, write_run
 from mechinterp.sweeps.progress import progress_bar
 from mechinterp.tasks.refusals import refusal_log_odds
@@ -143,7 +143,7 @@ class _Made:
     def _facts(self) -> dict[str, Any]:
         best = {name: self.best.attrs[name] for name in ("best", "as_good")}
         return {
-            **made_by(self.model, self.options.kind),
+            **provenance_facts(self.model, self.options.kind),
             "seed": self.options.seed,
             "notes": self._notes,
             **self.study.probed.attrs,

@@ -15,7 +15,8 @@ from difflib import get_close_matches
 
 from mechinterp.commands.options.prompt import PromptOptions
 from mechinterp.core.metrics import Metric
-from mechinterp.core.prompts import Pair, Prompts
+from mechinterp.core.pairs import Pair
+from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos
 from mechinterp.models.model import Model
 from mechinterp.tasks import TASKS, Finding

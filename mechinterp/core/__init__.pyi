@@ -13,7 +13,7 @@ from .metrics import prob as prob
 from .metrics import sequence_log_odds as sequence_log_odds
 from .metrics import sequence_log_prob as sequence_log_prob
 from .metrics import top_token as top_token
-from .prompts import Pair as Pair
+from .pairs import Pair as Pair
 from .prompts import Prompts as Prompts
 from .sites import ACTS as ACTS
 from .sites import Act as Act

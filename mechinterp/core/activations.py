@@ -1,7 +1,7 @@
 """What a run read: `Activations`, a mapping from `Site` to the value there, `[prompt, ...]`.
 
-A site that was not read itself is cut out of a wider one that was: after `read(Site("z", 3))` the
-activations answer for `Site("z", 3, head=1, pos="end")` too.
+A site that was not read itself is cut out of a wider one that was. After `read(Site("z", 3))` the
+activations also hold `Site("z", 3, head=1, pos="end")`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from mechinterp.core.sites import HookError, Site, narrow_index
 class Activations(Mapping[Site, Tensor]):
     """The values read at sites, and the prompts as the model saw them.
 
-    `first`: the position at which whole pos axes begin; not 0 where a pass goes on from a cache.
+    `first_pos`: the position of the first column of pos axes; not 0 where a pass continues a cache.
 
     Raises:
         HookError: when asked for a site that no read covers, naming those that were read.
@@ -26,7 +26,7 @@ class Activations(Mapping[Site, Tensor]):
 
     kept: Mapping[Site, Tensor]
     prompts: Prompts
-    first: int = 0
+    first_pos: int = 0
 
     def __getitem__(self, site: Site) -> Shaped[Tensor, "prompt ..."]:
         if site in self.kept:
@@ -50,17 +50,17 @@ class Activations(Mapping[Site, Tensor]):
         given = self.prompts.given
         width = self.kept[have].shape[-1] if have.act == "tokens" else None
         if given is not None and width == given.width:
-            # Tokens are read before any is deleted, and so keep their places.
+            # Tokens are read before any is deleted, so they keep their places.
             return self.prompts.given_positions(want.pos)
         at = self.prompts.positions(want.pos)
-        if have.pos is not None or have.act == "rot_k":  # all keys are turned, also cached ones
+        if have.pos is not None or have.act == "rot_k":  # cached keys are rotated too
             return at
-        if bool((at < self.first).any()):
+        if bool((at < self.first_pos).any()):
             raise HookError(
-                f"{want} is not in what this pass read of {have}, from position {self.first} on: "
-                f"an earlier one saw it. Add read({want!r}) to the specs."
+                f"{want} is not in what this pass read of {have}, from position {self.first_pos} "
+                f"on: an earlier pass saw it. Add read({want!r}) to the specs."
             )
-        return at - self.first
+        return at - self.first_pos
 
     def __contains__(self, site: object) -> bool:
         return isinstance(site, Site) and any(_covers(have, site) for have in self.kept)
@@ -76,6 +76,7 @@ class Activations(Mapping[Site, Tensor]):
 
 
 def _covers(have: Site, want: Site) -> bool:
+    """True if the value at `have` holds the one at `want`."""
     same = (have.act, have.layer) == (want.act, want.layer)
     narrowed = ((getattr(have, a), getattr(want, a)) for a in ("head", "pos", "neuron"))
     return same and all(h is None or h == w for h, w in narrowed)

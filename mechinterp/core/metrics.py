@@ -1,8 +1,7 @@
 """What is measured: a `Metric` gives one number per prompt, and says what it reads.
 
-What it reads (positions, token ids) is all that a sweep unembeds. A metric made without an answer
-token, `log_prob()`, is a question that `attribute` asks of each output; with one it can be asked
-of a run:
+A sweep unembeds no more than the positions and token ids that its metrics read. With an answer
+token a metric measures a run. Without one, as `log_prob()`, `attribute` binds it to each output:
 
     >>> from mechinterp.core.metrics import log_prob, logit_diff
     >>> logit_diff(7, 9).unit
@@ -10,7 +9,7 @@ of a run:
     >>> log_prob().name, log_prob().at
     ('log_prob', ('end',))
 
-`sequence_log_prob()` and `sequence_log_odds()` ask it of a whole answer at once:
+`sequence_log_prob()` and `sequence_log_odds()` measure a whole answer at once:
 
 >>> from mechinterp import attribute, load_model, sequence_log_odds, sequence_log_prob
 >>> for metric in (sequence_log_prob(), sequence_log_odds()):
@@ -23,7 +22,7 @@ of a run:
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -37,7 +36,7 @@ Answers = int | Sequence[int] | Int[Tensor, " prompt"]
 
 @runtime_checkable
 class HasLogits(Protocol):
-    """What a metric needs of a run."""
+    """The part of a run that a metric reads."""
 
     def logits_of(self, at: tuple[Pos, ...]) -> Float[Tensor, "prompt pos vocab"]:
         """The logits at these positions."""
@@ -47,13 +46,13 @@ class HasLogits(Protocol):
 class Metric:
     """One number per prompt from the logits at some positions.
 
-    `score` gets `[prompt, pos, vocab]` at the positions `at`; with `tokens` `[prompt, n]` only
-    those columns, `[prompt, pos, n]`. `bind(answers, at, base)` makes the same metric for an
-    answer token at a position, `base` the logits `[prompt, vocab]` of the unchanged run (one that
-    was made with an answer or a base keeps it);
-    `together(answers, at, base)` makes one for a whole row of answers and their positions.
-    `distance`: it measures how far a run is from the unchanged one, so that a removal raises it.
-    `of_answer`: it measures the answer tokens that it is bound to, so that they stand for it.
+    `score` gets logits `[prompt, pos, vocab]` at the positions `at`; with `tokens` `[prompt, n]` it
+    gets those columns alone, `[prompt, pos, n]`. `bind(answers, at, base)` makes the same metric
+    for an answer token at a position; `base` are the logits `[prompt, vocab]` of the unchanged run.
+    A metric that was made with an answer or a base keeps it. `together(answers, at, base)` makes
+    one for a whole row of answers and their positions. `distance`: it measures how far a run is
+    from the unchanged one, so that a removal raises it. `of_answer`: it measures the answer tokens
+    that it is bound to.
     """
 
     name: str
@@ -85,14 +84,18 @@ def columns(
     """The token ids that a metric reads for each prompt.
 
     Raises:
-        ValueError: if they fit neither the prompts nor the vocabulary.
+        ValueError: if there are neither one nor one for each prompt, or an id is out of range.
     """
     if len(tokens) not in (1, n_prompts):
-        raise ValueError(f"{name}: {len(tokens)} answers for {n_prompts} prompts.")
+        raise ValueError(
+            f"{name}: {len(tokens)} answers for {n_prompts} prompts. Give one for each, or one for "
+            f"all."
+        )
     wrong = tokens[(tokens < 0) | (tokens >= n_vocab)]
     if len(wrong):
         raise ValueError(
-            f"{name}: token id {int(wrong[0])} is outside the vocabulary of {n_vocab}."
+            f"{name}: token id {int(wrong[0])} is outside the vocabulary of {n_vocab}. Find "
+            f"ids with token_id(model, text)."
         )
     return tokens.expand(n_prompts, -1)
 
@@ -110,19 +113,19 @@ def prob(answers: Answers | None = None, *, at: Pos = "end") -> Metric:
 def centred_logit(answers: Answers | None = None, *, at: Pos = "end") -> Metric:
     """Logit of the answer minus the mean logit over the vocabulary, in logits, per prompt."""
     return _of_answer(
-        "centred_logit", "logits", lambda x, ids: _picked(x, ids) - x.mean(-1), answers, at
+        "centred_logit", "logits", lambda x, ids: _pick(x, ids) - x.mean(-1), answers, at
     )
 
 
 def logit(answers: Answers | None = None, *, at: Pos = "end") -> Metric:
     """Raw logit of the answer, in logits, per prompt.
 
-    Warns: a raw logit moves by a constant per position that no output depends on, so that its
-    drops are not comparable between models or processings of one.
+    Warns: a raw logit contains a constant per position on which no output depends, so its drops
+    cannot be compared between models, or between ways of folding one.
     """
     warnings.warn(
-        "raw logits carry a constant per position that changes no output; "
-        "centred_logit or log_prob do not.",
+        "a raw logit contains a constant per position that changes no output; "
+        "centred_logit and log_prob do not.",
         stacklevel=2,
     )
     return _of_tokens("logit", lambda x: x[..., 0], answers, None, at)
@@ -141,20 +144,20 @@ def logit_diff(
     Source: Wang et al. 2022 (IOI), section 2.1, arXiv 2211.00593.
     """
     if others is None:
-        raise ValueError("logit_diff: give the other token: logit_diff(answers, others).")
+        raise ValueError("logit_diff needs the wrong answer too: logit_diff(answers, others).")
     return _of_tokens("logit_diff", lambda x: x[..., 0] - x[..., 1], answers, others, at)
 
 
 def kl(base: Float[Tensor, "prompt vocab"] | None = None, *, at: Pos = "end") -> Metric:
     """KL divergence of the run from a base run, KL(base || run), in nats, per prompt.
 
-    `base`: the logits of the base run at the same position. Never negative: it has no direction.
+    `base`: the logits of the base run at the same position. Never negative.
     """
     reference = None if base is None else base.double().log_softmax(-1)
 
     def divergence(logits: Tensor) -> Tensor:
         if reference is None:
-            raise ValueError("kl() has no base: give the base run's logits, kl(base).")
+            raise ValueError("kl() has no base. Give the base run's logits: kl(base).")
         new = logits[:, 0].double().log_softmax(-1)
         return (reference.exp() * (reference - new)).sum(-1)
 
@@ -209,12 +212,12 @@ def _of_sequence(
     answers: Tensor | None,
     at: tuple[Pos, ...],
 ) -> Metric:
-    """A metric of the log-probability of all answers in turn."""
+    """A metric of the log-probability of all answers, summed."""
 
     def score(logits: Tensor) -> Tensor:
         if answers is None or len(answers) != logits.shape[1]:
             n = 0 if answers is None else len(answers)
-            raise ValueError(f"{name}: {n} answers at {logits.shape[1]} positions. Give as many.")
+            raise ValueError(f"{name}: {n} answers at {logits.shape[1]} positions. Give one each.")
         logs = logits.double().log_softmax(-1)
         ids = answers.to(logits.device).expand(len(logits), -1)[..., None]
         return of_total(logs.gather(-1, ids)[..., 0].sum(1))
@@ -227,16 +230,16 @@ def _of_sequence(
 
 def _ids(answers: Answers) -> Int[Tensor, " prompt"]:
     if isinstance(answers, str):
-        raise ValueError(f"{answers!r} is text: give its token id, token_id(model, {answers!r}).")
+        raise ValueError(f"{answers!r} is text. Give its token id, token_id(model, {answers!r}).")
     return torch.as_tensor(answers).reshape(-1)
 
 
-def _picked(logits: Tensor, ids: Tensor) -> Tensor:
+def _pick(logits: Tensor, ids: Tensor) -> Tensor:
     return logits.gather(-1, ids.to(logits.device).expand(len(logits))[:, None])[:, 0]
 
 
 def _log_prob(logits: Tensor, ids: Tensor) -> Tensor:
-    return _picked(logits, ids) - logits.logsumexp(-1)
+    return _pick(logits, ids) - logits.logsumexp(-1)
 
 
 def _of_answer(
@@ -246,12 +249,12 @@ def _of_answer(
     answers: Answers | None,
     at: Pos,
 ) -> Metric:
-    """A metric of the answer's place among all logits."""
+    """A metric of the answer that depends on all logits."""
     ids = None if answers is None else _ids(answers)
 
     def score(logits: Tensor) -> Tensor:
         if ids is None:
-            raise ValueError(f"{name}() has no answer token: give it, {name}(token_id).")
+            raise ValueError(f"{name}() has no answer token. Give one: {name}(token_id).")
         columns(ids[:, None], len(logits), logits.shape[-1], name)
         # In double: a sum over a vocabulary in float32 is off by 1e-5 of itself.
         return fn(logits[:, 0].double(), ids)
@@ -263,16 +266,20 @@ def _of_answer(
 
 
 def _of_tokens(
-    name: str, fn: Callable[[Tensor], Tensor], answers: Answers | None, others: Any, at: Pos
+    name: str,
+    fn: Callable[[Tensor], Tensor],
+    answers: Answers | None,
+    others: Answers | None,
+    at: Pos,
 ) -> Metric:
-    """A metric of a few logits alone, so that no others need be computed."""
+    """A metric of a few logits, so that no others need to be computed."""
 
     def bind(new: Tensor, at: Pos, base: Tensor) -> Metric:
         return _of_tokens(name, fn, answers if answers is not None else new, others, at)
 
     def score(logits: Tensor) -> Tensor:
         if answers is None:
-            raise ValueError(f"{name}() has no answer token: give it, {name}(token_id).")
+            raise ValueError(f"{name}() has no answer token. Give one: {name}(token_id).")
         return fn(logits[:, 0])
 
     given = [_ids(a) for a in (answers, others) if a is not None]

@@ -1,6 +1,6 @@
-"""What goes in: `Prompts` (token ids, right padded, with named positions) and `Pair`.
+"""The input: `Prompts`, token ids padded on the right, with named positions.
 
-Made from text by `mechinterp.tokenize(model, text)`, or by hand from token ids:
+`mechinterp.tokenize(model, text)` makes them from text. By hand they are made from token ids:
 
     >>> import torch
     >>> from mechinterp.core.prompts import Prompts
@@ -19,19 +19,17 @@ from torch import Tensor
 
 from mechinterp.core.sites import Pos
 
-DIRECTIONS = ("noise", "denoise")
-"""Clean prompts run with corrupt activations, or corrupt ones with clean activations."""
-
 DELETED = -1
-"""The token id that an edit at site "tokens" writes to take a token out."""
+"""The token id that an edit at site "tokens" writes to remove a token."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prompts:
-    """Token ids of one or more prompts, padded on the right, and what their positions are called.
+    """Token ids of one or more prompts, padded on the right, and the names of their positions.
 
-    Positions always mean the prompt as it was given: after `delete_token(3)` position 5 is still
-    the token that was the sixth. Causal models need no attention mask for right padding.
+    Positions always mean the prompt as it was given: after `delete_token(3)`, position 5 is still
+    the sixth token that was given. Causal models need no attention mask for right padding.
+    `given`: the prompts before tokens were deleted. `moved`: where each of their positions is now.
     """
 
     tokens: Int[Tensor, "prompt pos"]
@@ -54,8 +52,8 @@ class Prompts:
     ) -> "Prompts":
         """Prompts from lists of token ids, one list a prompt.
 
-        `roles`, what each token is: "text" of the user, "bos" the model's start token, "template"
-        the chat template's, "output" generated; by default all are text.
+        `roles` says what each token is: "text" of the user (the default), "bos" the model's start
+        token, "template" of the chat template, "output" generated.
 
         Raises:
             ValueError: if there is no prompt, or an empty one, or the roles do not fit.
@@ -68,7 +66,7 @@ class Prompts:
         if roles is not None and [*map(len, roles)] != [*map(len, ids)]:
             raise ValueError(
                 f"{[*map(len, roles)]} roles for prompts of {[*map(len, ids)]} tokens. Give each "
-                f"token one."
+                f"token a role."
             )
         width = max(map(len, ids))
         padded = [list(p) + [pad] * (width - len(p)) for p in ids]
@@ -93,17 +91,17 @@ class Prompts:
 
     @property
     def mask(self) -> Bool[Tensor, "prompt pos"]:
-        """True where a token is, False where padding is."""
+        """True at tokens, False at padding."""
         return torch.arange(self.width, device=self.tokens.device) < self.lengths[:, None]
 
     @property
     def token_text(self) -> tuple[tuple[str, ...], ...]:
-        """The text of each token of each prompt, without padding; as `texts`."""
+        """The text of each token of each prompt, without padding, as `texts` gives it."""
         rows = zip(self.tokens.tolist(), self.lengths.tolist(), strict=True)
         return tuple(self.texts(row[:n]) for row, n in rows)
 
     def texts(self, ids: Sequence[int]) -> tuple[str, ...]:
-        """The text of each token of a row; a character made of several is that of the first."""
+        """The text of each token of a row; a character of several tokens is given to the first."""
         together = getattr(self.decode, "together", None)
         return together(ids) if together else tuple(map(self.decode, ids))
 
@@ -111,13 +109,15 @@ class Prompts:
         """The same prompts with more named positions: one for all prompts, or one for each.
 
         Raises:
-            ValueError: if a position lies outside a prompt, or their number is wrong.
+            ValueError: if a position lies outside a prompt, or there is not one for each prompt.
         """
         names, lengths = dict(self.names), (self.given or self).lengths.tolist()
         for name, given in positions.items():
             each = [given] * len(self) if isinstance(given, int) else list(map(int, given))
             if len(each) != len(self):
-                raise ValueError(f"position {name!r}: {len(each)} given for {len(self)} prompts.")
+                raise ValueError(
+                    f"position {name!r}: {len(each)} given for {len(self)} prompts. Give one each."
+                )
             for row, (pos, length) in enumerate(zip(each, lengths, strict=True)):
                 if not 0 <= pos < length:
                     raise ValueError(
@@ -130,7 +130,7 @@ class Prompts:
         """The position, in each prompt, of the token whose text is exactly `token`.
 
         Raises:
-            ValueError: if a prompt lacks it, or has several and `occurrence` does not choose.
+            ValueError: if a prompt lacks it, or has several and `occurrence` selects none.
         """
         found = []
         for row, texts in enumerate(self.token_text):
@@ -152,7 +152,7 @@ class Prompts:
         """Where `pos` is in each prompt as given, before any token was deleted.
 
         Raises:
-            ValueError: if no position is called so, or it lies outside a prompt.
+            ValueError: if no position has this name, or it lies outside a prompt.
         """
         lengths = (self.given or self).lengths
         if isinstance(pos, int):
@@ -174,7 +174,7 @@ class Prompts:
         return self.names[pos]
 
     def positions(self, pos: Pos) -> Int[Tensor, " prompt"]:
-        """Where the token at `pos` stands now, in each prompt.
+        """Where the token at `pos` is now, in each prompt.
 
         Raises:
             ValueError: if there is no such position, or its token was deleted.
@@ -189,7 +189,7 @@ class Prompts:
         return now
 
     def reading_positions(self, pos: Pos) -> Int[Tensor, " prompt"]:
-        """Where the model says what follows `pos`: its token, or the last one left before it.
+        """Where the model predicts what follows `pos`: its token, or the last left before it.
 
         Raises:
             ValueError: if nothing is left at or before it.
@@ -201,19 +201,19 @@ class Prompts:
         if bool((now < 0).any()):
             row = int((now < 0).nonzero()[0])
             raise ValueError(
-                f"prompt {row}: every token up to position {pos!r} was deleted, so that nothing "
-                f"is left from which the next one could be read. Keep a token before it."
+                f"prompt {row}: every token up to position {pos!r} was deleted, so nothing is left "
+                f"from which to read the next token. Keep a token before it."
             )
         return now
 
     def reading(self, at: Sequence[Pos]) -> Int[Tensor, "prompt k"]:
-        """The reading positions of several positions, beside one another."""
+        """The `reading_positions` of several positions, as columns."""
         if not at:
             return self.lengths.new_empty(len(self), 0)
         return torch.stack([self.reading_positions(pos) for pos in at], 1)
 
     def rows(self, chosen: Int[Tensor, " row"]) -> "Prompts":
-        """Some of the prompts, in this order, as wide as all; one may come more than once."""
+        """Some of the prompts, in this order and as wide as before; repeats are allowed."""
         at = chosen.to(self.tokens.device)
         return replace(
             self,
@@ -226,7 +226,7 @@ class Prompts:
         )
 
     def edited(self, tokens: Int[Tensor, "prompt pos"]) -> "Prompts":
-        """The prompts with these token ids instead; rows close up where an id is `DELETED`.
+        """The prompts with other token ids; rows close up where an id is `DELETED`.
 
         Raises:
             ValueError: if nothing is left of a prompt.
@@ -235,7 +235,10 @@ class Prompts:
         lengths = keep.sum(1)
         if bool((lengths == 0).any()):
             row = int((lengths == 0).nonzero()[0])
-            raise ValueError(f"deleting the only token of prompt {row} leaves nothing to run.")
+            raise ValueError(
+                f"deleting the only token of prompt {row} leaves nothing to run. Keep a token."
+            )
+        # A stable sort of 0 (kept) before 1 (deleted or padding) closes each row up.
         order = (~keep).to(torch.int8).argsort(dim=1, stable=True)[:, : int(lengths.max())]
         past = torch.arange(order.shape[1], device=tokens.device) >= lengths[:, None]
         roles = tuple(
@@ -243,7 +246,7 @@ class Prompts:
             for row, kept_row in zip(self.roles, keep.tolist(), strict=True)
         )
         moved = torch.where(keep, keep.cumsum(1) - 1, DELETED)
-        if self.moved is not None:  # edited before: positions keep meaning what they meant then
+        if self.moved is not None:  # edited before: follow each given position through both edits
             moved = moved.gather(1, self.moved.clamp(min=0)).where(self.moved != DELETED, DELETED)
         return replace(
             self,
@@ -253,71 +256,3 @@ class Prompts:
             given=self.given or self,
             moved=moved,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A clean and a corrupt set of prompts, aligned: position by position, prompt by prompt.
-
-    Raises:
-        ValueError: if they are not aligned, saying where.
-    """
-
-    clean: Prompts
-    corrupt: Prompts
-
-    def __post_init__(self) -> None:
-        clean, corrupt = self.clean, self.corrupt
-        if len(clean) != len(corrupt):
-            raise ValueError(
-                f"unaligned pair: {len(clean)} clean prompts, {len(corrupt)} corrupt ones. "
-                f"Give one corrupt prompt for each clean one."
-            )
-        lengths = zip(clean.lengths.tolist(), corrupt.lengths.tolist(), strict=True)
-        for row, (n, m) in enumerate(lengths):
-            if n != m:
-                raise ValueError(
-                    f"unaligned pair: prompt {row} has {n} clean tokens "
-                    f"{list(clean.token_text[row])} and {m} corrupt ones "
-                    f"{list(corrupt.token_text[row])}. Replace words by "
-                    f"words of as many tokens, so that every position has its counterpart."
-                )
-        for name in {*clean.names, *corrupt.names}:
-            if name not in clean.names or name not in corrupt.names:
-                side = "corrupt" if name in clean.names else "clean"
-                raise ValueError(
-                    f"unaligned pair: the {side} prompts do not name position {name!r}. "
-                    f"Name it in both."
-                )
-
-    @property
-    def differ(self) -> Bool[Tensor, "prompt pos"]:
-        """True where the clean and the corrupt token are not the same."""
-        return self.clean.tokens != self.corrupt.tokens
-
-    def sides(self, direction: str) -> tuple[Prompts, Prompts]:
-        """The prompts that run, and those whose activations are put in.
-
-        Raises:
-            ValueError: if the direction is unknown.
-        """
-        if direction not in DIRECTIONS:
-            raise ValueError(
-                f"direction={direction!r} is none of {', '.join(map(repr, DIRECTIONS))}."
-            )
-        both = (self.clean, self.corrupt)
-        return both if direction == "noise" else both[::-1]
-
-
-def checked_pair(pair: object) -> Pair:
-    """The same value.
-
-    Raises:
-        ValueError: if it is not a `Pair`.
-    """
-    if not isinstance(pair, Pair):
-        raise ValueError(
-            f"pair: a Pair of clean and corrupt prompts is needed, not {type(pair).__name__}. "
-            f"A task has one: task(...).pair."
-        )
-    return pair

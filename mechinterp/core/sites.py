@@ -1,7 +1,7 @@
 """Where in a model: `Site`, and `ACTS`, the one table from short name to hook point and axes.
 
 A site is data: it can be hashed, sorted, printed, used as a label. What happens there is a
-`HookSpec` (`core.specs`); whether a given model has the site is `mechinterp.models.locate`.
+`HookSpec` (`core.specs`). `models.check_site` checks that a given model has the site.
 
     >>> from mechinterp.core.sites import Site
     >>> str(Site("z", layer=9, head=6, pos="end"))
@@ -11,22 +11,26 @@ A site is data: it can be hashed, sorted, printed, used as a label. What happens
 import difflib
 import operator
 from dataclasses import dataclass
-from typing import Any
+from types import EllipsisType
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 Pos = int | str
+"""A position: its index in the prompt as it was given, or its name, such as "end"."""
+
+Index = EllipsisType | tuple[slice | int | Tensor, ...]
+"""What a tensor is indexed by."""
 
 
 class HookError(RuntimeError):
-    """A run that could not do what its specs say. The message names the spec and the remedy."""
+    """A run that cannot do what its specs say. The message names the spec and what to try."""
 
 
 @dataclass(frozen=True)
 class Act:
-    """One kind of activation: its hook point, its axes, and the option that switches it on."""
+    """One kind of activation: its hook point, its axes, and the option that enables it."""
 
     hook: str
     axes: tuple[str, ...]
@@ -34,7 +38,7 @@ class Act:
 
     @property
     def per_layer(self) -> bool:
-        """True if each layer has one, so that a site needs a layer."""
+        """True if each layer has one: a site then needs a layer."""
         return "{layer}" in self.hook
 
 
@@ -81,18 +85,18 @@ ACTS: dict[str, Act] = {
     "unembed_in": Act("unembed.hook_in", _RESID),
     "logits": Act("unembed.hook_out", ("prompt", "pos", "vocab")),
 }
-"""Every short name, in the order in which a forward pass meets them."""
+"""Every short name, in the order in which a forward pass computes them."""
 
 _ORDER = {name: place for place, name in enumerate(ACTS)}
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where: an activation, narrowed to one head, position or neuron where these are given.
+    """Where: an activation, optionally narrowed to one head, position or neuron.
 
     `act` is a short name of `ACTS`, or any full hook name of the model, which cannot be narrowed
-    (its axes are not known). `head`, `pos` and `neuron` left out mean all of them. `pos` is an
-    index into the prompt as it was given, or a position that the prompts name ("end", "S2").
+    since its axes are not known. Leaving out `head`, `pos` or `neuron` means all of them. `pos` is
+    an index into the prompt as it was given, or a position that the prompts name ("end", "S2").
     Under grouped-query attention the heads of `k` and `v` are the key-value heads.
 
     Raises:
@@ -113,9 +117,14 @@ class Site:
         act = ACTS.get(self.act)
         if act is None:
             self._check_full_name()
-            return
+        else:
+            self._check_narrowing(act)
+            self._check_numbers()
+
+    def _check_narrowing(self, act: Act) -> None:
+        """Check that the activation has the layer and the axes to which the site is narrowed."""
         if act.per_layer and self.layer is None:
-            raise ValueError(f"{self!r}: {self.act} is there once a layer. Say which: layer=0.")
+            raise ValueError(f"{self!r}: {self.act} exists in every layer. Give one: layer=0.")
         if not act.per_layer and self.layer is not None:
             raise ValueError(f"{self!r}: {self.act} belongs to no layer. Leave layer out.")
         for axis in ("head", "pos", "neuron"):
@@ -126,6 +135,9 @@ class Site:
                     f"{self!r}: {self.act} has axes {' '.join(act.axes)}, no {axis}. "
                     f"Did you mean one of {', '.join(close)}?"
                 )
+
+    def _check_numbers(self) -> None:
+        """Check that each axis is given as one number from 0 on, or a name."""
         for axis in ("layer", "head", "pos", "neuron"):
             number = getattr(self, axis)
             if isinstance(number, list | tuple | range):
@@ -139,6 +151,7 @@ class Site:
                 )
 
     def _check_full_name(self) -> None:
+        """Check that the act could be a full hook name, and is not narrowed."""
         if "hook_" not in self.act:
             names = difflib.get_close_matches(self.act.lower(), ACTS, 3, cutoff=0.4) or list(ACTS)
             raise ValueError(
@@ -148,7 +161,7 @@ class Site:
             )
         if (self.layer, self.head, self.pos, self.neuron) != (None,) * 4:
             raise ValueError(
-                f"{self!r}: a full hook name has axes that are not known, so it cannot be "
+                f"{self!r}: the axes of a full hook name are not known, so it cannot be "
                 f"narrowed. Use a short name ({', '.join(list(ACTS)[:6])} ...), or narrow "
                 f"inside your edit."
             )
@@ -186,14 +199,14 @@ class Site:
     def __lt__(self, other: "Site") -> bool:
         return self._key() < other._key()
 
-    def _key(self) -> tuple[Any, ...]:
+    def _key(self) -> tuple[int, int, str, int, str, int]:
         act = _ORDER.get(self.act, len(_ORDER))
         layer = self.layer if self.layer is not None else (-1 if act < 3 else 1 << 30)
         last = len(_ORDER) if self.head is None else self.head
         return (layer, act, self.act, last, str(self.pos), self.neuron or 0)
 
 
-def narrow_index(have: Site, want: Site, positions: Int[Tensor, " prompt"] | None) -> Any:
+def narrow_index(have: Site, want: Site, positions: Int[Tensor, " prompt"] | None) -> Index:
     """The index that narrows the value at `have` `[prompt, ...]` to the site `want` inside it.
 
     `positions`: where the position of `want` stands in each row, if `want` narrows to one.
@@ -201,7 +214,7 @@ def narrow_index(have: Site, want: Site, positions: Int[Tensor, " prompt"] | Non
     axes = have.narrowed_axes
     if axes is None:
         return ...
-    chosen: list[Any] = [slice(None)] * len(axes)
+    chosen: list[slice | int | Tensor] = [slice(None)] * len(axes)
     for axis in ("head", "neuron"):
         if axis in axes and getattr(want, axis) is not None:
             chosen[axes.index(axis)] = getattr(want, axis)

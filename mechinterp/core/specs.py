@@ -1,7 +1,7 @@
 """What to do where: `HookSpec`, and the functions that make them.
 
-Every function here returns a tuple, so that specs compose by `+`; a function of yours goes in by
-`edit`, and nothing has to be registered.
+Every function here returns a tuple, so that specs are joined by `+`. A function of your own becomes
+a spec by `edit`; nothing has to be registered.
 
     >>> from mechinterp.core.sites import Site
     >>> from mechinterp.core.specs import delete_token, edit, zero
@@ -10,8 +10,8 @@ Every function here returns a tuple, so that specs compose by `+`; a function of
     >>> [spec.name for spec in specs]
     ['zero L1H6.z', 'delete tokens@3', 'clamp L0.resid_mid']
 
-An edit sees the rows of its own arm alone, narrowed to its site, as a private copy, and returns
-the new value: same shape, dtype and device.
+An edit gets the rows of its own arm alone, narrowed to its site, as a private copy. It returns the
+new value with the same shape, dtype and device.
 """
 
 from collections.abc import Callable
@@ -36,13 +36,14 @@ class At:
 
 
 Edit = Callable[[Tensor, At], Tensor]
+"""Makes the new value `[prompt, ...]` from the old one, narrowed to the site."""
 
 
 @dataclass(frozen=True)
 class HookSpec:
-    """Where and what. `edit=None` reads and changes nothing; `name` is for messages.
+    """Where and what. With `edit=None` it reads and changes nothing; `name` is for messages.
 
-    `needs`: another position that has to be there, such as the key of a knockout.
+    `needs`: another position that must exist, such as the key of a knockout.
     """
 
     site: Site
@@ -52,6 +53,7 @@ class HookSpec:
 
 
 Specs = tuple[HookSpec, ...]
+"""What runs together, from left to right at one site."""
 
 
 def edit(site: Site, fn: Edit, *, name: str = "") -> Specs:
@@ -67,7 +69,7 @@ def edit(site: Site, fn: Edit, *, name: str = "") -> Specs:
 
 
 def read(*sites: Site) -> Specs:
-    """Keep a copy of the value at each site, as the specs to its left leave it."""
+    """Keep a copy of the value at each site, after the specs to its left."""
     return tuple(HookSpec(site, None, f"read {site}") for site in sites)
 
 
@@ -75,17 +77,17 @@ def put(site: Site, value: Tensor | float) -> Specs:
     """Replace the value: by a number, by one tensor for all prompts, or by one for each.
 
     Raises:
-        HookError: during the run, if the tensor has neither shape.
+        HookError: during the run, if the shape of the tensor is neither.
     """
     name = f"put {site}"
-    return (HookSpec(site, lambda old, at: _fitted(value, old, at, name), name),)
+    return (HookSpec(site, lambda old, at: _fit(value, old, at, name), name),)
 
 
 def zero(site: Site) -> Specs:
     """Replace the value by 0.
 
-    What zeroing a head removes depends on how the weights were folded; `mean` and `resample`
-    do not.
+    What zeroing a head removes depends on how the weights were folded; what `mean` and `resample`
+    remove does not.
     """
     return (HookSpec(site, lambda old, at: torch.zeros_like(old), f"zero {site}"),)
 
@@ -93,13 +95,13 @@ def zero(site: Site) -> Specs:
 def mean(site: Site, acts: Activations) -> Specs:
     """Replace the value by its mean over the prompts of `acts`, at the site's position.
 
-    A site without a position takes the mean over all their positions too, padding left out.
+    Without a position the mean is over all their positions too, without padding.
 
     Raises:
-        HookError: if `acts` lack the site, or it has links rather than positions to average.
+        HookError: if `acts` lack the site, or the site is attention without a position.
     """
     name = f"mean {site}"
-    value, axes = _taken(acts, site, name), site.narrowed_axes or ()
+    value, axes = _take(acts, site, name), site.narrowed_axes or ()
     if "src" in axes and "pos" in axes:
         raise HookError(f"{name}: attention has no mean over positions. Give the site a pos.")
     flat = value[acts.prompts.mask] if "pos" in axes else value
@@ -107,7 +109,7 @@ def mean(site: Site, acts: Activations) -> Specs:
 
     def average_everywhere(old: Tensor, at: At) -> Tensor:
         fits = old.shape[old.ndim - average.ndim :] == average.shape
-        return average.expand_as(old) if fits else _fitted(average, old, at, name)
+        return average.expand_as(old) if fits else _fit(average, old, at, name)
 
     return (HookSpec(site, average_everywhere, name),)
 
@@ -118,18 +120,18 @@ def resample(site: Site, acts: Activations, seed: int) -> Specs:
     Source: causal scrubbing, Chan et al. 2022.
     """
     name = f"resample {site}"
-    value = _taken(acts, site, name)
+    value = _take(acts, site, name)
 
     def drawn(old: Tensor, at: At) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randint(len(value), (len(old),), generator=generator)
-        return _fitted(value[rows.to(value.device)], old, at, name)
+        return _fit(value[rows.to(value.device)], old, at, name)
 
     return (HookSpec(site, drawn, name),)
 
 
 def patch(site: Site, acts: Activations, source: Site | None = None) -> Specs:
-    """Replace the value by the one that another run had there, or at the site `source`.
+    """Replace the value by that of another run, at the same site or at `source`.
 
     Raises:
         HookError: if `acts` lack it, or, during the run, if the shapes differ.
@@ -137,8 +139,8 @@ def patch(site: Site, acts: Activations, source: Site | None = None) -> Specs:
     Source: activation patching, Vig et al. 2020; Meng et al. 2022, arXiv 2202.05262.
     """
     name = f"patch {site}" + (f" from {source}" if source else "")
-    value = _taken(acts, source or site, name)
-    return (HookSpec(site, lambda old, at: _fitted(value, old, at, name), name),)
+    value = _take(acts, source or site, name)
+    return (HookSpec(site, lambda old, at: _fit(value, old, at, name), name),)
 
 
 def add(site: Site, vector: Float[Tensor, "..."], scale: float = 1.0) -> Specs:
@@ -166,13 +168,13 @@ def scale(site: Site, factor: float) -> Specs:
 
 
 def knockout(layer: int, head: int | None, query: Pos | None, key: Pos) -> Specs:
-    """Cut attention from a query to a key, before the softmax; the other keys share its weight.
+    """Cut attention from a query to a key before the softmax; the other keys share its weight.
 
-    `head=None`: every head. `query=None`: every query after the key; the key's own attention
-    to itself stays, so that no row is left empty.
+    `head=None`: every head. `query=None`: every query after the key. The key's attention to itself
+    stays, so that no row of the softmax is empty.
 
     Raises:
-        HookError: during the run, if the query comes before the key, where no attention is.
+        HookError: during the run, if the query comes before the key, which it cannot attend to.
 
     Source: Geva et al. 2023, section 3, arXiv 2304.14767.
     """
@@ -183,11 +185,16 @@ def knockout(layer: int, head: int | None, query: Pos | None, key: Pos) -> Specs
         keys = at.prompts.positions(key)
         if query is not None:
             if bool((at.prompts.positions(query) < keys).any()):
-                raise HookError(f"{name}: the query comes before the key, so nothing attends.")
+                raise HookError(
+                    f"{name}: the query comes before the key, so it does not attend to it."
+                )
             old[torch.arange(len(old), device=old.device), ..., keys] = -torch.inf
             return old
         pos = torch.arange(old.shape[-1], device=old.device)
-        queries = pos[-old.shape[-2] :]  # with a key-value cache only the last positions ask
+        queries = pos[
+            -old.shape[-2] :
+        ]  # with a key-value cache only the last positions are queries
+        # link: [prompt, query, key], and a head axis before the queries where all heads are cut
         link = (pos == keys[:, None])[:, None, :] & (queries > keys[:, None])[:, :, None]
         return old.masked_fill(link if head is not None else link[:, None], -torch.inf)
 
@@ -195,33 +202,37 @@ def knockout(layer: int, head: int | None, query: Pos | None, key: Pos) -> Specs
 
 
 def delete_token(pos: Pos) -> Specs:
-    """Take a token out of the input; the rest closes up. Positions keep their given meaning."""
+    """Remove a token from the input; the rest closes up. Positions mean the prompt as given."""
     site = Site("tokens", pos=pos)
     return (HookSpec(site, lambda old, at: torch.full_like(old, DELETED), f"delete {site}"),)
 
 
 def replace_token(pos: Pos, token_id: int) -> Specs:
-    """Put another token in the place of one.
+    """Replace a token by another one.
 
     Raises:
         ValueError: if the token id is negative.
     """
     site = Site("tokens", pos=pos)
     if token_id < 0:
-        raise ValueError(f"replace {site}: token id {token_id} is negative; delete_token deletes.")
+        raise ValueError(
+            f"replace {site}: token id {token_id} is negative. Use delete_token to delete."
+        )
     return (HookSpec(site, lambda old, at: torch.full_like(old, token_id), f"replace {site}"),)
 
 
-def _taken(acts: Activations, site: Site, name: str) -> Tensor:
+def _take(acts: Activations, site: Site, name: str) -> Tensor:
+    """The value at a site of what a run read."""
     if not isinstance(acts, Activations):
         raise ValueError(
-            f"{name}: what a run read is needed, run(model, prompts, read(site)).acts, not "
-            f"{type(acts).__name__}."
+            f"{name}: give the activations that a run read, run(model, prompts, read(site)).acts, "
+            f"not {type(acts).__name__}."
         )
     return acts[site]
 
 
-def _fitted(value: Tensor | float, old: Tensor, at: At, name: str) -> Tensor:
+def _fit(value: Tensor | float, old: Tensor, at: At, name: str) -> Tensor:
+    """The value in the shape of the old one: a number, or a tensor for all prompts or each."""
     if not isinstance(value, Tensor):
         return torch.full_like(old, value)
     axes = at.site.narrowed_axes or ()

@@ -1,15 +1,14 @@
 """What one run does: an `Arm`, prompts and the specs on them, checked before anything runs.
 
 >>> from mechinterp import load_model, tokenize, zero, Site
->>> from mechinterp.engine.arms import planned
+>>> from mechinterp.engine.arms import prepare_arm
 >>> model = load_model("toy:trigger")
->>> planned(model, tokenize(model, "bring the sesame"), zero(Site("z", 1))).start
+>>> prepare_arm(model, tokenize(model, "bring the sesame"), zero(Site("z", 1))).first_layer
 1
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Int, Shaped
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from mechinterp.core.activations import Activations
 from mechinterp.core.prompts import DELETED, Prompts
-from mechinterp.core.sites import HookError, Site, narrow_index
+from mechinterp.core.sites import HookError, Index, Site, narrow_index
 from mechinterp.core.specs import At, HookSpec, Specs
 from mechinterp.engine.interrupts import interruptible
 from mechinterp.models.hook_points import check_site, first_layer
@@ -27,23 +26,24 @@ from mechinterp.models.tokenization import check_length
 
 @dataclass(eq=False)
 class Arm:
-    """Specs on prompts, checked, and what they read while a pass runs.
+    """Prompts, the specs on them, and what the specs read while a pass runs.
 
-    `start` and `stop`: the first and the last layer that the specs touch; the number of layers
-    stands for what comes after the last. `begin`: the first position that they touch. `alone`: a
-    spec sees an activation whose axes are not known, so that no other arm may share the batch.
-    `first`: the position at which the rows of the pass begin.
+    `first_layer`, `last_layer`: the layers between which the specs act. The number of layers stands
+    for what comes after the last one. `first_pos`: the first position that the specs touch.
+    `alone`: the arm shares its batch with no other, since a spec sees an activation whose axes are
+    not known. `rows`: the arm's rows of the batch. `batch_first_pos`: the position of the batch's
+    first column.
     """
 
     prompts: Prompts
     specs: Specs
-    start: int
-    stop: int
-    begin: int
+    first_layer: int
+    last_layer: int
+    first_pos: int
     alone: bool
-    point: Mapping[str, Any] = field(default_factory=dict)
+    point: Mapping[str, object] = field(default_factory=dict)
     rows: slice = field(default_factory=lambda: slice(None))
-    first: int = 0
+    batch_first_pos: int = 0
     reads: dict[Site, Tensor] = field(default_factory=dict)
     fired: set[int] = field(default_factory=set)
 
@@ -59,7 +59,7 @@ class Arm:
         self.fired.add(number)
         if spec.edit is not None:
             at = At(spec.site, self.prompts, self.activations)
-            return interrupts.call(_edited, spec, seen, at)
+            return interrupts.call(_run_edit, spec, seen, at)
         if spec.site in self.reads and not torch.equal(self.reads[spec.site], seen):
             raise HookError(
                 f"{spec.name}: {spec.site.hook} ran more than once, with different values. "
@@ -68,7 +68,7 @@ class Arm:
         self.reads[spec.site] = seen
         return None
 
-    def index(self, spec: HookSpec, rows: Tensor) -> Any:
+    def index(self, spec: HookSpec, rows: Tensor) -> Index:
         """Where the site is in the arm's rows of the activation."""
         site = spec.site
         if site.axes is None:
@@ -79,19 +79,19 @@ class Arm:
                 f"not {' '.join(site.axes)}. Use its full hook name, Site({site.hook!r})."
             )
         positions = _positions(self.prompts, spec)
-        if positions is not None and site.act != "rot_k":  # keys are turned with the cached ones
-            positions = positions - self.first
+        if positions is not None and site.act != "rot_k":  # keys are rotated with the cached ones
+            positions = positions - self.batch_first_pos
         return narrow_index(site.whole(), site, positions)
 
 
-def planned(
-    model: Model, prompts: Prompts, specs: Specs, point: Mapping[str, Any] | None = None
+def prepare_arm(
+    model: Model, prompts: Prompts, specs: Specs, point: Mapping[str, object] | None = None
 ) -> Arm:
-    """The arm, its input tokens edited and everything checked that can be before it runs.
+    """Make an arm: edit its input tokens, and check all that can be checked before it runs.
 
     Raises:
         HookError: if a spec cannot run on this model and these prompts.
-        ValueError: if the specs are no tuple of `HookSpec`.
+        ValueError: if the specs are not a tuple of `HookSpec`.
     """
     check_specs(specs, point)
     reads: dict[Site, Tensor] = {}
@@ -110,9 +110,9 @@ def planned(
     return Arm(
         edited,
         specs,
-        start=min(layers, default=model.cfg.n_layers),
-        stop=max(layers, default=-1),
-        begin=min(touched, default=edited.width - 1),
+        first_layer=min(layers, default=model.cfg.n_layers),
+        last_layer=max(layers, default=-1),
+        first_pos=min(touched, default=edited.width - 1),
         alone=any(s.site.axes is None for s in specs),
         point=point or {},
         reads=reads,
@@ -120,8 +120,8 @@ def planned(
     )
 
 
-def check_specs(specs: Any, point: Mapping[str, Any] | None = None) -> None:
-    """Nothing, if they are a tuple of `HookSpec`.
+def check_specs(specs: object, point: Mapping[str, object] | None = None) -> None:
+    """Check that the specs are a tuple of `HookSpec`; `point`: where a sweep made them.
 
     Raises:
         ValueError: if not.
@@ -135,7 +135,7 @@ def check_specs(specs: Any, point: Mapping[str, Any] | None = None) -> None:
 
 
 def _positions(prompts: Prompts, spec: HookSpec) -> Int[Tensor, " prompt"] | None:
-    """Where the site's position is in each prompt; None for a site of all positions."""
+    """The site's position in each prompt; None for a site of all positions."""
     try:
         return None if spec.site.pos is None else prompts.positions(spec.site.pos)
     except ValueError as error:
@@ -145,7 +145,10 @@ def _positions(prompts: Prompts, spec: HookSpec) -> Int[Tensor, " prompt"] | Non
 def _edit_tokens(
     model: Model, prompts: Prompts, specs: Specs, reads: dict[Site, Tensor]
 ) -> tuple[Prompts, set[int]]:
-    """The prompts with the specs on tokens done, in the positions of the prompts as given."""
+    """The prompts after the specs on tokens, and the numbers of these specs.
+
+    Positions are those of the prompts as given: a row closes up after the last spec.
+    """
     on_tokens = {n: s for n, s in enumerate(specs) if s.site.act == "tokens"}
     if not on_tokens:
         return prompts, set()
@@ -156,7 +159,7 @@ def _edit_tokens(
         if spec.edit is None:
             reads[spec.site] = seen
         else:
-            ids[index] = _edited(spec, seen, At(spec.site, prompts, Activations(reads, prompts)))
+            ids[index] = _run_edit(spec, seen, At(spec.site, prompts, Activations(reads, prompts)))
         if int(ids.max()) >= model.cfg.d_vocab or int(ids.min()) < DELETED:
             raise HookError(
                 f"{spec.name}: gave a token id outside the vocabulary of {model.cfg.d_vocab}."
@@ -169,14 +172,14 @@ def _edit_tokens(
 
 
 def _first_change(given: Prompts, edited: Prompts) -> int:
-    """The first position at which a token is another one than before, in any prompt."""
+    """The first position at which any prompt has another token than before."""
     width = edited.width
     other = (given.tokens[:, :width] != edited.tokens) & edited.mask
     return int(other.any(0).nonzero()[0]) if bool(other.any()) else width - 1
 
 
-def _edited(spec: HookSpec, seen: Tensor, at: At) -> Shaped[Tensor, "prompt ..."]:
-    """The new value of an edit, or an error that says what is wrong with it."""
+def _run_edit(spec: HookSpec, seen: Tensor, at: At) -> Shaped[Tensor, "prompt ..."]:
+    """The new value that an edit returns, checked: same shape, dtype and device."""
     assert spec.edit is not None
     shape, dtype, device = seen.shape, seen.dtype, seen.device
     try:

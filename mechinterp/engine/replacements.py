@@ -1,4 +1,4 @@
-"""What takes the place of an ablated activation: `Replacement`: "zero", a mean, a resampled value.
+"""What replaces an ablated activation: `Replacement`, "zero", a mean or a resampled value.
 
 >>> from mechinterp import load_model, tokenize
 >>> from mechinterp.engine.replacements import mean_of, resample_from
@@ -8,14 +8,13 @@
 >>> resample_from(reference, seed=0).name
 'resampled from 2 prompts, seed 0'
 
-Zero is a value that the model may never have, and what zeroing a head removes depends on how the
-weights were folded; a mean and a resampled value are the model's own.
+The model may never produce zero, and what zeroing a head removes depends on how the weights were
+folded. A mean and a resampled value come from the model itself.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -33,18 +32,18 @@ from mechinterp.models.model import Model
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """What takes an activation's place.
+    """What replaces an activation.
 
-    `prepare(model, prompts, sites)` is called once for all sites of a sweep, and gives a function
-    from each of these sites to the edit there. One of your own needs nothing else.
+    `prepare(model, prompts, sites)` is called once for all sites of a sweep, and returns a function
+    from each of these sites to the edit there. A replacement of your own needs nothing else.
     """
 
     name: str
-    prepare: Callable[[Any, Prompts, Sequence[Site]], Callable[[Site], Edit]]
+    prepare: Callable[[Model, Prompts, Sequence[Site]], Callable[[Site], Edit]]
 
 
-def replacement(how: Replacement | str) -> Replacement:
-    """The replacement itself, or that called "zero".
+def resolve_replacement(how: Replacement | str) -> Replacement:
+    """The replacement itself, or the one called "zero".
 
     Raises:
         ValueError: if another text is given.
@@ -53,21 +52,21 @@ def replacement(how: Replacement | str) -> Replacement:
         return how
     if how != "zero":
         raise ValueError(
-            f'how={how!r}: "zero", mean_of(reference) or resample_from(reference, seed=0), '
-            f"where the reference is a set of prompts to take activations from."
+            f'how={how!r} is no replacement. Give "zero", mean_of(reference) or '
+            f"resample_from(reference, seed=0); the reference is a set of prompts."
         )
-    return Replacement("zero", lambda model, prompts, sites: lambda site: _zeroed)
+    return Replacement("zero", lambda model, prompts, sites: lambda site: _zero)
 
 
 def mean_of(reference: Prompts, *, by_position: bool = False) -> Replacement:
-    """The mean over a reference set: over all its tokens, or, by position, over its prompts.
+    """The mean over a reference set: over all its tokens, or by position over its prompts.
 
-    By position, position 3 gets the mean at position 3 of those reference prompts that have one,
-    and a named position that at the position of this name.
+    By position, position 3 gets the mean at position 3 of the reference prompts that are long
+    enough, and a named position gets the mean at the position of that name.
 
     Raises:
-        HookError: before the sweep, where there is no mean over positions, as of attention
-            patterns, or if the reference is shorter than the prompts.
+        HookError: before the sweep, if the site has no mean over positions, as attention patterns
+            have none, or if the reference is shorter than the prompts.
     """
     over = "each position" if by_position else "all positions"
 
@@ -77,8 +76,10 @@ def mean_of(reference: Prompts, *, by_position: bool = False) -> Replacement:
                 f"mean by position: the prompts have up to {prompts.width} tokens, the reference "
                 f"{reference.width}. Give a longer reference, or by_position=False."
             )
-        wide = {site: _to_average(site, by_position) for site in sites}
-        means = _means(model, reference, list(dict.fromkeys(wide.values())), by_position)
+        wide = {site: _site_to_average(site, by_position=by_position) for site in sites}
+        means = _means(
+            model, reference, list(dict.fromkeys(wide.values())), by_position=by_position
+        )
 
         def at_site(site: Site) -> Edit:
             have = wide[site]
@@ -98,10 +99,10 @@ def mean_of(reference: Prompts, *, by_position: bool = False) -> Replacement:
 
 
 def resample_from(reference: Prompts, *, seed: int) -> Replacement:
-    """For each prompt, what one prompt of the reference had there, drawn at random.
+    """For each prompt, the value of one reference prompt there, drawn at random.
 
-    It is the same reference prompt at every site of the sweep. Where no position is given, it has
-    to be as long as the prompt or longer.
+    The same reference prompt is used at every site of the sweep. Where no position is given, it
+    must be at least as long as the prompt.
 
     Raises:
         ValueError: before the sweep, if a drawn prompt is too short.
@@ -134,27 +135,27 @@ def resample_from(reference: Prompts, *, seed: int) -> Replacement:
     return Replacement(f"resampled from {len(reference)} prompts, seed {seed}", prepare)
 
 
-def _zeroed(old: Tensor, at: At) -> Tensor:
+def _zero(old: Tensor, at: At) -> Tensor:
     return torch.zeros_like(old)
 
 
-def _to_average(site: Site, by_position: bool) -> Site:
-    """What is averaged for a site: all heads or neurons, at its position or at all."""
+def _site_to_average(site: Site, *, by_position: bool) -> Site:
+    """The site that is averaged for another: with all heads or neurons, at its position or all."""
     axes = site.axes
     if axes is None or "src" in axes or site.act == "tokens":
         raise HookError(
-            f"mean {site}: there is no mean of it over positions. Use resample_from, or another "
-            f"site, such as v."
+            f"mean {site}: it has no mean over positions. Use resample_from, or another site, such "
+            f"as v."
         )
     return Site(site.act, site.layer, pos=site.pos if by_position else None)
 
 
 def _means(
-    model: Model, reference: Prompts, sites: Sequence[Site], by_position: bool
+    model: Model, reference: Prompts, sites: Sequence[Site], *, by_position: bool
 ) -> dict[Site, Tensor]:
-    """The mean at each site, with the axes of the value there; those averaged over have length 1.
+    """The mean at each site. It keeps the axes of the value; axes averaged over have length 1.
 
-    The reference runs in chunks, so that what is kept at a time does not grow with it.
+    The reference runs in chunks, so that the memory needed does not grow with it.
     """
     sums: dict[Site, Tensor] = {}
     counts: dict[Site, Tensor] = {}
@@ -162,7 +163,7 @@ def _means(
         acts = run(model, chunk, read(*sites), logits_at=()).acts
         for site in sites:
             value = acts[site].double()
-            there = torch.ones(len(chunk), device=value.device)
+            there = torch.ones(len(chunk), device=value.device)  # 1 where a value counts
             if site.pos is None:
                 there = chunk.mask.to(value)
             there = there.reshape(*there.shape, *(1,) * (value.ndim - there.ndim))
@@ -174,8 +175,9 @@ def _means(
 
 
 def _chunks(model: Model, prompts: Prompts, sites: Sequence[Site]) -> Iterator[Prompts]:
+    """The prompts in chunks whose reads fit into a quarter of the free memory."""
     budget = min(available_bytes(models.device(model)) // 4, 1 << 28)
-    # Some of what a pass holds beside the reads is as large as they are, thus half for each.
+    # Beside the reads a pass holds values that are as large as they are: half for each.
     each = 2 * math.ceil(read_bytes(model, prompts, sites) / len(prompts))
     size = max(1, budget // max(1, each))
     for begin in range(0, len(prompts), size):
@@ -183,11 +185,12 @@ def _chunks(model: Model, prompts: Prompts, sites: Sequence[Site]) -> Iterator[P
 
 
 def _check_long_enough(prompts: Prompts, drawn: Prompts, rows: Int[Tensor, " prompt"]) -> None:
+    """Check that each drawn prompt has all the positions that are asked of it."""
     lengths = zip(prompts.lengths.tolist(), drawn.lengths.tolist(), rows.tolist(), strict=True)
     for prompt, (wanted, there, row) in enumerate(lengths):
         if there < wanted:
             raise ValueError(
-                f"resample: prompt {prompt} has {wanted} tokens, reference prompt {row}, which was "
-                f"drawn for it, {there}. Give a reference of longer prompts, or positions such as "
-                f'["end"].'
+                f"resample: prompt {prompt} has {wanted} tokens, but reference prompt {row}, which "
+                f"was drawn for it, has {there}. Give a reference of longer prompts, or positions "
+                f'such as ["end"].'
             )

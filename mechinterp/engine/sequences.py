@@ -1,7 +1,7 @@
 """Which tokens a model has seen, pass by pass: `Sequences`, with or without a key-value cache.
 
-A pass under a cache is given its new tokens alone, and `generate` gives no tokens but embeddings;
-the whole sequence, of which positions are counted, is put together here.
+Under a cache a pass gets its new tokens alone, and `generate` gives embeddings instead of tokens.
+This file puts together the whole sequence, in which positions are counted.
 
 >>> import torch
 >>> from mechinterp.engine.sequences import Sequences
@@ -13,30 +13,30 @@ the whole sequence, of which positions are counted, is put together here.
 """
 
 import weakref
-from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from mechinterp.core.sites import HookError
+from mechinterp.engine.base_run import CacheEntry
 
 
 class Sequences:
-    """The sequences that passes belong to; `lengths` says how far each of them got."""
+    """The sequences that passes belong to; `lengths`: how many tokens of each were seen."""
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
         self._last: tuple[Tensor, int] | None = None
-        self._cached: dict[int, tuple[weakref.ref[Any], Tensor, int]] = {}
+        self._cached: dict[int, tuple[weakref.ref[CacheEntry], Tensor, int]] = {}
 
     def whole(
-        self, new: Int[Tensor, "row new"] | None, width: int, entry: Any
+        self, new: Int[Tensor, "row new"] | None, width: int, entry: CacheEntry | None
     ) -> Int[Tensor, "row pos"]:
-        """The tokens of a whole sequence, of a pass that sees its last `width`.
+        """The tokens of the whole sequence, for a pass that sees its last `width`.
 
-        `new`: what was embedded before the pass. `entry`: the first layer's keys and values, if
-        there is a cache.
+        `new`: the tokens that were embedded for the pass. `entry`: the first layer's keys and
+        values, if there is a cache.
 
         Raises:
             HookError: if some of the tokens are not known.
@@ -44,16 +44,16 @@ class Sequences:
         first = n_cached(entry)
         tokens = new
         if first:
-            known = self._of(entry)
+            known = self._known(entry)
             if known is None:
                 raise HookError(
                     f"the key-value cache holds {first} positions that ran outside this context, "
                     f"or is a copy. Fill it inside: then they run with these specs too."
                 )
-            tokens = _joined(known[0][:, :first], new)
+            tokens = _join(known[0][:, :first], new)
         elif new is not None and self._last is not None and new.shape[1] < width:
             # generate(..., use_past_kv_cache=False) embeds the new token alone, then runs all.
-            tokens = _joined(self._last[0], new)
+            tokens = _join(self._last[0], new)
         if tokens is None or tokens.shape[1] != first + width:
             raise HookError(
                 f"hooked(model, specs): the model was run on {width} embeddings of tokens that "
@@ -61,11 +61,11 @@ class Sequences:
             )
         return tokens
 
-    def note(self, tokens: Int[Tensor, "row pos"], entry: Any) -> int:
-        """The number of the sequence that a pass goes on with: an old one, or a new one."""
+    def note(self, tokens: Int[Tensor, "row pos"], entry: CacheEntry | None) -> int:
+        """Record a pass; return the number of its sequence, new or continued."""
         first, length = n_cached(entry), tokens.shape[1]
-        before = self._of(entry) if first else self._last if entry is None else None
-        # A frozen cache stays as long as it was: what goes on from it again is a new sequence.
+        before = self._known(entry) if first else self._last if entry is None else None
+        # A frozen cache does not grow, so a second continuation of it is a new sequence.
         if before is not None and _begins(tokens, before[0]):
             number = before[1]
             self.lengths[number] = length
@@ -79,17 +79,18 @@ class Sequences:
             self._cached[id(entry)] = weakref.ref(entry), tokens.clone(), number
         return number
 
-    def _of(self, entry: Any) -> tuple[Tensor, int] | None:
+    def _known(self, entry: CacheEntry | None) -> tuple[Tensor, int] | None:
+        """The tokens behind a cache entry, and the number of their sequence."""
         found = self._cached.get(id(entry))
         return found[1:] if found is not None and found[0]() is entry else None
 
 
-def n_cached(entry: Any) -> int:
+def n_cached(entry: CacheEntry | None) -> int:
     """How many positions a layer's cache entry holds."""
     return 0 if entry is None else int(entry.past_keys.shape[1])
 
 
-def _joined(before: Tensor, new: Tensor | None) -> Tensor | None:
+def _join(before: Tensor, new: Tensor | None) -> Tensor | None:
     return None if new is None or len(new) != len(before) else torch.cat([before, new], 1)
 
 

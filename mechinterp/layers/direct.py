@@ -30,7 +30,12 @@ from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
-from mechinterp.engine.linear_readout import FinalReading, bends, check_sum, final_reading
+from mechinterp.engine.linear_readout import (
+    LinearReadout,
+    check_additive,
+    is_nonlinear,
+    linearize_metrics,
+)
 from mechinterp.engine.runner import Run, run
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
@@ -93,7 +98,9 @@ def direct_by_head(model: Model, prompts: Text, metric: Metric) -> xr.Dataset:
     for layer in layers:
         # [head, d_head, d_model], [prompt, k, d_model] -> [prompt, k, head, d_head]
         toward = torch.einsum(
-            "hcd,pkd->pkhc", models.output_weights(model, layer).double(), asked.reading.slopes[0]
+            "hcd,pkd->pkhc",
+            models.output_weights(model, layer).double(),
+            asked.reading.gradients[0],
         )
         heads.append((asked.values(Site("z", layer)) * toward).sum((1, 3)).T)
         biases.append(asked.bias(models.attention_bias(model, layer)))
@@ -135,7 +142,7 @@ def direct_by_neuron(
     neurons, biases = [], []
     for layer in chosen:
         weights, bias = models.mlp_output(model, layer)
-        slopes = asked.reading.slopes[0].to(weights)
+        slopes = asked.reading.gradients[0].to(weights)
         # [neuron, d_model], [prompt, k, d_model] -> [prompt, k, neuron]
         toward = torch.einsum("nd,pkd->pkn", weights, slopes)
         neurons.append((asked.values(Site("mlp_post", layer)) * toward).sum(1).T)
@@ -158,18 +165,18 @@ class _DirectRun:
     def __init__(self, model: Model, done: Run, metric: Metric) -> None:
         self._done, self._metric, self._model = done, metric, model
         end = Site("resid_post", model.cfg.n_layers - 1)
-        self.reading: FinalReading = final_reading(model, done, [metric], self._there(end))
+        self.reading: LinearReadout = linearize_metrics(model, done, [metric], self._there(end))
 
     @classmethod
     def of(
         cls, model: Model, given: Prompts, metric: Metric, sites: list[Site], *, by_head: bool
     ) -> "_DirectRun":
         """Run once, and read these sites and both ends of the residual stream."""
-        check_sum(model, "direct logit attribution", by_head=by_head)
+        check_additive(model, "direct logit attribution", by_head=by_head)
         ends = [Site("embed"), Site("resid_pre", 0), Site("resid_post", model.cfg.n_layers - 1)]
         wanted = [Site(s.act, s.layer, pos=pos) for s in (*sites, *ends) for pos in metric.at]
         done = run(model, given, read(*wanted), logits_at=metric.at)
-        if bends(metric, done):
+        if is_nonlinear(metric, done):
             raise ValueError(
                 f"direct logit attribution: {metric.name} is not linear in the logits, so it is no "
                 f"sum over parts. Use logit_diff or centred_logit."
@@ -183,12 +190,12 @@ class _DirectRun:
 
     def contribution(self, site: Site) -> Float[np.ndarray, " prompt"]:
         """The contribution of what was written at a site to the metric."""
-        found: Float[np.ndarray, " prompt"] = self.reading.of_parts(self._there(site))[0]
+        found: Float[np.ndarray, " prompt"] = self.reading.contribution(self._there(site))[0]
         return found
 
     def bias(self, vector: Float[Tensor, " d_model"]) -> Float[np.ndarray, " prompt"]:
         """The contribution of a bias to the metric, over all positions that it reads."""
-        slopes = self.reading.slopes[0]
+        slopes = self.reading.gradients[0]
         return np.asarray((slopes @ vector.detach().to(slopes)).sum(1).cpu().numpy())
 
     @property

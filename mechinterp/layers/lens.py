@@ -25,7 +25,7 @@ from torch import Tensor
 from mechinterp import models
 from mechinterp.core.metrics import Answers, Metric, columns
 from mechinterp.core.sites import Pos
-from mechinterp.engine.passes import Output
+from mechinterp.engine.batch import PassOutput
 from mechinterp.engine.scoring import arm_scores
 from mechinterp.layers.stream import by_layer, streams
 from mechinterp.layers.tuned import TunedLens
@@ -112,7 +112,7 @@ def lens_metric(
     each = streams(model, given, metric.at)
     values = np.stack(
         [
-            arm_scores(metric, Output(model, models.normalize(model, x)), metric.at, 1)[0]
+            arm_scores(metric, PassOutput(model, models.normalize(model, x)), metric.at, 1)[0]
             for x in _translate(model, each, lens)
         ]
     )

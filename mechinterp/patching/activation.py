@@ -26,7 +26,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.core.metrics import Metric
-from mechinterp.core.prompts import Pair, checked_pair
+from mechinterp.core.pairs import Pair, require_pair
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import Specs, patch, read
 from mechinterp.engine.runner import Run, run
@@ -263,7 +263,7 @@ def _patched(
     options: Mapping[str, Any],
 ) -> xr.DataArray:
     """The metric with the act patched at each point of `over`, at the positions of `together`."""
-    base, other = checked_pair(pair).sides(direction)
+    base, other = require_pair(pair).sides(direction)
     whole = dict.fromkeys(Site(act, layer) for layer in over["layer"])
     source = run(model, other, read(*whole), logits_at=metric.at)
 

@@ -44,7 +44,7 @@ from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit, put, read
-from mechinterp.engine.gradients import Slopes, Variant
+from mechinterp.engine.gradients import ValuesAndGradients, Variant
 from mechinterp.engine.runner import run
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
@@ -181,9 +181,9 @@ def integrated_patching(
     variants = [_between(goal, (number + 0.5) / steps) for number in range(steps)]
     completed = np.zeros(len(grid.prompts))
 
-    def estimate(part: Slopes) -> Float[np.ndarray, "cell row"]:
+    def estimate(part: ValuesAndGradients) -> Float[np.ndarray, "cell row"]:
         values = {at: value[part.rows] for at, value in base.acts.items()}
-        change = (goal[part.rows].to(values[_EMBED]) - values[_EMBED]) * part.slopes[_EMBED]
+        change = (goal[part.rows].to(values[_EMBED]) - values[_EMBED]) * part.gradients[_EMBED]
         completed[part.rows] += change.flatten(1).sum(1).double().cpu().numpy() / steps
         return grid.first_order(replace(part, values=values))
 

@@ -22,19 +22,19 @@ from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Site, narrow_index
 from mechinterp.engine.gradients import (
-    Chunk,
-    Slopes,
+    GradientPass,
+    ValuesAndGradients,
     Variant,
-    backward,
     check_differentiable,
-    scheduled,
+    plan_gradient_passes,
+    run_gradient_pass,
 )
 from mechinterp.models.hook_points import axis_size
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.patching.qk_fix import Repatterned
 from mechinterp.sweeps.options import Progress
-from mechinterp.sweeps.resumable import coordinate
+from mechinterp.sweeps.points import coordinate
 
 Over = Mapping[str, Iterable[Any]]
 
@@ -44,7 +44,7 @@ class Done:
     """Estimates, and the passes that they took."""
 
     estimates: Float[np.ndarray, "variant cell prompt"]
-    chunks: Sequence[Chunk]
+    chunks: Sequence[GradientPass]
     seconds: float
 
 
@@ -99,14 +99,16 @@ class Grid:
             cells.append((bands.setdefault(band, len(bands)), column if band == wide else None))
         return cls(model, given, source, dims, points, list(bands), cells)
 
-    def first_order(self, part: Slopes) -> Float[np.ndarray, "cell row"]:
+    def first_order(self, part: ValuesAndGradients) -> Float[np.ndarray, "cell row"]:
         """(source - base) * gradient, summed over each cell's site."""
         return self._cells([self._changed(band, part) for band in self.bands])
 
-    def fixed_by(self, fix: Repatterned) -> Callable[[Slopes], Float[np.ndarray, "cell row"]]:
+    def fixed_by(
+        self, fix: Repatterned
+    ) -> Callable[[ValuesAndGradients], Float[np.ndarray, "cell row"]]:
         """`first_order`, but queries and keys by the change of the pattern."""
 
-        def estimate(part: Slopes) -> Float[np.ndarray, "cell row"]:
+        def estimate(part: ValuesAndGradients) -> Float[np.ndarray, "cell row"]:
             return self._cells(
                 [
                     fix.changed(band, part) if fix.applies(band) else self._changed(band, part)
@@ -162,11 +164,11 @@ class Grid:
             name=metric.name,
         )
 
-    def _changed(self, band: Site, part: Slopes) -> Columns:
+    def _changed(self, band: Site, part: ValuesAndGradients) -> Columns:
         whole = band.whole()
         positions = None if band.pos is None else part.prompts.positions(band.pos)
         index = narrow_index(whole, band, positions)
-        old, slope = part.values[whole][index], part.slopes[whole][index]
+        old, slope = part.values[whole][index], part.gradients[whole][index]
         new = self.source[band][part.rows].to(old)
         # Where both are -inf, as in a causal mask, nothing changes.
         product = torch.where(new == old, 0.0, new - old) * slope
@@ -189,21 +191,29 @@ def estimated(
     metric: Metric,
     variants: Sequence[Variant],
     also: Sequence[Site],
-    estimate: Callable[[Slopes], Float[np.ndarray, "cell row"]],
+    estimate: Callable[[ValuesAndGradients], Float[np.ndarray, "cell row"]],
     budget_bytes: int | None,
     progress: Progress | None,
 ) -> Done:
     """The estimates of every variant, with values and gradients at the grid's sites and others."""
     began = time.perf_counter()
     needed = [*grid.bands, *also]
-    chunks = scheduled(grid.model, grid.prompts, needed, metric, len(variants), False, budget_bytes)
+    chunks = plan_gradient_passes(
+        grid.model,
+        grid.prompts,
+        needed,
+        metric,
+        len(variants),
+        together=False,
+        budget_bytes=budget_bytes,
+    )
     made = np.zeros((len(variants), len(grid.points), len(grid.prompts)))
     each, done = grid.prompts.width * grid.model.cfg.n_layers, 0
     every = each * sum(chunk.n_rows for chunk in chunks)
     if progress is not None:
         progress(0, every)
     for chunk in chunks:
-        for part in backward(grid.model, grid.prompts, chunk, needed, metric, variants):
+        for part in run_gradient_pass(grid.model, grid.prompts, chunk, needed, metric, variants):
             made[part.variant, :, part.rows] = estimate(part)
         done += each * chunk.n_rows
         if progress is not None:

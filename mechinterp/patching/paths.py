@@ -34,7 +34,7 @@ from torch import Tensor
 from mechinterp import models
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
-from mechinterp.core.prompts import Pair, checked_pair
+from mechinterp.core.pairs import Pair, require_pair
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import At, Specs, add, edit, put, read
 from mechinterp.engine.runner import run
@@ -78,7 +78,7 @@ def path_patching(
     2211.00593.
     """
     check_options("path_patching", options)
-    base, other = checked_pair(pair).sides(direction)
+    base, other = require_pair(pair).sides(direction)
     route = _route(model, receiver)
     for site in (*senders, receiver):
         check_site(model, site, f"path from {site}" if site in senders else f"path to {site}")

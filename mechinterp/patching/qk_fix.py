@@ -17,8 +17,8 @@ from mechinterp.core.activations import Activations
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Pos, Site
 from mechinterp.core.specs import Specs, put, read
-from mechinterp.engine.arms import planned
-from mechinterp.engine.gradients import Slopes
+from mechinterp.engine.arms import prepare_arm
+from mechinterp.engine.gradients import ValuesAndGradients
 from mechinterp.engine.passes import forward
 from mechinterp.models.hook_points import axis_size
 from mechinterp.models.model import Model
@@ -60,10 +60,10 @@ class Repatterned:
         """True for queries and keys."""
         return band.act in QUERIES + KEYS
 
-    def changed(self, band: Site, part: Slopes) -> Float[np.ndarray, "row column"]:
+    def changed(self, band: Site, part: ValuesAndGradients) -> Float[np.ndarray, "row column"]:
         """The effect of each head of a band, or of its only one."""
         scores, pattern = Site("attn_scores", band.layer), Site("pattern", band.layer)
-        new, slope = self._patched(band, part), part.slopes[pattern]
+        new, slope = self._patched(band, part), part.gradients[pattern]
         at = None if band.pos is None else part.prompts.positions(band.pos)
         if at is None or band.act in QUERIES:
             change = ((new[pattern] - part.values[pattern]).double() * slope).sum(-1)
@@ -83,7 +83,7 @@ class Repatterned:
         here, there = (p.positions(band.pos) for p in (self.prompts, self.source.prompts))
         return band.act, None if torch.equal(here, there) else band.pos
 
-    def _patched(self, band: Site, part: Slopes) -> Activations:
+    def _patched(self, band: Site, part: ValuesAndGradients) -> Activations:
         """Scores and patterns of all layers with the queries or keys of the source."""
         if part.rows != self._rows:
             self._rows = part.rows
@@ -97,7 +97,7 @@ class Repatterned:
             for layer in dict.fromkeys(member.layer for member in members):
                 scores, pattern = Site("attn_scores", layer), Site("pattern", layer)
                 specs += read(scores, pattern) + put(pattern, part.values[pattern])
-            arm = planned(self.model, part.prompts, specs)
+            arm = prepare_arm(self.model, part.prompts, specs)
             forward(self.model, [arm], part.prompts.lengths[:, None] - 1)
             self._found[group] = arm.activations
         return self._found[group]

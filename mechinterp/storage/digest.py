@@ -1,7 +1,7 @@
 """Whether two things are the same in different processes: `digest`, a hash of values and functions.
 
-A function is its code, its defaults and what it closes over, not where it stands in memory. The
-globals that it reads are not looked at.
+A function is hashed by its code, its defaults and what it closes over, not by its address. The
+globals that it reads are not hashed.
 
 >>> from mechinterp.storage.digest import digest
 >>> digest([1, "a"]) == digest([1, "a"]) != digest([1, "b"])
@@ -15,7 +15,6 @@ import random
 import re
 import types
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,17 +22,17 @@ from torch import Tensor, nn
 
 from mechinterp.models.facts import fingerprint, is_transformer_lens
 
-_PLAIN: tuple[Any, ...] = (bool, int, float, complex, str, bytes, range, slice, type(...))
+_PLAIN: tuple[type, ...] = (bool, int, float, complex, str, bytes, range, slice, type(...))
 _PLAIN += (np.generic, torch.dtype, torch.device)
 _INSTALLED = {"builtins", "abc", "typing", "collections", "torch", "numpy", "mechinterp"}
 _CHECKERS = re.compile(r"jaxtyping|beartype|typeguard")
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """64 hexadecimal digits, equal for equal values in every process.
 
     Raises:
-        ValueError: for an object of which that cannot be told.
+        ValueError: for an object that holds nothing to compare.
     """
     return _Digests().of(value)
 
@@ -42,9 +41,9 @@ class _Digests:
     """Digests of objects met so far: a tensor in a thousand closures is hashed once."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Any, str]] = {}
+        self._known: dict[int, tuple[object, str]] = {}
 
-    def of(self, value: Any) -> str:
+    def of(self, value: object) -> str:
         if value is None or isinstance(value, _PLAIN):
             return _hash(type(value).__name__, repr(value))
         if id(value) in self._known:
@@ -54,17 +53,33 @@ class _Digests:
         self._known[id(value)] = (value, made)
         return made
 
-    def _new(self, value: Any) -> str:
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    def _new(self, value: object) -> str:
+        for digest_of in (self._array, self._collection, self._callable, self._definition):
+            made = digest_of(value)
+            if made is not None:
+                return made
+        return self._object(value)
+
+    def _array(self, value: object) -> str | None:
         if isinstance(value, Tensor):
             flat = value.detach().cpu().contiguous().flatten().view(torch.uint8)
             return _hash("tensor", str(value.dtype), str(list(value.shape)), flat.numpy().tobytes())
         if isinstance(value, np.ndarray) and value.dtype != object:
             return _hash("array", str(value.dtype), str(value.shape), value.tobytes())
-        if type(value) in (list, tuple) or isinstance(value, np.ndarray):
+        return None
+
+    def _collection(self, value: object) -> str | None:
+        kind = _kind(value)
+        if isinstance(value, np.ndarray) or (
+            isinstance(value, list | tuple) and type(value) in (list, tuple)
+        ):
             return _hash(kind, *map(self.of, value))
         if isinstance(value, set | frozenset):
             return _hash(kind, *sorted(map(self.of, value)))
+        return None
+
+    def _callable(self, value: object) -> str | None:
+        kind = _kind(value)
         if isinstance(value, types.FunctionType):
             return self._function(value)
         if isinstance(value, types.MethodType):
@@ -75,12 +90,24 @@ class _Digests:
             owner = value.__self__
             bound = None if isinstance(owner, types.ModuleType) else owner
             return _hash(kind, value.__module__ or "", value.__qualname__, self.of(bound))
+        return None
+
+    def _definition(self, value: object) -> str | None:
         if isinstance(value, types.ModuleType):
-            return _hash(kind, value.__name__)
+            return _hash(_kind(value), value.__name__)
         if isinstance(value, type):
             return self._class(value)
         if isinstance(value, types.CodeType):
             return self._code(value)
+        return None
+
+    def _object(self, value: object) -> str:
+        """An object by its class and by what it holds.
+
+        Raises:
+            ValueError: if it holds nothing by which it could be told apart.
+        """
+        kind = _kind(value)
         if isinstance(value, torch.Generator):
             return _hash(kind, self.of(value.get_state()))
         if isinstance(value, random.Random):
@@ -97,14 +124,14 @@ class _Digests:
             f"Let edits and metrics close over tensors, numbers, text and plain objects alone."
         )
 
-    def _held(self, value: Any) -> str | None:
-        """What an object holds: its items if it is a container, its fields, attributes, slots."""
-        items: Any = None
+    def _held(self, value: object) -> str | None:
+        """What an object holds: its items if it is a container, fields, attributes, slots."""
+        items: list[object] | None = None
         if isinstance(value, Mapping):
             items = [tuple(pair) for pair in value.items()]
         elif isinstance(value, list | tuple):
             items = list(value)
-        named = {}
+        named: dict[str, object] = {}
         if dataclasses.is_dataclass(value):
             named = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         for kind in type(value).__mro__:
@@ -112,19 +139,19 @@ class _Digests:
             for slot in (slots,) if isinstance(slots, str) else slots:
                 if hasattr(value, slot) and not slot.startswith("__"):
                     named[slot] = getattr(value, slot)
-        made = {
+        cached = {  # derived from the rest, when they were first asked for
             name
             for kind in type(value).__mro__
             for name, member in vars(kind).items()
             if isinstance(member, functools.cached_property)
         }
-        named |= {k: v for k, v in getattr(value, "__dict__", {}).items() if k not in made}
+        named |= {k: v for k, v in getattr(value, "__dict__", {}).items() if k not in cached}
         if items is None and not named and not hasattr(value, "__dict__"):
             return None
         return _hash(self.of(items), *(self.of(pair) for pair in sorted(named.items())))
 
     def _class(self, kind: type) -> str:
-        """A class by what its methods do; of installed packages by name: their versions count."""
+        """A class by its methods; by name in installed packages, whose versions count."""
         made = [kind.__module__, kind.__qualname__]
         for each in kind.__mro__:
             if each.__module__.split(".")[0] in _INSTALLED:
@@ -140,7 +167,7 @@ class _Digests:
     def _function(self, function: types.FunctionType) -> str:
         checked = getattr(function, "__wrapped__", None)
         if checked is not None and _CHECKERS.search(function.__code__.co_filename):
-            return self.of(checked)  # checking types does not change what a function does
+            return self.of(checked)  # type checks do not change what a function does
         cells = [_content(cell) for cell in function.__closure__ or ()]
         own = sorted((k, v) for k, v in vars(function).items() if k != "__wrapped__")
         held = (function.__defaults__, function.__kwdefaults__, cells, own)
@@ -153,11 +180,16 @@ class _Digests:
         return _hash("code", code.co_code, self.of(names))
 
 
-def _content(cell: types.CellType) -> Any:
+def _content(cell: types.CellType) -> object:
     try:
-        return cell.cell_contents
+        content: object = cell.cell_contents
+        return content
     except ValueError:  # not filled yet
         return None
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _hash(*parts: str | bytes) -> str:

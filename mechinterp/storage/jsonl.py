@@ -1,4 +1,4 @@
-"""The lines of a file of JSON objects, with errors that say which file and line it is.
+"""Files of JSON objects, one in a line, with errors that name the file and line.
 
 >>> from mechinterp.storage.jsonl import located
 >>> with located("prompts.jsonl, line 2"):
@@ -15,9 +15,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+JsonObject = dict[str, Any]
+"""A JSON object as it was read: what its values are, only its writer knows."""
+
 
 def filled_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that are not empty, each with its number from 1.
+    """The lines that are not empty, each with its number, counted from 1.
 
     Raises:
         ValueError: if the file cannot be read.
@@ -31,18 +34,18 @@ def filled_lines(path: Path) -> list[tuple[int, str]]:
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """A `ValueError` that comes from within begins with where it arose."""
+    """A context in which the text of a `ValueError` gets `where` in front."""
     try:
         yield
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def json_object(line: str, keys: Sequence[str], example: str) -> dict[str, Any]:
-    """The object of a line, which has none but these keys.
+def json_object(line: str, keys: Sequence[str], example: str) -> JsonObject:
+    """The JSON object in a line, checked to have no key but these.
 
     Raises:
-        ValueError: if it is not JSON, as `example` is, no object, or has another key.
+        ValueError: if it is not JSON, not an object, or has another key; it shows `example`.
     """
     try:
         found = json.loads(line)

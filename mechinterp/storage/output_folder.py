@@ -1,6 +1,6 @@
-"""The folder that a command is told to write into: is it free, or does it hold such a run?
+"""The folder that a command writes into: `check_folder`, whether it is free or holds such a run.
 
-Looked at before anything heavy is imported or a model is loaded.
+It runs before anything heavy is imported or a model is loaded.
 
 >>> from pathlib import Path
 >>> from mechinterp.storage.output_folder import check_folder
@@ -9,14 +9,15 @@ Looked at before anything heavy is imported or a model is loaded.
 
 import json
 from pathlib import Path
-from typing import Any
+
+from mechinterp.storage.jsonl import JsonObject
 
 
 def check_folder(out: Path | None, kind: str) -> None:
-    """Nothing, if a run of this kind may be written there, or goes on there.
+    """Check that a run of this kind may be written there, or continues there.
 
     Raises:
-        ValueError: if it is a file, or holds something else.
+        ValueError: if `out` is a file, or holds something else.
     """
     if out is None or not out.exists():
         return
@@ -30,8 +31,8 @@ def check_folder(out: Path | None, kind: str) -> None:
         raise ValueError(f"--out {out} is not empty and holds no run: choose another folder.")
 
 
-def manifest_in(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder as it stands there; empty if there is none, or it is damaged."""
+def manifest_in(folder: Path) -> JsonObject:
+    """The manifest of a folder, not checked; empty if there is none, or it is not JSON."""
     try:
         found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

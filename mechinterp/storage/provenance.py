@@ -1,13 +1,12 @@
-"""What every manifest says of how a finished run was made: the command, the model, the machine.
+"""How a finished run was made, as every manifest says it: the command, the model, the machine.
 
 >>> from mechinterp import load_model
->>> from mechinterp.storage.provenance import made_by
->>> made_by(load_model("toy:trigger"), "layers")["dtype"]
+>>> from mechinterp.storage.provenance import provenance_facts
+>>> provenance_facts(load_model("toy:trigger"), "layers")["dtype"]
 'torch.float32'
 """
 
 import sys
-from typing import Any
 
 import torch
 
@@ -15,8 +14,8 @@ from mechinterp import models
 from mechinterp.models.model import Model
 
 
-def made_by(model: Model, kind: str) -> dict[str, Any]:
-    """The facts that do not depend on what was asked; `kind` is what the folder holds."""
+def provenance_facts(model: Model, kind: str) -> dict[str, object]:
+    """The facts that do not depend on what was asked; `kind`: what the folder holds."""
     return {
         "kind": kind,
         "command": sys.argv,

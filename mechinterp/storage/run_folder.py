@@ -1,7 +1,7 @@
-"""Results on disk: a run directory of whole files, each with its hash in `manifest.json`.
+"""Results on disk: a folder of files, each with its hash in `manifest.json`.
 
-Every file is written under a temporary name, synced and renamed, so that it is there whole or not
-at all; the manifest comes last.
+Every file is written under a temporary name, synced and renamed, so that it appears whole or not at
+all. The manifest comes last.
 
 >>> import tempfile
 >>> from mechinterp.storage.run_folder import read_manifest, write_run
@@ -22,18 +22,22 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 import xarray as xr
+
+from mechinterp.storage.jsonl import JsonObject
 
 PACKAGES = ("mechinterp", "torch", "transformer-lens", "transformers", "numpy", "xarray")
 
 
-def write_run(directory: str | Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:
-    """Write the files and a manifest of `facts`, versions and hashes; the directory is made.
+def write_run(
+    directory: str | Path, facts: Mapping[str, object], files: Mapping[str, bytes]
+) -> Path:
+    """Write the files, and a manifest of `facts`, versions and hashes; the folder is made.
 
     Raises:
-        ValueError: if the directory holds something that is not such a run.
+        ValueError: if the folder holds something that is not such a run.
     """
     folder = Path(directory)
     if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").exists():
@@ -56,13 +60,13 @@ def write_run(directory: str | Path, facts: Mapping[str, Any], files: Mapping[st
 
 
 def begin_run(directory: Path | None, kind: str, command: Sequence[str]) -> None:
-    """Mark a folder, if there is one, as that of a run which may go on there."""
+    """Mark the folder, if one is given, as that of a run, which may continue there."""
     if directory is not None and not (directory / "manifest.json").exists():
         write_run(directory, {"kind": kind, "command": list(command), "complete": False}, {})
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file so that it appears whole or not at all."""
     scratch_of_this = f".{file.name}.{_host()}.{os.getpid()}."
     descriptor, scratch = tempfile.mkstemp(dir=file.parent, prefix=scratch_of_this)
     try:
@@ -78,7 +82,7 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove what a process of this machine that is no more had begun to write."""
+    """Remove half-written files of processes of this machine that have ended."""
     for file in folder.glob(".*"):
         found = re.fullmatch(r"\..*\.([^.]+)\.(\d+)\.[^.]*", file.name)
         if found and found[1] == _host() and not _runs(int(found[2])):
@@ -99,15 +103,15 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def read_manifest(directory: str | Path) -> dict[str, Any]:
-    """The manifest of a run, its files checked against their hashes.
+def read_manifest(directory: str | Path) -> JsonObject:
+    """The manifest of a run; its files are checked against their hashes.
 
     Raises:
         ValueError: if a file is missing or damaged.
     """
     folder = Path(directory)
     try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        manifest: JsonObject = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no readable manifest.json: {error}") from error
     for name, wanted in manifest["files"].items():
@@ -118,7 +122,7 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
 
 
 def scores_parquet(scores: xr.DataArray) -> bytes:
-    """The scores of `attribute` as a table, a row a cell; cells not attributed are left out."""
+    """The scores of `attribute` as a parquet file: a row for each cell that has a score."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -137,7 +141,7 @@ def scores_parquet(scores: xr.DataArray) -> bytes:
     return buffer.getvalue()
 
 
-def frame_parquet(frame: Any) -> bytes:
+def frame_parquet(frame: pd.DataFrame) -> bytes:
     """A data frame as a parquet file, without its index."""
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
@@ -145,7 +149,7 @@ def frame_parquet(frame: Any) -> bytes:
 
 
 def package_version(package: str) -> str:
-    """The installed version of a package, in words if there is none."""
+    """The installed version of a package, or "not installed"."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

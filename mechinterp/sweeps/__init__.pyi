@@ -5,7 +5,7 @@ from .experiment import sweep as sweep
 from .experiment import sweep_each as sweep_each
 from .options import Progress as Progress
 from .options import SweepOptions as SweepOptions
-from .planner import Plan as Plan
-from .planner import Savings as Savings
+from .pass_plan import Plan as Plan
+from .pass_plan import Savings as Savings
 from .progress import progress_bar as progress_bar
 from .resumable import read_sweep as read_sweep

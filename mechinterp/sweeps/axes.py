@@ -1,4 +1,4 @@
-"""What a named sweep ranges over: layers, heads, neurons and positions, those given or all.
+"""What a named sweep ranges over: the chosen layers, heads, neurons and positions, or all.
 
 >>> from mechinterp import load_model, tokenize
 >>> from mechinterp.sweeps.axes import heads, positions, token_labels
@@ -23,7 +23,7 @@ Positions = Pos | Sequence[Pos]
 """One position, or several."""
 
 HEAD_ACTS = tuple(name for name, act in ACTS.items() if "head" in act.axes)
-"""The activations that each head has of its own."""
+"""The activations with a head axis."""
 
 _MOST_TEXTS = 3
 
@@ -34,13 +34,13 @@ def layers(model: Model, chosen: Iterable[int] | None) -> list[int]:
 
 
 def heads(model: Model, act: str, chosen: Iterable[int] | None) -> dict[str, list[int]]:
-    """The chosen heads, or all, by the name of their axis.
+    """The chosen heads, or all, under the name of their axis.
 
-    That is "head", or "kv_head" where several query heads share one, as `k` and `v` do under
-    grouped-query attention.
+    The axis is "head"; or "kv_head" for `k` and `v` under grouped-query attention, where several
+    query heads share a key-value head.
 
     Raises:
-        ValueError: if heads have no such activation of their own.
+        ValueError: if the activation has no head axis.
     """
     check_choice("act", act, HEAD_ACTS)
     size = axis_size(model, act, "head")
@@ -54,10 +54,10 @@ def neurons(model: Model, chosen: Iterable[int] | None) -> list[int]:
 
 
 def positions(prompts: Prompts, chosen: Positions | None) -> list[Pos]:
-    """The chosen positions; else all, or those with a name if the prompts differ in length.
+    """The chosen positions, or all; if the prompts differ in length, all named positions.
 
     Raises:
-        ValueError: if they differ in length and name none.
+        ValueError: if the prompts differ in length and name no position.
     """
     if chosen is not None:
         return given_positions(chosen)
@@ -66,15 +66,15 @@ def positions(prompts: Prompts, chosen: Positions | None) -> list[Pos]:
         return list(range(lengths[0]))
     if not prompts.names:
         raise ValueError(
-            f"the prompts have {min(lengths)} to {max(lengths)} tokens, so that a position by its "
-            f"number is not the same in all. Name some, prompts.named(subject=[...]), or give "
+            f"the prompts have {min(lengths)} to {max(lengths)} tokens, so a position number does "
+            f"not mean the same in each. Name positions, prompts.named(subject=[...]), or give "
             f'positions=[...], such as ["end"].'
         )
     return list(prompts.names)
 
 
 def given_positions(chosen: Positions) -> list[Pos]:
-    """The positions as a list, of one too."""
+    """The positions as a list, also a single one."""
     return [chosen] if isinstance(chosen, int | str) else list(chosen)
 
 
@@ -87,14 +87,14 @@ def at_positions(site: Site, chosen: Positions | None) -> list[Site]:
     if chosen is None:
         return [site]
     if site.pos is not None:
-        raise ValueError(f"{site} has a position already. Leave positions out.")
+        raise ValueError(f"{site} already has a position. Leave positions out.")
     return [
         Site(site.act, site.layer, site.head, pos, site.neuron) for pos in given_positions(chosen)
     ]
 
 
 def token_labels(prompts: Prompts, chosen: Sequence[Pos]) -> list[str]:
-    """The text at each position; if the prompts differ there, up to three texts and then "…"."""
+    """The text at each position; where prompts differ, up to three texts, then "…"."""
     texts, labels = prompts.token_text, []
     for pos in chosen:
         at = prompts.given_positions(pos).tolist()
@@ -104,15 +104,15 @@ def token_labels(prompts: Prompts, chosen: Sequence[Pos]) -> list[str]:
 
 
 def with_tokens(result: xr.DataArray, prompts: Prompts, chosen: Sequence[Pos]) -> xr.DataArray:
-    """The result with the tokens' text beside `pos`."""
+    """The result with a coordinate `token` beside `pos`: the text there."""
     return result.assign_coords(token=("pos", token_labels(prompts, chosen)))
 
 
 def check_choice(name: str, given: str, known: Sequence[str]) -> None:
-    """Nothing, if it is one of those known.
+    """Check that a named choice is known.
 
     Raises:
-        ValueError: if not, naming them.
+        ValueError: if not, naming the known ones.
     """
     if given not in known:
         raise ValueError(f"{name}={given!r} is none of {', '.join(map(repr, known))}.")

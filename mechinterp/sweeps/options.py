@@ -1,7 +1,7 @@
-"""The options that every named sweep takes and passes on to `sweep`, by name.
+"""The options that every named sweep takes by name and passes on to `sweep`.
 
-A function that is a sweep says `**options: Unpack[SweepOptions]`, so that editors complete them,
-and begins with `check_options`, so that a typo is an error of the function that was called:
+Such a function declares `**options: Unpack[SweepOptions]`, so that editors complete them, and
+begins with `check_options`, so that a typo is an error of the function that was called:
 
 >>> from mechinterp.sweeps.options import check_options
 >>> check_options("patch_heads", {"buget_bytes": 10})
@@ -17,14 +17,14 @@ from typing import TypedDict, get_type_hints
 
 import xarray as xr
 
-from mechinterp.sweeps.planner import Savings
+from mechinterp.sweeps.pass_plan import Savings
 
 Progress = Callable[[int, int], None]
 """Called with the token-layers done and the total; the first call counts what was done before."""
 
 
 class SweepOptions(TypedDict, total=False):
-    """Keyword options of `sweep`; what each does is said there."""
+    """Keyword options of `sweep`, which describes them."""
 
     only: xr.DataArray | None
     out: str | Path | None

@@ -1,10 +1,10 @@
-"""How a sweep becomes passes: `Plan`, made from shapes alone before anything is allocated.
+"""How a sweep becomes passes: a `Plan`, made from shapes alone before anything is allocated.
 
 Arms go as blocks of rows into one batch. Each joins it at the first layer that it touches, from
 the unchanged run's residual stream. A pass begins at the first position that any of its arms
-touches, with the unchanged run's keys and values for those before; arms are put into buckets by
-that position, where a longer common prefix is weighed against more passes. In the last layer only
-what is read needs queries. Arms that are the same run once.
+touches, with the unchanged run's keys and values before it. Arms are put into buckets by that
+position, weighing a longer common prefix against more passes. In the last layer only the positions
+that are read need queries. Identical arms run once.
 
 >>> from mechinterp import Site, load_model, log_prob, plan, zero
 >>> model = load_model("toy:trigger")
@@ -22,107 +22,15 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.engine.arms import Arm
-from mechinterp.engine.passes import resumes_exactly
+from mechinterp.engine.exactness import resumes_exactly
 from mechinterp.models.hook_points import read_bytes
-from mechinterp.models.memory import available_bytes, readable
+from mechinterp.models.memory import available_bytes
 from mechinterp.models.model import Model
-from mechinterp.sweeps.pass_memory import Batch, Footprint
-
-CALL = 40
-"""What calling a layer costs beside its arithmetic, in token-layers: its weights are read."""
+from mechinterp.sweeps.pass_memory import Footprint, PassShape
+from mechinterp.sweeps.pass_plan import CALL_TOKEN_LAYERS, NAIVE, Pass, Plan, Savings
 
 CPU_POSITIONS = 768
 """Positions in a pass beyond which a CPU gets slower: a layer's values no longer fit its caches."""
-
-
-@dataclass(frozen=True)
-class Savings:
-    """What a plan may use; all of it gives the same numbers. For checking, and for benchmarks."""
-
-    rows: bool = True
-    layers: bool = True
-    positions: bool = True
-    queries: bool = True
-    repeats: bool = True
-    columns: bool = True
-
-
-NAIVE = Savings(False, False, False, False, False, False)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """Arms that run as one batch: each from its layer, all from one position on."""
-
-    arms: tuple[int, ...]
-    starts: tuple[int, ...]
-    first: int
-    width: int
-    last_queries: bool
-    whole_logits: bool
-    token_layers: int
-    planned_bytes: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The passes of a sweep, and what they cost beside the loop of whole passes.
-
-    `same_as[i]`: the arm that arm `i` repeats, itself if none. `base_layers`, `base_first`: what
-    the unchanged run has to keep.
-    """
-
-    passes: tuple[Pass, ...]
-    same_as: tuple[int, ...]
-    base_layers: frozenset[int]
-    base_first: int
-    base_token_layers: int
-    base_bytes: int
-    token_layers_naive: int
-    n_layers: int
-
-    @property
-    def token_layers(self) -> int:
-        """Positions times layers that are computed, the unchanged run's among them."""
-        return sum(p.token_layers for p in self.passes) + self.base_token_layers
-
-    @property
-    def cost(self) -> int:
-        """What the plan costs in token-layers, the calls of layers counted too."""
-        calls = sum(self.n_layers - min(p.starts) for p in self.passes)
-        base = self.n_layers if self.base_first else max(self.base_layers, default=0)
-        return self.token_layers + CALL * (calls + base)
-
-    @property
-    def planned_bytes(self) -> int:
-        """The most that is allocated at once beside the model's weights."""
-        return max((p.planned_bytes for p in self.passes), default=0) + self.base_bytes
-
-    @property
-    def n_passes(self) -> int:
-        """Passes over the model, the unchanged run's among them."""
-        return len(self.passes) + (self.base_token_layers > 0)
-
-    def __str__(self) -> str:
-        n_arms, different = len(self.same_as), sum(len(p.arms) for p in self.passes)
-        ratio = self.token_layers_naive / max(self.token_layers, 1)
-        lines = [
-            f"{n_arms} arms ({n_arms - different} repeat another) in {self.n_passes} passes: "
-            f"{self.token_layers:,} token-layers, naive {self.token_layers_naive:,} "
-            f"({ratio:.1f} times as many); {readable(self.planned_bytes)}",
-            "pass   arms  layers   positions  token-layers  memory",
-        ]
-        if self.base_token_layers:
-            kept = readable(self.base_bytes)
-            lines.append(f"base {'':29}{self.base_token_layers:14,}  {kept}")
-        for number, p in enumerate(self.passes):
-            layers = f"{min(p.starts)}-{self.n_layers - 1}"
-            positions = f"{p.first}-{p.width - 1}"
-            lines.append(
-                f"{number:4} {len(p.arms):6}  {layers:8} {positions:10} "
-                f"{p.token_layers:12,}  {readable(p.planned_bytes)}"
-            )
-        return "\n".join(lines)
 
 
 def default_budget(model: Model) -> int:
@@ -130,7 +38,7 @@ def default_budget(model: Model) -> int:
     return min(available_bytes(models.device(model)) // 4, 1 << 30)
 
 
-def planned_passes(
+def plan_passes(
     model: Model,
     arms: Sequence[Arm],
     readings: Sequence[Int[Tensor, "prompt k"]],
@@ -138,9 +46,9 @@ def planned_passes(
     budget_bytes: int,
     savings: Savings,
 ) -> Plan:
-    """The cheapest plan of the arms, each read at the positions `readings` of its prompts.
+    """The cheapest plan for the arms, each read at the positions `readings` of its prompts.
 
-    `n_columns`: token ids that are read at each, None for the whole vocabulary.
+    `n_columns`: token ids that are read at each position, None for the whole vocabulary.
     """
     if savings == NAIVE or models.has_foreign_hooks(model):
         return _plan(model, arms, readings, n_columns, budget_bytes, NAIVE)
@@ -151,6 +59,7 @@ def planned_passes(
         positions=savings.positions and positions,
         queries=savings.queries and positions,
     )
+    # Starting late needs an unchanged run first, which a small sweep may not earn back.
     candidates = {
         allowed,
         replace(allowed, positions=False),
@@ -158,6 +67,15 @@ def planned_passes(
     }
     plans = [_plan(model, arms, readings, n_columns, budget_bytes, c) for c in candidates]
     return min(plans, key=lambda made: (max(made.planned_bytes - budget_bytes, 0), made.cost))
+
+
+@dataclass(frozen=True)
+class _ArmStart:
+    """An arm as the plan sees it: its number, and the layer and position at which it starts."""
+
+    arm: int
+    first_layer: int
+    first_pos: int
 
 
 def _plan(
@@ -168,56 +86,56 @@ def _plan(
     budget_bytes: int,
     savings: Savings,
 ) -> Plan:
+    """The plan that uses just these savings."""
     n_layers, n_prompts = model.cfg.n_layers, len(arms[0].prompts)
     same_as = _repeats(arms, readings) if savings.repeats else list(range(len(arms)))
-    groups: dict[tuple[int, int, int], list[_Row]] = {}
+    # Arms of a group may share a batch: their prompts have one width, and they agree on whether
+    # the last layer, or what comes after it, has to be computed in full.
+    groups: dict[tuple[int, int, int], list[_ArmStart]] = {}
     for number, (arm, reading) in enumerate(zip(arms, readings, strict=True)):
         if same_as[number] != number:
             continue
         alone = number if arm.alone or not savings.rows else -1
-        begin = min(arm.begin, int(reading.min())) if savings.positions and not arm.alone else 0
-        start = arm.start if savings.layers and not arm.alone else 0
-        touches = max(arm.stop, n_layers - 2)  # the last layer, what comes after it, or neither
-        row = _Row(number, start, begin)
-        groups.setdefault((arm.prompts.width, touches, alone), []).append(row)
+        late = savings.positions and not arm.alone
+        # What is read has to be computed too.
+        first_pos = min(arm.first_pos, int(reading.min())) if late else 0
+        first_layer = arm.first_layer if savings.layers and not arm.alone else 0
+        touches = max(arm.last_layer, n_layers - 2)  # the last layer, what follows it, or neither
+        start = _ArmStart(number, first_layer, first_pos)
+        groups.setdefault((arm.prompts.width, touches, alone), []).append(start)
 
     width = max(arm.prompts.width for arm in arms)
-    rows = [row for group in groups.values() for row in group]
-    base_first = max(row.begin for row in rows)
-    kept = {row.start for row in rows} - {0}
-    kept_bytes = Footprint.of(model).base_bytes(n_prompts, width, len(kept), base_first)
-    sizes = _Sizes(model, arms, readings[0].shape[1], n_columns, not savings.columns)
+    starts = [start for group in groups.values() for start in group]
+    base_first_pos = max(start.first_pos for start in starts)
+    kept = {start.first_layer for start in starts} - {0}
+    kept_bytes = Footprint.from_model(model).base_bytes(n_prompts, width, len(kept), base_first_pos)
+    costs = _PassCosts(
+        model, arms, readings[0].shape[1], n_columns, whole_logits=not savings.columns
+    )
     passes: list[Pass] = []
     for (width, touches, alone), group in sorted(groups.items()):
-        queries = savings.queries and touches < n_layers - 1 and alone < 0
+        last_queries = savings.queries and touches < n_layers - 1 and alone < 0
         for bucket in _buckets(group, width, n_prompts, n_layers):
-            for chunk in _cut(bucket, sizes, width, max(1, budget_bytes - kept_bytes)):
-                passes.append(sizes.passed(chunk, width, queries))
-    first = max(p.first for p in passes)
-    whole, prefix = max(kept, default=0), n_layers if first else 0
+            for chunk in _cut(bucket, costs, width, max(1, budget_bytes - kept_bytes)):
+                passes.append(costs.make_pass(chunk, width, last_queries=last_queries))
+    first_pos = max(p.first_pos for p in passes)
+    # The unchanged run computes whole layers up to the last stream that is kept. Above it keys and
+    # values are needed alone, so only the positions before first_pos.
+    whole, prefix = max(kept, default=0), n_layers if first_pos else 0
     return Plan(
         tuple(passes),
         tuple(same_as),
         frozenset(kept),
-        first,
-        n_prompts * (width * whole + first * max(prefix - whole, 0)),
+        first_pos,
+        n_prompts * (width * whole + first_pos * max(prefix - whole, 0)),
         kept_bytes,
         sum(arm.prompts.tokens.numel() for arm in arms) * n_layers,
         n_layers,
     )
 
 
-@dataclass(frozen=True)
-class _Row:
-    """An arm as the plan sees it: the layer and the position at which it begins."""
-
-    arm: int
-    start: int
-    begin: int
-
-
 def _repeats(arms: Sequence[Arm], readings: Sequence[Tensor]) -> list[int]:
-    """For each arm the first one with the same specs on the same tokens, read likewise."""
+    """For each arm the first one with the same specs, tokens and positions read."""
     seen: dict[Hashable, int] = {}
     same = []
     for number, (arm, reading) in enumerate(zip(arms, readings, strict=True)):
@@ -236,8 +154,8 @@ def _repeats(arms: Sequence[Arm], readings: Sequence[Tensor]) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sizes:
-    """What passes of these arms take."""
+class _PassCosts:
+    """What passes of these arms cost, in positions and bytes."""
 
     model: Model
     arms: Sequence[Arm]
@@ -245,73 +163,95 @@ class _Sizes:
     n_columns: int | None
     whole_logits: bool
 
-    def n_positions(self, width: int, first: int) -> int:
+    def n_positions(self, width: int, first_pos: int) -> int:
         """Positions of an arm that are computed, in all its prompts."""
-        return (width - first) * len(self.arms[0].prompts)
+        return (width - first_pos) * len(self.arms[0].prompts)
 
-    def n_bytes(self, chunk: list[_Row], width: int, first: int) -> int:
-        """The most that a pass of these rows takes."""
+    def n_bytes(self, chunk: list[_ArmStart], width: int, first_pos: int) -> int:
+        """The most that a pass of these arms takes."""
         n_prompts = len(self.arms[0].prompts)
-        shape = (len(chunk) * n_prompts, width, first, self.n_read, self.n_columns, n_prompts)
-        specs = [spec for row in chunk for spec in self.arms[row.arm].specs]
+        shape = PassShape(
+            len(chunk) * n_prompts,
+            width,
+            first_pos,
+            self.n_read,
+            self.n_columns,
+            n_prompts,
+            self.whole_logits,
+        )
+        specs = [spec for start in chunk for spec in self.arms[start.arm].specs]
         edited = {spec.site for spec in specs if spec.edit is not None}
         reads = [spec.site for spec in specs if spec.edit is None]
         held = read_bytes(self.model, self.arms[chunk[0].arm].prompts, reads)
-        batch = Batch(*shape, self.whole_logits)
-        return Footprint.of(self.model).peak_bytes(batch, edited) + held
+        return Footprint.from_model(self.model).peak_bytes(shape, edited) + held
 
-    def passed(self, chunk: list[_Row], width: int, last_queries: bool) -> Pass:
-        """The pass of these rows."""
-        first, n_layers = min(row.begin for row in chunk), self.model.cfg.n_layers
-        layers = sum(n_layers - row.start for row in chunk)
+    def make_pass(self, chunk: list[_ArmStart], width: int, *, last_queries: bool) -> Pass:
+        """The pass of these arms."""
+        first_pos, n_layers = min(start.first_pos for start in chunk), self.model.cfg.n_layers
+        layers = sum(n_layers - start.first_layer for start in chunk)
         return Pass(
-            tuple(row.arm for row in chunk),
-            tuple(row.start for row in chunk),
-            first,
+            tuple(start.arm for start in chunk),
+            tuple(start.first_layer for start in chunk),
+            first_pos,
             width,
             last_queries,
             self.whole_logits,
-            layers * self.n_positions(width, first),
-            self.n_bytes(chunk, width, first),
+            layers * self.n_positions(width, first_pos),
+            self.n_bytes(chunk, width, first_pos),
         )
 
 
-def _cut(bucket: list[_Row], sizes: _Sizes, width: int, budget: int) -> list[list[_Row]]:
-    """The rows of a bucket in parts that fit the budget, those that begin early first."""
-    bucket = sorted(bucket, key=lambda row: (row.start, row.arm))
-    first = min(row.begin for row in bucket)
-    one, all_of_them = (sizes.n_bytes(rows, width, first) for rows in (bucket[:1], bucket))
+def _cut(
+    bucket: list[_ArmStart], costs: _PassCosts, width: int, budget_bytes: int
+) -> list[list[_ArmStart]]:
+    """The arms of a bucket in chunks that fit the budget, those that start early first."""
+    bucket = sorted(bucket, key=lambda start: (start.first_layer, start.arm))
+    first_pos = min(start.first_pos for start in bucket)
+    # Bytes are about linear in the number of arms: one arm, and what each further one adds.
+    one, all_of_them = (costs.n_bytes(chunk, width, first_pos) for chunk in (bucket[:1], bucket))
     each = max(1, (all_of_them - one) // max(1, len(bucket) - 1))
-    most = max(1, 1 + (budget - one) // each)
-    if models.device(sizes.model).type == "cpu":
-        most = min(most, max(1, CPU_POSITIONS // sizes.n_positions(width, first)))
-    n_parts = -(-len(bucket) // most)
-    size = -(-len(bucket) // n_parts)
+    most = max(1, 1 + (budget_bytes - one) // each)
+    if models.device(costs.model).type == "cpu":
+        most = min(most, max(1, CPU_POSITIONS // costs.n_positions(width, first_pos)))
+    n_chunks = -(-len(bucket) // most)
+    size = -(-len(bucket) // n_chunks)  # chunks of about one size
     return [bucket[at : at + size] for at in range(0, len(bucket), size)]
 
 
-def _buckets(group: list[_Row], width: int, n_prompts: int, n_layers: int) -> list[list[_Row]]:
-    """Rows of neighbouring first positions together, so that work and calls cost the least.
+def _buckets(
+    group: list[_ArmStart], width: int, n_prompts: int, n_layers: int
+) -> list[list[_ArmStart]]:
+    """Arms grouped by neighbouring first positions, so that arithmetic and calls cost the least.
 
-    The best partition of the positions into ranges, by dynamic programming over where one ends.
+    All arms of a bucket are computed from the earliest of their first positions on. One bucket for
+    everything calls each layer once, but computes positions that most arms do not touch; a bucket
+    for each position computes no more than it must, but calls layers often. The best partition of
+    the positions into ranges is found by dynamic programming over where the last range begins.
     """
-    firsts = sorted({row.begin for row in group})
-    place = {begin: i for i, begin in enumerate(firsts)}
-    layers, starts = np.zeros(len(firsts)), np.full(len(firsts), n_layers)
-    for row in group:
-        layers[place[row.begin]] += n_layers - row.start
-        starts[place[row.begin]] = min(starts[place[row.begin]], row.start)
-    each = n_prompts * (width - np.array(firsts))
-    total = np.concatenate([[0], layers.cumsum()])
+    firsts = sorted({start.first_pos for start in group})  # places: the distinct first positions
+    place = {first_pos: i for i, first_pos in enumerate(firsts)}
+    # For each place: the layers that its arms compute together, and the earliest that one joins at.
+    layers, earliest = np.zeros(len(firsts)), np.full(len(firsts), n_layers)
+    for start in group:
+        at = place[start.first_pos]
+        layers[at] += n_layers - start.first_layer
+        earliest[at] = min(earliest[at], start.first_layer)
+    each = n_prompts * (width - np.array(firsts))  # positions computed, if a range begins there
+    total = np.concatenate([[0], layers.cumsum()])  # total[i]: layers of the places before i
+    # best[end]: the least cost, in token-layers, of the places before `end`; cut[end]: where the
+    # last range of that partition begins.
     best, cut = np.zeros(len(firsts) + 1), np.zeros(len(firsts) + 1, dtype=int)
     for end in range(1, len(firsts) + 1):
-        calls = n_layers - np.minimum.accumulate(starts[:end][::-1])[::-1]
-        cost = best[:end] + each[:end] * (total[end] - total[:end]) + CALL * calls
+        # For every place at which a range up to `end` may begin, at once: it calls the layers from
+        # the earliest at which any of its arms joins, hence the minimum from the right.
+        calls = n_layers - np.minimum.accumulate(earliest[:end][::-1])[::-1]
+        arithmetic = each[:end] * (total[end] - total[:end])
+        cost = best[:end] + arithmetic + CALL_TOKEN_LAYERS * calls
         cut[end] = int(cost.argmin())
         best[end] = cost[cut[end]]
     buckets, end = [], len(firsts)
     while end:
         inside = range(cut[end], end)
-        buckets.append([row for row in group if place[row.begin] in inside])
+        buckets.append([start for start in group if place[start.first_pos] in inside])
         end = cut[end]
     return buckets[::-1]

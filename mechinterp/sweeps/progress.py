@@ -1,4 +1,4 @@
-"""How far a long sweep is: `progress_bar`, a bar on a terminal, elsewhere a line now and then.
+"""Progress of a long sweep: `progress_bar`, a bar on a terminal, elsewhere a line now and then.
 
 >>> from mechinterp import Site, load_model, log_prob, progress_bar, sweep, zero
 >>> model = load_model("toy:trigger")
@@ -6,8 +6,8 @@
 ...     found = sweep(model, "please bring the sesame", {"layer": [0, 1]},
 ...                   lambda layer: zero(Site("z", layer)), log_prob(1), progress=tick)
 
-The time left is told from the work that is left, in token-layers, and the rate since the start;
-what an earlier run had finished does not count into the rate.
+The time left follows from the work left, in token-layers, and the rate since the start. What an
+earlier run had finished does not count towards the rate.
 """
 
 import time
@@ -20,11 +20,11 @@ _SECONDS_BETWEEN_LINES = 20.0
 
 
 class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
-    """The context: it gives a function of (done, all), to be called as work gets done.
+    """A context that gives a function of (done, all), to be called as work is done.
 
-    Where one sweep follows another it counts them as steps; the time left is that of the step.
+    Sweeps that follow one another count as steps; the time left is that of the current step.
 
-    `console`: where it is shown; by default standard error.
+    `console`: where progress is shown; by default standard error.
     """
 
     def __init__(self, label: str, *, console: Console | None = None) -> None:
@@ -77,7 +77,7 @@ class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
 
 
 def time_left(seconds: float, done: int, left: int) -> str:
-    """How long what is left will take at the rate so far, in words; "" if that is not known yet."""
+    """The time left at the rate so far, in words; "" if it is not known yet."""
     if done <= 0:
         return ""
     estimate = round(seconds * left / done)

@@ -1,9 +1,9 @@
-"""A sweep on disk: finished parts, each whole and with its hash, so that it can go on after a stop.
+"""A sweep on disk: finished parts, from which a sweep that was stopped continues.
 
 A folder holds `manifest.json`, which says what is swept, and `part-NNNNN-HASH.safetensors`, each
-with the values of some arms and the key of its sweep. Files appear whole or not at all; a damaged
-one is found by its hash and computed anew. Two processes may work in one folder: they write the
-same bytes.
+with the values of some arms and the key of its sweep. Files appear whole or not at all. A damaged
+file is recognized by its hash and computed again. Two processes may work in one folder: they write
+the same bytes.
 
     sweep(model, prompts, over, arm, metric, out="runs/heads")    # stopped? run it again
     read_sweep("runs/heads")
@@ -15,7 +15,7 @@ import logging
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import safetensors.numpy
@@ -24,8 +24,11 @@ import xarray as xr
 from jaxtyping import Float
 
 from mechinterp import models
+from mechinterp.core.metrics import Metric
+from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
 from mechinterp.storage.digest import digest
+from mechinterp.storage.jsonl import JsonObject
 from mechinterp.storage.run_folder import (
     PACKAGES,
     package_version,
@@ -33,10 +36,17 @@ from mechinterp.storage.run_folder import (
     remove_scratch,
     write_whole,
 )
+from mechinterp.sweeps.points import ResultLayout, label_values
+
+LAYOUT = 2
+"""How the package is laid out: names of modules and functions are part of what is hashed.
+
+Increase it when they move. Version 0.1 wrote no such number.
+"""
 
 log = logging.getLogger(__name__)
 
-_EXPLAINED = {
+_FACT_NAMES = {
     "fingerprint": "the model's weights or configuration",
     "prompts": "the prompts",
     "specs": "the specs (what the arms do, or what they close over)",
@@ -46,13 +56,18 @@ _EXPLAINED = {
 
 
 def sweep_facts(
-    model: Model, prompts: Any, specs: Sequence[Any], metrics: Sequence[Any], points: Any
-) -> dict[str, Any]:
-    """What has to be the same for two sweeps to be one."""
+    model: Model,
+    prompts: Prompts,
+    specs: Sequence[object],
+    metrics: Sequence[Metric],
+    points: object,
+) -> dict[str, object]:
+    """What must agree for one sweep to continue another; specs, metrics and points as hashes."""
     before = None if prompts.given is None else (prompts.given.tokens, prompts.given.lengths)
     named = sorted(prompts.names.items())
     given = (prompts.tokens, prompts.lengths, named, prompts.roles, prompts.moved, before)
     return {
+        "layout": LAYOUT,
         "model": models.name(model),
         "fingerprint": models.fingerprint(model),
         "prompts": digest(given),
@@ -67,15 +82,22 @@ def sweep_facts(
     }
 
 
-class Parts:
-    """The parts of one sweep in a folder, which is made, or goes on if it holds the same sweep.
+class SweepFolder:
+    """The folder of one sweep: made if it is new, continued if it holds the same sweep.
+
+    `facts`: what must agree, from `sweep_facts`. `default`: the budget of a new sweep.
 
     Raises:
-        ValueError: if the folder holds another sweep, saying in what it differs, or other files.
+        OSError: if the folder cannot be written.
+        ValueError: if it holds another sweep, naming the difference, or other files.
     """
 
     def __init__(
-        self, folder: str | Path, facts: Mapping[str, Any], budget_bytes: int | None, default: int
+        self,
+        folder: str | Path,
+        facts: Mapping[str, object],
+        budget_bytes: int | None,
+        default: int,
     ) -> None:
         self._folder = Path(folder)
         self._key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -85,7 +107,7 @@ class Parts:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             remove_scratch(self._folder)
-            found = self._found(facts)
+            found = self._begun(facts)
             known = (found or {}).get("budget_bytes", default)
             self.budget_bytes = known if budget_bytes is None else budget_bytes
             if found is not None and found["budget_bytes"] != self.budget_bytes:
@@ -100,31 +122,30 @@ class Parts:
                 "budget_bytes": self.budget_bytes,
             }
             if found is None:
-                self._write(
-                    "manifest.json", _sealed({**self._facts, "complete": False, "files": {}})
-                )
+                begun = {**self._facts, "complete": False, "files": {}}
+                self._write("manifest.json", _seal(begun))
         except OSError as error:
             raise _cannot_write(self._folder, error) from error
 
-    def load(
+    def load_part(
         self, number: int, arms: Sequence[int]
     ) -> Float[np.ndarray, "metric arm prompt"] | None:
-        """The values of a part if it is there and whole; what is damaged is removed."""
+        """The values of a part, None if it is not there; a damaged one is removed."""
         for file in sorted(self._folder.glob(f"part-{number:05}-*.safetensors")):
-            values = self._values(file, arms)
+            values = self._read_part(file, arms)
             if values is not None:
                 return values
-            log.warning("%s is damaged, or of another sweep: computed anew", file)
+            log.warning("%s is damaged, or of another sweep: it is computed again", file)
             file.unlink(missing_ok=True)
         return None
 
-    def save(
+    def save_part(
         self, number: int, arms: Sequence[int], values: Float[np.ndarray, "metric arm prompt"]
     ) -> None:
-        """Write a part.
+        """Write the values of some arms as a part.
 
         Raises:
-            OSError: if it cannot be written; what was written before stays.
+            OSError: if it cannot be written; parts written before stay.
         """
         content = safetensors.numpy.save(
             {"values": np.ascontiguousarray(values), "arms": np.array(arms)},
@@ -132,25 +153,29 @@ class Parts:
         )
         self._write(f"part-{number:05}-{_hash(content)}.safetensors", content)
 
-    def finish(self, n_parts: int, result: Mapping[str, Any]) -> None:
-        """Say in the manifest that all parts are there, with their hashes, and how to read them."""
+    def finish(self, n_parts: int, result: Mapping[str, object]) -> None:
+        """Complete the manifest: the hashes of all parts, and `result`, how to read them."""
         files = sorted(self._folder.glob("part-*.safetensors"))
         for file in files[:]:
             if int(file.name.split("-")[1]) >= n_parts:
                 file.unlink()
                 files.remove(file)
         hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-        made = {**self._facts, **result, "complete": True, "files": hashes}
-        self._write("manifest.json", _sealed(made))
+        finished = {**self._facts, **result, "complete": True, "files": hashes}
+        self._write("manifest.json", _seal(finished))
 
-    def _found(self, facts: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The manifest of a sweep that was begun here; None if there is none, or it is damaged."""
+    def _begun(self, facts: Mapping[str, object]) -> JsonObject | None:
+        """The manifest of this sweep, if it was begun here; None if not, or if it is damaged.
+
+        Raises:
+            ValueError: if the folder holds anything else.
+        """
         found = None
         if self._manifest.exists():
             try:
-                found = _opened(self._manifest.read_bytes())
+                found = _unseal(self._manifest.read_bytes())
             except ValueError:
-                log.warning("%s is damaged: written anew", self._manifest)
+                log.warning("%s is damaged: it is written again", self._manifest)
         elif any(f for f in self._folder.iterdir() if not f.name.startswith((".", "part-"))):
             raise ValueError(
                 f"{self._folder} is not empty and holds no sweep: choose another folder."
@@ -159,15 +184,23 @@ class Parts:
             return None
         if found.get("kind") != "sweep":
             raise ValueError(f"{self._folder} holds {found.get('kind')!r}: choose another folder.")
+        if "layout" not in found:
+            raise ValueError(
+                f"{self._folder} was begun by mechinterp 0.1, whose parts this version cannot "
+                f"continue: module names are part of what is hashed. Finish it with that version, "
+                f"or choose another folder."
+                + (f" read_sweep({str(self._folder)!r}) reads it." if found.get("complete") else "")
+            )
         for name, here in facts.items():
             if found.get(name) != here:
                 raise ValueError(
-                    f"{self._folder} holds another sweep: {_EXPLAINED.get(name, name)} differ "
+                    f"{self._folder} holds another sweep: {_FACT_NAMES.get(name, name)} differ "
                     f"({found.get(name)} there, {here} here). Choose another folder, or delete it."
                 )
         return found
 
-    def _values(self, file: Path, arms: Sequence[int]) -> np.ndarray | None:
+    def _read_part(self, file: Path, arms: Sequence[int]) -> np.ndarray | None:
+        """The values in a file, None unless it is whole and holds these arms of this sweep."""
         try:
             content = file.read_bytes()
             if file.name.split("-")[2].removesuffix(".safetensors") != _hash(content):
@@ -191,12 +224,12 @@ def read_sweep(folder: str | Path) -> xr.DataArray:
     """The result of a finished sweep, as `sweep_each` gave it: dims `("metric", *over, "prompt")`.
 
     Raises:
-        ValueError: if it is not finished, or a file is missing or damaged.
+        ValueError: if the sweep is not finished, or a file is missing or damaged.
     """
     path = Path(folder)
     if (path / "manifest.json").is_file():
         try:
-            _opened((path / "manifest.json").read_bytes())
+            _unseal((path / "manifest.json").read_bytes())
         except ValueError as error:
             raise ValueError(
                 f"{path / 'manifest.json'} is damaged. Run the sweep again."
@@ -205,62 +238,46 @@ def read_sweep(folder: str | Path) -> xr.DataArray:
     if manifest.get("kind") != "sweep":
         raise ValueError(f"{path} holds {manifest.get('kind')!r}, not a sweep.")
     if not manifest["complete"]:
-        raise ValueError(f"{path}: the sweep is not finished. Run it again; it goes on from there.")
+        raise ValueError(
+            f"{path}: the sweep is not finished. Run it again; it continues from there."
+        )
     parts = [safetensors.numpy.load((path / name).read_bytes()) for name in manifest["files"]]
     n_metrics, n_prompts = manifest["shape"][0], manifest["shape"][-1]
     values = np.full((n_metrics, len(manifest["same_as"]), n_prompts), np.nan)
     for part in parts:
         values[:, part["arms"]] = part["values"]
-    return labelled(values, manifest)
+    return label_values(values, cast(ResultLayout, manifest))
 
 
-def labelled(
-    values: Float[np.ndarray, "metric arm prompt"], result: Mapping[str, Any]
-) -> xr.DataArray:
-    """The values of the arms that were computed, at their points; NaN elsewhere."""
-    shape = result["shape"]
-    n_points = int(np.prod(shape[1:-1]))
-    whole = np.full((shape[0], n_points, shape[-1]), np.nan)
-    whole[:, result["wanted"]] = values[:, result["same_as"]]
-    coords = {name: (name, coordinate(labels)) for name, labels in result["coords"].items()}
-    return xr.DataArray(
-        whole.reshape(shape), dims=result["dims"], coords=coords, attrs=result["attrs"]
-    )
-
-
-def coordinate(values: Sequence[Any]) -> np.ndarray:
-    """The values as a coordinate: plain where they are all numbers or all text, else objects."""
-    kinds = (int | float | np.number, str)
-    if any(all(isinstance(v, kind) for v in values) for kind in kinds):
-        return np.asarray(values)
-    array = np.empty(len(values), dtype=object)
-    array[:] = list(values)
-    return array
-
-
-def _sealed(manifest: Mapping[str, Any]) -> bytes:
+def _seal(manifest: Mapping[str, object]) -> bytes:
     """The manifest as JSON, with a hash of itself."""
     seal = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     return json.dumps({**manifest, "seal": seal}, indent=1, ensure_ascii=False).encode()
 
 
-def _opened(content: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(content)
+def _unseal(content: bytes) -> JsonObject:
+    """The manifest, checked against its hash.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    found: JsonObject = json.loads(content)
     if not isinstance(found, dict):
         raise ValueError("the manifest is not what was written")
     sealed = found.pop("seal", None) is not None
     other = "key" not in found and "seal" not in content.decode(errors="replace")
     if other:
         return found  # a run of another kind, which has no seal
-    if not sealed or _sealed(found) != content:
+    if not sealed or _seal(found) != content:
         raise ValueError("the manifest is not what was written")
     return found
 
 
 def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file: 8 bytes of length, then a header in JSON."""
     size = int.from_bytes(content[:8], "little")
-    made: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
-    return made
+    metadata: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
+    return metadata
 
 
 def _hash(content: bytes) -> str:
@@ -270,6 +287,6 @@ def _hash(content: bytes) -> str:
 def _cannot_write(file: Path, error: OSError) -> OSError:
     return OSError(
         error.errno,
-        f"{file} could not be written: {error.strerror}. What was finished stays; "
-        f"make room, or mend the folder, and run it again to go on",
+        f"{file} could not be written: {error.strerror}. Finished parts stay; make room, or "
+        f"repair the folder, and run it again to continue",
     )

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mechinterp.core.metrics import Metric
-from mechinterp.core.prompts import Pair
+from mechinterp.core.pairs import Pair
 from mechinterp.core.sites import Site
 
 MEASURED_HERE = "measured with this package: SmolLM2-135M-Instruct, weights folded, start token 0"

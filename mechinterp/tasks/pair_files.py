@@ -26,7 +26,8 @@ from typing import Any
 import torch
 
 from mechinterp.core.metrics import Metric, log_prob, logit_diff
-from mechinterp.core.prompts import Pair, Prompts
+from mechinterp.core.pairs import Pair
+from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import special_id, token_id, tokenize
 from mechinterp.storage.jsonl import filled_lines, json_object, located

@@ -13,7 +13,8 @@ prompts of a task have the same length.
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from mechinterp.core.prompts import Pair, Prompts
+from mechinterp.core.pairs import Pair
+from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder, special_id, tokenize, tokenizer_of
 

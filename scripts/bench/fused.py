@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from mechinterp import Prompts, load_model
-from mechinterp.engine.arms import planned
-from mechinterp.engine.passes import forward
+from mechinterp.engine.arms import prepare_arm
+from mechinterp.engine.batch import WHOLE, run_batch
 
 TOLERANCE_LOGITS = 1e-3
 LONG, WANTED_RATIO = 1500, 0.8
@@ -39,9 +39,10 @@ def main() -> None:
         logits: dict[bool, Tensor] = {}
         for _ in range(3):
             for fused, spent in seconds.items():
-                arm = planned(model, Prompts.from_ids(ids.tolist()), ())
+                arm = prepare_arm(model, Prompts.from_ids(ids.tolist()), ())
                 began = time.process_time()
-                output = forward(model, [arm], torch.tensor([[width - 1]]), fused=fused)
+                reading = torch.tensor([[width - 1]])
+                output = run_batch(model, [arm], reading, WHOLE, fused=fused, differentiable=False)
                 logits[fused] = output.logits()
                 spent.append(time.process_time() - began)
         own, made = median(seconds[False]), median(seconds[True])

@@ -39,7 +39,7 @@ def probabilities(logits):
 
 
 def raw(answers, **options):
-    with pytest.warns(UserWarning, match="raw logits carry a constant"):
+    with pytest.warns(UserWarning, match="a raw logit contains a constant"):
         return logit(answers, **options)
 
 
@@ -129,7 +129,7 @@ def test_bound_to_an_answer_that_the_question_left_open(name, done):
         close(asked(done), expected(logits, EACH))
     already = make(9).bind(torch.tensor(EACH), 1, base)
     close(already(done), expected(logits, [9, 9, 9]))
-    with pytest.raises(ValueError, match=rf"{name}\(\) has no answer token: give it"):
+    with pytest.raises(ValueError, match=rf"{name}\(\) has no answer token. Give one"):
         make(None)(done)
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechinterp import Pair, Prompts
+from mechinterp import Prompts
 from mechinterp.core.prompts import DELETED
 
 IDS = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=6), min_size=1, max_size=4)
@@ -170,15 +170,6 @@ def test_it_shows_what_it_holds():
     text = repr(Prompts.from_ids([[1, 2, 3], [4]]).named(S2=0))
     assert "[3, 1]" in text
     assert "S2" in text
-
-
-def test_a_pair_says_where_it_differs():
-    clean = Prompts.from_ids([[1, 2, 3], [4, 5]]).named(a=[0, 1])
-    corrupt = Prompts.from_ids([[1, 9, 3], [4, 5]]).named(a=[1, 1])
-    differ = [[False, True, False], [False, False, False]]
-    assert Pair(clean, corrupt).differ.tolist() == differ
-    same = Pair(clean, clean)
-    assert not same.differ.any()
 
 
 def test_some_of_the_prompts_in_an_order(ragged):

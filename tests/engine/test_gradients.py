@@ -23,7 +23,7 @@ from mechinterp import (
     scale,
 )
 from mechinterp.core.metrics import top_token
-from mechinterp.engine.gradients import scheduled, site_gradients
+from mechinterp.engine.gradients import plan_gradient_passes, site_gradients
 
 SITES = [
     Site("embed"),
@@ -73,15 +73,21 @@ def test_a_ragged_batch_is_each_prompt_alone(model, ragged):
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_prompts_in_several_passes_are_prompts_in_one(model, ragged, metric):
-    assert len(scheduled(model, ragged, SITES, metric, 1, False, 1)) == len(ragged)
+    assert len(
+        plan_gradient_passes(model, ragged, SITES, metric, 1, together=False, budget_bytes=1)
+    ) == len(ragged)
     together = site_gradients(model, ragged, SITES, metric)
     assert_same(site_gradients(model, ragged, SITES, metric, budget_bytes=1), together)
 
 
 def test_a_schedule_covers_every_variant_of_every_prompt(absolute_model, ragged):
-    each = scheduled(absolute_model, ragged, SITES, METRICS[0], 1, False, 1)[0].planned_bytes
+    each = plan_gradient_passes(
+        absolute_model, ragged, SITES, METRICS[0], 1, together=False, budget_bytes=1
+    )[0].planned_bytes
     for budget, together in [(1, False), (2 * each, False), (7 * each, False), (1, True)]:
-        chunks = scheduled(absolute_model, ragged, SITES, METRICS[0], 5, together, budget)
+        chunks = plan_gradient_passes(
+            absolute_model, ragged, SITES, METRICS[0], 5, together=together, budget_bytes=budget
+        )
         covered = [
             (row, variant)
             for chunk in chunks
@@ -109,7 +115,7 @@ def test_the_planned_bytes_hold_the_graph(model, ragged, metric):
         site_gradients(model, ragged, SITES, metric)
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     graph = sum(n for at, (n, _) in kept.items() if at not in weights)
-    planned = scheduled(model, ragged, SITES, metric, 1, False)[0].planned_bytes
+    planned = plan_gradient_passes(model, ragged, SITES, metric, 1, together=False)[0].planned_bytes
     assert graph < planned < 10 * graph
 
 

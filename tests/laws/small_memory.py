@@ -14,7 +14,7 @@ if __name__ == "__main__":  # the tests, which also look for examples here, impo
 
     from mechinterp import Prompts, Site, log_prob, sweep, zero
     from mechinterp.sweeps import planner
-    from mechinterp.sweeps.planner import Savings
+    from mechinterp.sweeps.pass_plan import Savings
 
 
 def main():

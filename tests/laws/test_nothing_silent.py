@@ -40,7 +40,7 @@ METRIC = log_prob(1)
         (("paterns", 0), ["Did you mean 'pattern'"]),
         (("mlp_pots", 0), ["Did you mean 'mlp_post'"]),
         (("Z", 0), ["'Z' is no activation", "Did you mean 'z'"]),
-        (("z",), ["z is there once a layer", "layer=0"]),
+        (("z",), ["z exists in every layer", "layer=0"]),
         (("embed", 0), ["embed belongs to no layer", "Leave layer out"]),
         (("resid_pre", 0, 2), ["prompt pos d_model, no head", "Did you mean"]),
         (("z", 0, None, None, 3), ["no neuron", "mlp_post"]),

@@ -142,7 +142,7 @@ def test_metrics_that_do_not_fit(absolute_model, ragged, refuses):
     refuses(swept(logit_diff(1, -1)), "logit_diff: token id -1")
     refuses(swept(log_prob(1, at="S4")), "'S4'", "end, S2")
     refuses(swept(log_prob(1, at=4)), "position 4 lies outside prompt 1")
-    refuses(lambda: logit_diff(1), "logit_diff", "give the other token")
+    refuses(lambda: logit_diff(1), "logit_diff", "needs the wrong answer")
 
 
 def test_logits_that_were_not_kept(absolute_model, ragged, refuses):
@@ -228,7 +228,12 @@ def test_natural_wrong_guesses(absolute_model, ragged, as_users_call_it, refuses
         return lambda: sweep(absolute_model, ragged, arms, lambda layer: zero(Z), metric, **options)
 
     for make in (mean, patch):
-        refuses(lambda m=make: m(Z, ragged), "L1.z", "what a run read is needed", "not Prompts")
+        refuses(
+            lambda m=make: m(Z, ragged),
+            "L1.z",
+            "give the activations that a run read",
+            "not Prompts",
+        )
     refuses(lambda: log_prob(" Mary"), "' Mary' is text", "token_id")
     refuses(lambda: Site("z", 0, head=[0, 1]), "one head")
     refuses(swept(over={"layer": 2}), "'layer' is 2", "Give [2]")

@@ -40,7 +40,7 @@ from mechinterp import (
 from mechinterp.core.sites import ACTS
 from mechinterp.models.facts import fired_points
 from mechinterp.models.hook_points import axis_size
-from mechinterp.sweeps.planner import Savings
+from mechinterp.sweeps.pass_plan import Savings
 
 LENGTHS = (7, 4, 6)
 SHORTEST = min(LENGTHS)

@@ -13,15 +13,17 @@ from mechinterp import (
     edit,
     knockout,
     log_prob,
+    models,
     read,
     run,
     scale,
     sweep,
     zero,
 )
-from mechinterp.engine import passes
-from mechinterp.engine.arms import planned
-from mechinterp.engine.passes import forward
+from mechinterp.engine import exactness
+from mechinterp.engine.arms import prepare_arm
+from mechinterp.engine.batch import WHOLE, run_batch
+from mechinterp.engine.passes import forward, forward_with_graph
 from mechinterp.models import fused_attention as fused_module
 from mechinterp.models.fused_attention import can_fuse, with_fused_attention
 
@@ -37,20 +39,20 @@ def short_blocks(monkeypatch):
 @pytest.fixture
 def always(monkeypatch):
     """Prompts of any length are long ones."""
-    monkeypatch.setattr(passes, "FROM", 1)
+    monkeypatch.setattr(exactness, "FROM", 1)
 
 
 @pytest.fixture
 def blocks_made(monkeypatch):
     """Whether attention was fused, for each layer that ran."""
     made = []
-    original = passes.models.run_block
+    original = models.run_block
 
     def noted(*args, fused=False, **more):
         made.append(fused)
         return original(*args, fused=fused, **more)
 
-    monkeypatch.setattr(passes.models, "run_block", noted)
+    monkeypatch.setattr(models, "run_block", noted)
     return made
 
 
@@ -59,9 +61,10 @@ def both(model, specs, width=11):
     prompts = Prompts.from_ids([ids[:width] for ids in IDS])
     outputs = []
     for fused in (True, False):
-        arm = planned(model, prompts, specs)
+        arm = prepare_arm(model, prompts, specs)
         reading = torch.arange(arm.prompts.width).expand(2, -1)
-        outputs.append(forward(model, [arm], reading, fused=fused).logits())
+        output = run_batch(model, [arm], reading, WHOLE, fused=fused, differentiable=False)
+        outputs.append(output.logits())
     return outputs
 
 
@@ -90,14 +93,16 @@ def test_rotated_queries_are_seen(grouped_model):
 
 def test_a_layer_that_is_looked_into_is_run_whole(absolute_model, always, blocks_made):
     prompts = Prompts.from_ids(IDS)
-    passes.resumes_exactly(absolute_model)
+    exactness.resumes_exactly(absolute_model)
     blocks_made.clear()
     for site in (Site("attn_scores", 1), Site("blocks.1.attn.hook_pattern")):
-        forward(
+        run_batch(
             absolute_model,
-            [planned(absolute_model, prompts, read(site))],
+            [prepare_arm(absolute_model, prompts, read(site))],
             torch.full((2, 1), 10),
+            WHOLE,
             fused=True,
+            differentiable=False,
         )
     assert blocks_made == [True, False, True] * 2
 
@@ -134,14 +139,14 @@ def test_short_prompts_are_not_fused(absolute_model, blocks_made):
 def test_hooks_of_others_and_gradients_are_not_fused(absolute_model, always, blocks_made):
     prompts = Prompts.from_ids(IDS)
     reading = torch.full((2, 1), 10)
-    passes.resumes_exactly(absolute_model)
+    exactness.resumes_exactly(absolute_model)
     blocks_made.clear()
     handle = absolute_model.blocks[1].attn.hook_pattern.register_forward_hook(lambda *args: None)
     try:
-        forward(absolute_model, [planned(absolute_model, prompts, ())], reading)
+        forward(absolute_model, [prepare_arm(absolute_model, prompts, ())], reading)
     finally:
         handle.remove()
-    forward(absolute_model, [planned(absolute_model, prompts, ())], reading, differentiable=True)
+    forward_with_graph(absolute_model, [prepare_arm(absolute_model, prompts, ())], reading)
     assert blocks_made == [False] * 6
 
 
@@ -189,7 +194,7 @@ def test_where_it_would_differ_it_is_not_used(absolute_model, always, monkeypatc
     output = run(model, Prompts.from_ids(IDS), logits_at=[10])
     with torch.no_grad():
         torch.testing.assert_close(output.logits[:, 0], model(torch.tensor(IDS))[:, 10])
-    assert not passes._fuses(model, 11)
+    assert not exactness.fuses_exactly(model, 11)
 
 
 def test_nothing_is_left_and_new_weights_are_used(absolute_model, always, snapshot):

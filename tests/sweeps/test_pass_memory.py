@@ -24,7 +24,7 @@ from mechinterp import (
     zero,
 )
 from mechinterp.models.hook_points import axis_size
-from mechinterp.sweeps.pass_memory import Batch, Footprint
+from mechinterp.sweeps.pass_memory import Footprint, PassShape
 
 ACTS = ("resid_pre", "z", "q", "v", "pattern", "attn_out", "resid_post")
 
@@ -96,7 +96,7 @@ def test_a_whole_pass_with_all_logits(model, specs):
 
 def test_a_layer_that_cannot_run_without_data_is_estimated(absolute_model, monkeypatch, caplog):
     model = copy.deepcopy(absolute_model)
-    batch = Batch(4, 8, 2, 1, 2, 1)
+    batch = PassShape(4, 8, 2, 1, 2, 1)
     counted = Footprint(model).peak_bytes(batch)
 
     def looks(*given, **named):
@@ -110,11 +110,11 @@ def test_a_layer_that_cannot_run_without_data_is_estimated(absolute_model, monke
 
 
 def test_more_rows_and_positions_take_more(absolute_model):
-    footprint = Footprint.of(absolute_model)
-    assert footprint is Footprint.of(absolute_model)
+    footprint = Footprint.from_model(absolute_model)
+    assert footprint is Footprint.from_model(absolute_model)
 
     def peak(rows, width, first=0, edited=()):
-        return footprint.peak_bytes(Batch(rows, width, first, 1, 2, 1), edited)
+        return footprint.peak_bytes(PassShape(rows, width, first, 1, 2, 1), edited)
 
     assert peak(1, 8) < peak(2, 8) < peak(2, 9)
     assert peak(2, 9, first=4) < peak(2, 9)

@@ -26,27 +26,32 @@ from mechinterp import (
     sweep,
     zero,
 )
-from mechinterp.sweeps.planner import CALL, NAIVE, Savings, _buckets, _Row
+from mechinterp.sweeps.pass_plan import CALL_TOKEN_LAYERS, NAIVE, Savings
+from mechinterp.sweeps.planner import _ArmStart, _buckets
 
 
 def tokens(width, first=3):
     return Prompts.from_ids([[(first + 5 * i) % 31 for i in range(width)]])
 
 
-def planned(model, width, over, arm, **options):
+def plan_of(model, width, over, arm, **options):
     return plan(model, tokens(width), over, arm, logit_diff(1, 2), **options)
 
 
 def test_arms_join_one_batch_at_their_layer(absolute_model):
-    made = planned(
+    made = plan_of(
         absolute_model,
         15,
         {"layer": range(3), "head": range(4)},
         lambda layer, head: zero(Site("z", layer, head)),
     )
     last, others = sorted(made.passes, key=lambda p: len(p.arms))
-    assert (len(last.arms), last.starts, last.last_queries) == (4, (2,) * 4, False)
-    assert (len(others.arms), others.starts, others.last_queries) == (8, (0,) * 4 + (1,) * 4, True)
+    assert (len(last.arms), last.first_layers, last.last_queries) == (4, (2,) * 4, False)
+    assert (len(others.arms), others.first_layers, others.last_queries) == (
+        8,
+        (0,) * 4 + (1,) * 4,
+        True,
+    )
     assert made.base_layers == {1, 2}
     assert made.token_layers == 15 * (4 * 3 + 4 * 2 + 4 * 1 + 2)
     assert made.token_layers_naive == 12 * 15 * 3
@@ -54,13 +59,13 @@ def test_arms_join_one_batch_at_their_layer(absolute_model):
 
 def test_positions_that_nothing_touches_are_not_computed():
     model = long_model()
-    made = planned(model, 256, {"pos": range(256)}, delete_token)
+    made = plan_of(model, 256, {"pos": range(256)}, delete_token)
     assert made.token_layers / made.token_layers_naive <= 0.56
     assert len(made.passes) > 8
-    assert {p.first for p in made.passes if p.width == 255} >= {0}
+    assert {p.first_pos for p in made.passes if p.width == 255} >= {0}
     for p in made.passes:
-        assert p.first <= min(p.arms)
-    alone = planned(model, 256, {"pos": [250]}, lambda pos: zero(Site("z", 0, pos=pos)))
+        assert p.first_pos <= min(p.arms)
+    alone = plan_of(model, 256, {"pos": [250]}, lambda pos: zero(Site("z", 0, pos=pos)))
     # Of one arm the unchanged run costs as much as it saves.
     assert alone.token_layers <= alone.token_layers_naive
 
@@ -70,7 +75,7 @@ def test_ranges_of_positions_are_the_best_there_are():
     for _ in range(60):
         n_layers, width, n_prompts = 4, 60, chance.choice([1, 3])
         group = [
-            _Row(i, chance.randrange(n_layers + 1), chance.choice([0, 5, 9, 30, 45, 59]))
+            _ArmStart(i, chance.randrange(n_layers + 1), chance.choice([0, 5, 9, 30, 45, 59]))
             for i in range(chance.randint(1, 25))
         ]
         buckets = _buckets(group, width, n_prompts, n_layers)
@@ -79,14 +84,14 @@ def test_ranges_of_positions_are_the_best_there_are():
         def cost(parts, n_layers=n_layers, width=width, n_prompts=n_prompts):
             total = 0
             for part in parts:
-                first = min(r.begin for r in part)
-                total += n_prompts * (width - first) * sum(n_layers - r.start for r in part)
-                total += CALL * (n_layers - min(r.start for r in part))
+                first = min(r.first_pos for r in part)
+                total += n_prompts * (width - first) * sum(n_layers - r.first_layer for r in part)
+                total += CALL_TOKEN_LAYERS * (n_layers - min(r.first_layer for r in part))
             return total
 
-        firsts = sorted({r.begin for r in group})
+        firsts = sorted({r.first_pos for r in group})
         best = min(
-            cost([[r for r in group if r.begin in part] for part in cuts(firsts)])
+            cost([[r for r in group if r.first_pos in part] for part in cuts(firsts)])
             for cuts in partitions(len(firsts))
         )
         assert cost(buckets) == pytest.approx(best)
@@ -145,7 +150,7 @@ def test_deleting_either_of_two_equal_tokens_is_one_arm_unless_they_are_told_apa
 
 
 def test_a_plan_says_what_it_costs(absolute_model):
-    made = planned(
+    made = plan_of(
         absolute_model, 12, {"layer": range(3)}, lambda layer: zero(Site("z", layer, pos="end"))
     )
     text = str(made)
@@ -168,17 +173,19 @@ def test_a_full_hook_name_and_somebody_elses_hooks_run_plainly(absolute_model):
     def full(i):
         return scale(Site("blocks.1.attn.hook_z"), 0.5 + i)
 
-    made = planned(absolute_model, 8, {"i": range(3)}, full)
-    assert [(p.arms, p.starts, p.first) for p in made.passes] == [((i,), (0,), 0) for i in range(3)]
+    made = plan_of(absolute_model, 8, {"i": range(3)}, full)
+    assert [(p.arms, p.first_layers, p.first_pos) for p in made.passes] == [
+        ((i,), (0,), 0) for i in range(3)
+    ]
     handle = absolute_model.blocks[0].register_forward_hook(lambda *args: None)
     try:
-        made = planned(absolute_model, 8, {"i": range(3)}, lambda i: zero(Site("z", i)))
+        made = plan_of(absolute_model, 8, {"i": range(3)}, lambda i: zero(Site("z", i)))
     finally:
         handle.remove()
     assert made.token_layers == made.token_layers_naive
     assert all(p.whole_logits for p in made.passes)
-    naive = planned(absolute_model, 8, {"i": range(3)}, full, exact="naive")
-    assert naive.passes == planned(absolute_model, 8, {"i": range(3)}, full, exact=NAIVE).passes
+    naive = plan_of(absolute_model, 8, {"i": range(3)}, full, exact="naive")
+    assert naive.passes == plan_of(absolute_model, 8, {"i": range(3)}, full, exact=NAIVE).passes
 
 
 def long_model(**changed):
@@ -220,9 +227,9 @@ def test_the_law_on_models_of_other_kinds(changed):
     np.testing.assert_allclose(fast, slow, atol=1e-5)
     windowed = changed.keys() & {"use_local_attn", "attention_dir", "positional_embedding_type"}
     if windowed - {"positional_embedding_type"}:
-        assert all(p.first == 0 for p in plan(*given).passes)
+        assert all(p.first_pos == 0 for p in plan(*given).passes)
     if changed.get("positional_embedding_type") == "shortformer":
-        assert all(set(p.starts) == {0} for p in plan(*given).passes)
+        assert all(set(p.first_layers) == {0} for p in plan(*given).passes)
 
 
 @pytest.mark.parametrize("name", list(Savings.__dataclass_fields__))
@@ -242,8 +249,8 @@ def test_what_cannot_be_planned(absolute_model, refuses):
     swept = sweep(*given).mean("prompt")
     refuses(lambda: sweep(*given, only=swept), "only", "bool", "float64", "top_k")
     refuses(lambda: sweep(*given, only=(swept > 0).rename(i="j")), "over i [3]", "over j [3]")
-    refuses(lambda: sweep(*given, only=swept > 1e9), "no point is chosen")
-    refuses(lambda: sweep(*given, only=(swept < 0).assign_coords(i=[3, 4, 5])), "its i are others")
+    refuses(lambda: sweep(*given, only=swept > 1e9), "selects no point")
+    refuses(lambda: sweep(*given, only=(swept < 0).assign_coords(i=[3, 4, 5])), "mask's i differ")
 
 
 def test_only_some_points(model):

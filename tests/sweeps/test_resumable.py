@@ -1,7 +1,6 @@
 """A sweep on disk: it goes on after a stop, with the same bytes, and refuses to mix."""
 
-import copy
-import functools
+import hashlib
 import json
 import os
 import random
@@ -14,22 +13,18 @@ import pytest
 import torch
 
 from mechinterp import (
-    HookError,
     Prompts,
     Site,
     delete_token,
     edit,
     log_prob,
     logit_diff,
-    patch,
-    read,
     read_sweep,
     run,
     sweep,
     sweep_each,
     zero,
 )
-from mechinterp.storage.digest import digest
 
 OVER = {"layer": range(3), "head": range(4), "pos": [0, 2, "end"]}
 HERE = Path(__file__).parents[1]
@@ -181,7 +176,7 @@ def test_other_folders_are_refused(absolute_model, tmp_path, refuses):
 def test_somebody_elses_hooks_cannot_be_told_apart(absolute_model, tmp_path, refuses):
     handle = absolute_model.blocks[1].register_forward_hook(lambda *args: None)
     try:
-        refuses(lambda: swept(absolute_model, tmp_path), "somebody else's hooks", "without out")
+        refuses(lambda: swept(absolute_model, tmp_path), "hooks of other code", "without out")
     finally:
         handle.remove()
 
@@ -260,41 +255,6 @@ def test_a_full_disk_says_so_and_what_is_done_stays(absolute_model, tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-# Whether two things are the same in another process
-
-
-def test_what_functions_close_over_counts():
-    def factor(n):
-        return lambda value: value * n
-
-    def added(n):
-        return lambda value: value + n
-
-    assert digest(factor(2)) == digest(factor(2))
-    assert digest(factor(torch.ones(2))) == digest(factor(torch.ones(2)))
-    different = [factor(2), factor(3), factor(torch.ones(2)), factor(torch.zeros(2)), added(2)]
-    different += [factor(torch.ones(2).double()), factor(np.ones(2)), factor([2]), factor({"a": 2})]
-    assert len({digest(f) for f in different}) == len(different)
-
-
-def test_digests_are_those_of_another_process():
-    program = (
-        "from mechinterp import *; from mechinterp.storage.digest import digest; import torch\n"
-        "print(digest([zero(Site('z', 1)), logit_diff(3, 1), {'a': {1, 2, 'b'}}, torch.ones(3)]))"
-    )
-    made = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(made) == 1
-
-
 def test_what_cannot_be_told_apart_is_an_error(absolute_model, tmp_path, refuses):
     handle = (i for i in range(3))
 
@@ -302,66 +262,6 @@ def test_what_cannot_be_told_apart_is_an_error(absolute_model, tmp_path, refuses
         return edit(Site("z", layer, head, pos), lambda value, at: value * next(handle))
 
     refuses(lambda: swept(absolute_model, tmp_path, arm=arm), "generator", "close over")
-
-
-def test_what_an_object_has_looked_up_is_not_part_of_it():
-    before = digest(Looks(3))
-    looked = Looks(3)
-    assert (looked.twice, digest(looked)) == (6, before)
-    assert digest(Looks(4)) != before
-
-
-class Looks:
-    """Something with a derived value that is kept."""
-
-    def __init__(self, number):
-        self.number = number
-
-    @functools.cached_property
-    def twice(self):
-        return 2 * self.number
-
-
-def test_acts_and_objects_that_hold_themselves_have_digests(absolute_model):
-    acts = run(absolute_model, prompts(), read(Site("z", 1))).acts
-    other = run(absolute_model, prompts(), read(Site("z", 2))).acts
-    first, second = patch(Site("z", 1), acts), patch(Site("z", 1), other, Site("z", 2))
-    assert digest(first) == digest(patch(Site("z", 1), acts)) != digest(second)
-    loop = []
-    loop.append(loop)
-    assert digest(loop)
-    assert issubclass(HookError, RuntimeError)
-
-
-class Times:
-    """An edit that is an object."""
-
-    def __call__(self, value, at):
-        return value * 2
-
-
-def test_what_an_object_does_counts_beside_what_it_holds(monkeypatch):
-    before = digest(Times())
-    assert digest(Times()) == before
-    monkeypatch.setattr(Times, "__call__", lambda self, value, at: value * -3)
-    assert digest(Times()) != before
-
-
-def test_what_is_bound_or_set_on_a_function_counts():
-    one, other = torch.ones(2), torch.zeros(2)
-    assert digest(one.add) == digest(torch.ones(2).add) != digest(other.add)
-    probes = [torch.nn.Linear(2, 1) for _ in range(2)]
-    assert digest(probes[0]) == digest(copy.deepcopy(probes[0])) != digest(probes[1])
-
-    def made(k):
-        def edit_by(value, at):
-            return value * edit_by.k
-
-        edit_by.k = k
-        return edit_by
-
-    assert digest(made(2)) == digest(made(2)) != digest(made(3))
-    assert digest(lambda *a: a) != digest(lambda a: a)
 
 
 def test_prompts_that_differ_in_more_than_tokens_are_other_prompts(
@@ -374,3 +274,50 @@ def test_prompts_that_differ_in_more_than_tokens_are_other_prompts(
     refuses(
         lambda: swept(absolute_model, tmp_path, prompts=same_tokens, **given), "the prompts differ"
     )
+
+
+# A folder of version 0.1, whose manifest says nothing of a layout
+
+
+def as_0_1_wrote_it(folder):
+    """Take out of a manifest what later versions add, and seal it as 0.1 did."""
+    file = folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    for name in ("layout", "seal"):
+        del manifest[name]
+    manifest["versions"]["mechinterp"] = "0.1.0"
+    seal = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    file.write_text(json.dumps({**manifest, "seal": seal}, indent=1, ensure_ascii=False))
+    return manifest
+
+
+def test_an_unfinished_sweep_of_0_1_is_refused_and_says_why(absolute_model, tmp_path, refuses):
+    whole, begun = tmp_path / "whole", tmp_path / "begun"
+    swept(absolute_model, whole)
+    begun.mkdir()
+    for file in [whole / "manifest.json", *sorted(whole.glob("part-*"))[:5]]:
+        (begun / file.name).write_bytes(file.read_bytes())
+    manifest = json.loads((begun / "manifest.json").read_text())
+    for name in ("dims", "shape", "coords", "wanted", "same_as", "attrs"):
+        del manifest[name]
+    manifest |= {"complete": False, "files": {}}
+    (begun / "manifest.json").write_text(json.dumps(manifest))
+    as_0_1_wrote_it(begun)
+    before = content(begun)
+    refuses(
+        lambda: swept(absolute_model, begun),
+        f"{begun} was begun by mechinterp 0.1, whose parts this version cannot continue",
+        "module names are part of what is hashed",
+        "Finish it with that version, or choose another folder",
+    )
+    assert content(begun) == before
+    refuses(lambda: read_sweep(begun), "not finished")
+
+
+def test_a_finished_sweep_of_0_1_is_read(absolute_model, tmp_path, refuses):
+    found = swept(absolute_model, tmp_path)
+    manifest = as_0_1_wrote_it(tmp_path)
+    again = read_sweep(tmp_path).isel(metric=0)
+    np.testing.assert_array_equal(again, found)
+    assert again.attrs == manifest["attrs"]
+    refuses(lambda: swept(absolute_model, tmp_path), "begun by mechinterp 0.1", "read_sweep(")

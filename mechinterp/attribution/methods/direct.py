@@ -33,7 +33,7 @@ from mechinterp.core.metrics import Metric, centred_logit
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Pos, Site
 from mechinterp.core.specs import Specs, read, zero
-from mechinterp.engine.linear_readout import bends, check_sum, final_reading
+from mechinterp.engine.linear_readout import check_additive, is_nonlinear, linearize_metrics
 from mechinterp.engine.runner import Run, run
 from mechinterp.models.model import Model
 
@@ -133,7 +133,7 @@ def _scored(
 
 def _parts(question: Question) -> _Parts:
     model, sequence = question.model, question.sequence
-    check_sum(model, "direct_attribution", by_head=True)
+    check_additive(model, "direct_attribution", by_head=True)
     asked = [pos for metric in question.metrics for pos in metric.at]
     at: tuple[Pos, ...] = tuple(dict.fromkeys([*asked, *question.reads]))
     layers = range(model.cfg.n_layers)
@@ -150,8 +150,8 @@ def _parts(question: Question) -> _Parts:
         return torch.cat([done.acts[replace(site, pos=pos)] for pos in at])
 
     metrics = _linear(question, done)
-    read_end = final_reading(model, done, metrics, there(end)[None])
-    total, toward = read_end.total[:, 0], read_end.slopes[:, 0]
+    read_end = linearize_metrics(model, done, metrics, there(end)[None])
+    total, toward = read_end.total[:, 0], read_end.gradients[:, 0]
     own = np.zeros((len(metrics), sequence.width))
     heads = np.zeros((len(metrics), len(layers), model.cfg.n_heads, sequence.width))
     written, summed = np.zeros(len(metrics)), np.zeros(len(metrics))
@@ -201,7 +201,7 @@ def _values_of_nothing(model: Model, sequence: Prompts) -> list[Float[Tensor, "h
 def _linear(question: Question, done: Run) -> list[Metric]:
     """The question's metrics if they are linear in the logits, else centred logits."""
 
-    if not any(bends(metric, done) for metric in question.metrics):
+    if not any(is_nonlinear(metric, done) for metric in question.metrics):
         return list(question.metrics)
     reads = [
         centred_logit(answer, at=pos)

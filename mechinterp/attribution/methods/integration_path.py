@@ -30,9 +30,9 @@ from mechinterp.attribution.question.definition import Question
 from mechinterp.core.metrics import Metric
 from mechinterp.core.sites import HookError, Site
 from mechinterp.core.specs import At, Specs, edit
-from mechinterp.engine.arms import planned
-from mechinterp.engine.gradients import scheduled
-from mechinterp.engine.passes import forward
+from mechinterp.engine.arms import prepare_arm
+from mechinterp.engine.gradients import plan_gradient_passes
+from mechinterp.engine.passes import forward_with_graph
 from mechinterp.engine.runner import Run
 from mechinterp.sweeps.options import Progress
 
@@ -84,14 +84,14 @@ class Way:
         """Scores and slopes at some shares of the way, as many at once as memory holds."""
         question = self.question
         read_most = replace(question.metrics[0], at=self.at, tokens=None)
-        chunks = scheduled(
+        chunks = plan_gradient_passes(
             question.model,
             question.sequence,
             [_EMBED],
             read_most,
             len(shares),
-            True,
-            self.budget_bytes,
+            together=True,
+            budget_bytes=self.budget_bytes,
         )
         for chunk in chunks:
             self._tick(len(self.visited))
@@ -182,9 +182,9 @@ class Way:
 
             return edit(_EMBED, move, name="move along")
 
-        arms = [planned(question.model, question.sequence, moved(share)) for share in shares]
+        arms = [prepare_arm(question.model, question.sequence, moved(share)) for share in shares]
         reading = torch.cat([arm.prompts.reading(self.at) for arm in arms])
-        output = forward(question.model, arms, reading, differentiable=True)
+        output = forward_with_graph(question.model, arms, reading)
         scores = np.zeros((len(shares), len(question.metrics)))
         slopes = np.zeros((*scores.shape, question.sequence.width))
         with torch.enable_grad():

@@ -29,7 +29,7 @@ from mechinterp.attribution.question.units import Spans, Unit, units_of
 from mechinterp.core.metrics import Metric, log_prob, top_token
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError
-from mechinterp.engine.arms import planned
+from mechinterp.engine.arms import prepare_arm
 from mechinterp.engine.runner import run
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
@@ -248,7 +248,7 @@ def can_remove(
         return not how.deletes or len([pos for pos in positions if pos <= first]) <= first
     specs = how.specs(positions, 0)
     try:
-        planned(question.model, question.sequence, specs).prompts.reading(question.reads)
+        prepare_arm(question.model, question.sequence, specs).prompts.reading(question.reads)
     except (ValueError, HookError):
         return False
     return True
@@ -259,7 +259,7 @@ def changes_nothing(question: Question, chosen: Collection[int], removal: Remova
     specs = removal.specs(question.positions(chosen), 0)
     if any(spec.site.act != "tokens" for spec in specs):
         return False
-    edited = planned(question.model, question.sequence, specs).prompts
+    edited = prepare_arm(question.model, question.sequence, specs).prompts
     return torch.equal(edited.tokens, question.sequence.tokens)
 
 

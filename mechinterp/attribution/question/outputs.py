@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mechinterp.core.prompts import Prompts
-from mechinterp.engine.passes import greedy
+from mechinterp.engine.generation import generate_greedy
 from mechinterp.engine.runner import run
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import check_length, known_ids
@@ -72,7 +72,7 @@ def with_outputs(
         top = run(model, prompts, logits_at=rows).logits[0].argmax(-1)
         return prompts, top.tolist(), rows, 1
     if isinstance(outputs, int | np.integer):
-        targets, generated = greedy(model, prompts, int(outputs)), 1
+        targets, generated = generate_greedy(model, prompts, int(outputs)), 1
     else:
         targets, generated = _continuation(model, outputs), 0
     sequence = _extended(prompts, targets[:-1])

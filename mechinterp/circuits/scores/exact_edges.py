@@ -32,7 +32,7 @@ from mechinterp.circuits.graph import Reader
 from mechinterp.models.layer_parts import append_keys_values
 from mechinterp.sweeps.options import Progress
 from mechinterp.sweeps.planner import CPU_POSITIONS
-from mechinterp.sweeps.resumable import Parts, sweep_facts
+from mechinterp.sweeps.resumable import SweepFolder, sweep_facts
 
 _AT_ONCE = 4 * CPU_POSITIONS
 """Positions of one run of the heads of a layer, of which one writes at a time."""
@@ -74,7 +74,7 @@ def exact_edges(
     began = time.perf_counter()
     graph = contrast.graph
     wanted = edges_of(contrast, edges)
-    parts = None if out is None else Parts(out, _facts(contrast, wanted), None, CPU_POSITIONS)
+    parts = None if out is None else SweepFolder(out, _facts(contrast, wanted), None, CPU_POSITIONS)
     effects = np.full((*wanted.shape, contrast.n_pairs), np.nan)
     speaks = says_else(contrast)
     effects[wanted & ~speaks[:, None]] = 0.0  # what is replaced by itself
@@ -85,12 +85,12 @@ def exact_edges(
             progress(done, total)
         places = tuple(np.array(chunk.edges).T)
         at = [int(i) for i in np.ravel_multi_index(places, wanted.shape)]
-        found = None if parts is None else parts.load(number, at)
+        found = None if parts is None else parts.load_part(number, at)
         if found is None:
             found = patched(contrast, chunk)[None]
             contrast.check_finite(found[0], [graph.edge_name(*edge) for edge in chunk.edges])
             if parts is not None:
-                parts.save(number, at, found)
+                parts.save_part(number, at, found)
         effects[places] = contrast.sign * (contrast.base_scores - found[0])
         done += chunk.cost
     if progress is not None:

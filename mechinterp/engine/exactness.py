@@ -1,0 +1,77 @@
+"""Which shortcuts give a model's own numbers: each is tried against a whole pass before it is used.
+
+A shortcut starts late, at a layer or a position, or runs fused attention. The trial takes a few
+tokens and is made once for a model and its configuration.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.engine.exactness import resumes_exactly
+>>> resumes_exactly(load_model("toy:trigger"))
+(True, True)
+"""
+
+from weakref import WeakKeyDictionary
+
+import torch
+
+from mechinterp import models
+from mechinterp.core.prompts import Prompts
+from mechinterp.engine.arms import Arm
+from mechinterp.engine.base_run import compute_base
+from mechinterp.engine.batch import Extent, run_batch
+from mechinterp.models.fused_attention import FROM, can_fuse
+from mechinterp.models.model import Model
+
+_RESUMES: WeakKeyDictionary[Model, dict[str, tuple[bool, bool]]] = WeakKeyDictionary()
+_FUSES: WeakKeyDictionary[Model, dict[str, bool]] = WeakKeyDictionary()
+
+
+def resumes_exactly(model: Model) -> tuple[bool, bool]:
+    """Whether starting at a later layer, or at a later position, reproduces the full pass.
+
+    Both are tried with a run of three tokens, one row for each layer to start at.
+    """
+    tested, switches = _RESUMES.setdefault(model, {}), models.configuration_text(model)
+    if switches not in tested:
+        layers, positions = (
+            models.can_start_at_any_layer(model),
+            models.can_start_at_later_position(model),
+        )
+        both = layers and positions and model.cfg.n_ctx > 1
+        both = both and _equals_whole_pass(model, 1, fused=False)
+        tested[switches] = both or (layers and _equals_whole_pass(model, 0, fused=False)), both
+    return tested[switches]
+
+
+def fuses_exactly(model: Model, n_positions: int) -> bool:
+    """Whether passes of so many positions run with fused attention: it pays and is exact."""
+    if n_positions < FROM or not can_fuse(model):
+        return False
+    tested, switches = _FUSES.setdefault(model, {}), models.configuration_text(model)
+    if switches not in tested:
+        _, positions = resumes_exactly(model)
+        firsts = (0, 1) if positions else (0,)
+        tested[switches] = all(_equals_whole_pass(model, pos, fused=True) for pos in firsts)
+    return tested[switches]
+
+
+def _equals_whole_pass(model: Model, first_pos: int, *, fused: bool) -> bool:
+    """Whether rows that start at every layer, from a position on, give the library's logits."""
+    n_layers, width = model.cfg.n_layers, min(3, model.cfg.n_ctx)
+    ids = torch.linspace(0, model.cfg.d_vocab - 1, width).long().tolist()
+    prompts = Prompts.from_ids([ids], device=models.device(model))
+    reading = torch.full((n_layers + 1, 1), width - 1, device=models.device(model))
+    arms = [Arm(prompts, (), 0, -1, 0, alone=False) for _ in reading]  # no specs: unchanged
+    first_layers = list(range(n_layers + 1))
+    extent = Extent(
+        compute_base(model, prompts, set(first_layers), first_pos, fused=fused),
+        first_layers,
+        first_pos,
+        last_queries=first_pos > 0,
+        whole_logits=models.has_foreign_hooks(model),
+    )
+    with torch.no_grad():
+        whole = models.library_logits(model, prompts.tokens)[:, -1].float()
+    output = run_batch(model, arms, reading, extent, fused=fused, differentiable=False)
+    off = (output.logits()[:, 0].float() - whole).abs().max()
+    precision = torch.finfo(model.cfg.dtype).eps
+    return bool(off <= 100 * precision * whole.abs().max().clamp(min=1.0))

@@ -1,0 +1,39 @@
+"""A model's own continuation of a prompt: `generate_greedy`.
+
+>>> from mechinterp import load_model, tokenize
+>>> from mechinterp.engine.generation import generate_greedy
+>>> model = load_model("toy:induction")
+>>> len(generate_greedy(model, tokenize(model, "a b c a"), 3))
+3
+"""
+
+import torch
+
+from mechinterp import models
+from mechinterp.core.prompts import Prompts
+from mechinterp.engine.interrupts import interruptible
+from mechinterp.models.model import Model
+
+
+def generate_greedy(model: Model, prompts: Prompts, n: int) -> list[int]:
+    """The greedy continuation of one prompt: up to `n` token ids, or to its end token.
+
+    Each step is one position on top of cached keys and values. Where that is not exact (foreign
+    hooks on the model, or positions that each layer reads), each step is a whole pass.
+    """
+    end = getattr(model.tokenizer, "eos_token_id", None)
+    cached = models.can_start_at_any_layer(model) and not models.has_foreign_hooks(model)
+    cache = models.key_value_cache(model, 1) if cached else [None] * model.cfg.n_layers
+    ids = prompts.tokens  # [1, pos]
+    made: list[int] = []
+    with interruptible() as interrupts, torch.no_grad():
+        while len(made) < n and (not made or made[-1] != end):
+            first_pos = ids.shape[1] - 1 if cached and made else 0
+            resid, positions = models.embed(model, ids[:, first_pos:], first_pos)
+            for layer in range(model.cfg.n_layers):
+                interrupts.check()
+                resid = models.run_block(model, layer, resid, positions, cache[layer])
+            last = models.unembed(model, models.normalize(model, resid[:, -1:]))
+            made.append(int(last[0, 0].argmax()))
+            ids = torch.cat([ids, ids.new_tensor([made[-1:]])], 1)
+    return made
