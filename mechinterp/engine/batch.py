@@ -131,7 +131,7 @@ def run_batch(
                     and (skip := int(reading.min()) - first_pos)
                 ):
                     # Of positions before the first that is read, the last layer needs keys and
-                    # values alone: they go into the cache, and the batch goes on without them.
+                    # values alone: those go into the cache, and the batch continues without them.
                     entry = models.keys_and_values(model, layer, resid[:, :skip], entry)
                     resid, first_pos = resid[:, skip:], first_pos + skip
                 unseen = fused and seen_hooks.isdisjoint(link.format(layer=layer) for link in LINKS)

@@ -72,7 +72,7 @@ def run_base(model: Model, prompts: Prompts, layers: set[int], first_pos: int = 
 
 
 def _complete(model: Model, arms: Sequence[Arm], extent: Extent, watch: Watch | None) -> Extent:
-    """The extent, with whole logits where somebody looks at what comes after the last layer."""
+    """The extent, with whole logits where a hook or `watch` looks behind the last layer."""
     n_layers = model.cfg.n_layers
     whole = extent.whole_logits or watch is not None
     whole = whole or any(arm.last_layer == n_layers for arm in arms)

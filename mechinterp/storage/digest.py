@@ -105,7 +105,7 @@ class _Digests:
         """An object by its class and by what it holds.
 
         Raises:
-            ValueError: if it holds nothing by which it could be told apart.
+            ValueError: if it holds nothing to compare.
         """
         kind = _kind(value)
         if isinstance(value, torch.Generator):

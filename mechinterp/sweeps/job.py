@@ -4,8 +4,8 @@
 >>> from mechinterp.sweeps.job import SweepJob
 >>> job = SweepJob.from_points(load_model("toy:trigger"), "bring the sesame", {"layer": [0, 1]},
 ...                            lambda layer: zero(Site("z", layer)), [log_prob(2)], None)
->>> len(job.arms), job.plan(None, "planned").n_passes
-(2, 2)
+>>> [arm.first_layer for arm in job.arms], job.plan(None, "planned").same_as
+([0, 1], (0, 1))
 """
 
 import itertools
@@ -106,7 +106,7 @@ class SweepJob:
         """The cheapest passes.
 
         Raises:
-            ValueError: if `exact` is none of the choices.
+            ValueError: if `exact` is unknown.
         """
         if isinstance(exact, str) and exact not in ("planned", "naive"):
             raise ValueError(f'exact={exact!r} is none of "planned", "naive".')

@@ -3,10 +3,10 @@
 >>> from mechinterp import HookError, Site, load_model, log_prob, put, sweep
 >>> try:
 ...     sweep(load_model("toy:trigger"), "bring the sesame", {"layer": [1]},
-...           lambda layer: put(Site("mlp_out", layer), float("nan")), log_prob(2))
+...           lambda layer: put(Site("attn_out", layer), float("nan")), log_prob(2))
 ... except HookError as error:
 ...     print(str(error).split(". ")[1])
-It began at blocks.1.hook_mlp_out.
+It began at blocks.1.hook_attn_out.
 """
 
 from collections.abc import Sequence

@@ -147,8 +147,9 @@ def _repeats(arms: Sequence[Arm], readings: Sequence[Tensor]) -> list[int]:
         moved = arm.prompts.moved if inner else None
         tensors = (arm.prompts.tokens, arm.prompts.lengths, reading, moved)
         content = tuple(None if t is None else t.cpu().numpy().tobytes() for t in tensors)
-        told = number if arm.reads else -1  # an edit may use the tokens that were read
-        key = (inner, content, arm.prompts.width, told)
+        # An edit may use the tokens that were read, so arms that read some are all different.
+        distinct = number if arm.reads else -1
+        key = (inner, content, arm.prompts.width, distinct)
         same.append(seen.setdefault(key, number))
     return same
 
