@@ -137,7 +137,7 @@ def test_no_links_and_no_threshold_below_0(model, even, refuses):
     none = find_links(found, mean_above(1.0))
     refuses(lambda: confirm(model, even, none, log_prob(3)), "no link to confirm")
     some = find_links(found, top_k(1))
-    refuses(lambda: confirm(model, even, some, log_prob(3), threshold=-1.0), "0 or more")
+    refuses(lambda: confirm(model, even, some, log_prob(3), threshold=-1.0), "at least 0")
 
 
 def test_links_to_later_tokens_are_refused(refuses):
