@@ -22,11 +22,17 @@ import xarray as xr
 
 from mechinterp.ablation.single import ablated, effect
 from mechinterp.core.metrics import Metric
+from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
 from mechinterp.engine.replacements import Replacement
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps.options import SweepOptions, check_options
+
+INTERACTION_SIGN = (
+    "The effect of both less that of each. Where ablation lowers the metric, negative: each stands "
+    "in for the other (redundancy); positive: both are needed (synergy)."
+)
 
 
 def ablate_pairs(
@@ -106,7 +112,7 @@ def interaction(result: xr.DataArray) -> xr.DataArray:
     alone = np.einsum("ii...->i...", beyond.values)
     values = beyond.values - alone[:, None] - alone[None, :]
     values[np.diag_indices(len(alone))] = np.nan
-    return beyond.copy(data=values)
+    return beyond.copy(data=values).assign_attrs(no_support(INTERACTION_SIGN))
 
 
 def _labels(sites: Sequence[Site]) -> list[str]:

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
+from mechinterp.core.signs import sign_of_change
 from mechinterp.core.sites import HookError, Site
 from mechinterp.core.specs import At, Edit, Specs, edit
 from mechinterp.engine.replacements import Replacement, replacement
@@ -260,7 +261,10 @@ def ablated(
     found = sweep(model, prompts, over, arm, metric, **options)
     base = metric(run(model, prompts, logits_at=metric.at)).double().cpu().numpy()
     return found.assign_coords(base_score=("prompt", base)).assign_attrs(
-        method="ablation", how=chosen.name, unit=metric.unit
+        method="ablation",
+        how=chosen.name,
+        unit=metric.unit,
+        **sign_of_change(metric, "ablation"),
     )
 
 

@@ -18,10 +18,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from mechinterp import models
-from mechinterp.attribution.question.definition import Question
-
-SIGN = "Positive: removing the input lowers the score of the output, so it supports it."
-SIGN_OF_DISTANCE = "How far removing the input moves the whole prediction; no direction."
+from mechinterp.attribution.question.definition import Question, sign_of_drop
 
 
 def scored(
@@ -74,7 +71,7 @@ def scored(
         attrs={
             "metric": question.metric.name,
             "unit": question.metric.unit,
-            "sign": SIGN_OF_DISTANCE if question.metric.distance else SIGN,
+            **sign_of_drop(question.metric),
             "prompt": question.text,
             "units": question.kind,
             "tokens": [texts[pos] for pos in shown],

@@ -27,6 +27,7 @@ import xarray as xr
 
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Pair, checked_pair
+from mechinterp.core.signs import sign_of_change
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import Specs, patch, read
 from mechinterp.engine.runner import Run, run
@@ -44,6 +45,21 @@ _OF_HEADS = "Wang et al. 2022, arXiv 2211.00593"
 
 _ROUNDING = 1e-5
 """What float32 may be off, in the metric's unit or as a share of it, whichever is more."""
+
+
+_SIGN_ON_SCALE = {
+    "noise": {
+        "sign": "Below 1: the patch moves the metric towards the corrupt prompts' score, so the "
+        "part supports the behaviour.",
+        "supports": "negative",
+    },
+    "denoise": {
+        "sign": "Above 0: the patch moves the metric towards the clean prompts' score, so the "
+        "part supports the behaviour.",
+        "supports": "positive",
+    },
+}
+"""Of a score and of a distance alike: the division by clean - corrupt turns a distance round."""
 
 
 def patch_residual(
@@ -231,7 +247,9 @@ def with_scores(
     runs = (base, other) if direction == "noise" else (other, base)
     clean, corrupt = (("prompt", metric(run).double().cpu().numpy()) for run in runs)
     return result.assign_coords(clean_score=clean, corrupt_score=corrupt).assign_attrs(
-        direction=direction, unit=metric.unit
+        direction=direction,
+        unit=metric.unit,
+        **sign_of_change(metric, "patch", direction=direction),
     )
 
 
@@ -302,4 +320,6 @@ def _check_apart(clean: xr.DataArray, corrupt: xr.DataArray) -> None:
 
 
 def _on_scale(result: xr.DataArray, scaled: xr.DataArray) -> xr.DataArray:
-    return scaled.rename(result.name).assign_attrs(result.attrs | {"unit": "0 corrupt, 1 clean"})
+    direction = str(result.attrs.get("direction", "denoise"))
+    attrs = result.attrs | {"unit": "0 corrupt, 1 clean"} | _SIGN_ON_SCALE[direction]
+    return scaled.rename(result.name).assign_attrs(attrs)

@@ -42,6 +42,7 @@ from torch import Tensor
 
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
+from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit, put, read
 from mechinterp.engine.gradients import Slopes, Variant
@@ -51,6 +52,8 @@ from mechinterp.models.tokenization import Text
 from mechinterp.patching.grid import Grid, Over, estimated
 from mechinterp.patching.qk_fix import Repatterned
 from mechinterp.sweeps.options import Progress
+
+SIZE = "Size of the effect, never negative: it has no direction."
 
 _EMBED = Site("embed")
 
@@ -142,7 +145,8 @@ def atp_star(
     drops = [_without(model, layer) for layer in range(n_layers)]
     done = estimated(grid, metric, drops, fix.needs, grid.fixed_by(fix), budget_bytes, progress)
     estimates = np.abs(done.estimates).sum(0) / (n_layers - 1)
-    return grid.result(done, estimates, metric, "AtP*", fix.passes, sign="size of the effect")
+    result = grid.result(done, estimates, metric, "AtP*", fix.passes)
+    return result.assign_attrs(no_support(SIZE))
 
 
 def integrated_patching(

@@ -20,6 +20,7 @@ from mechinterp import models
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
+from mechinterp.core.signs import sign_of_change
 from mechinterp.core.sites import HookError, Site, narrow_index
 from mechinterp.engine.gradients import (
     Chunk,
@@ -123,7 +124,6 @@ class Grid:
         metric: Metric,
         method: str,
         extra_passes: int = 0,
-        sign: str = "patched minus base: positive raises the metric",
     ) -> xr.DataArray:
         """The estimates with names, and what they cost.
 
@@ -140,7 +140,7 @@ class Grid:
         whole_passes = len(done.estimates) + extra_passes
         attrs = {
             "unit": metric.unit,
-            "sign": sign,
+            **sign_of_change(metric, "patch"),
             "method": method,
             "arms": len(self.points),
             "passes": len(done.chunks) + extra_passes,

@@ -126,7 +126,8 @@ def test_it_has_the_names_of_a_sweep(absolute_model, ragged):
     wanted = {"unit": "nats", "arms": 12, "passes": 1, "backward_passes": 1}
     wanted |= {"token_layers": 3 * tokens, "token_layers_naive": 12 * 3 * tokens}
     assert wanted.items() <= found.attrs.items()
-    assert found.attrs["sign"].startswith("patched minus base")
+    assert found.attrs["sign"].startswith("Negative change: the patch lowers the metric")
+    assert found.attrs["supports"] == "negative"
     assert found.attrs["peak_bytes_planned"] > 0
 
 
@@ -339,7 +340,8 @@ def test_atp_star_is_the_mean_size_with_each_layer_dropped(model, ragged, acts):
         slopes = site_gradients(model, ragged, WHOLE, METRIC, specs)
         total += np.abs([by_hand(acts, base, slopes, site) for site in sites])
     np.testing.assert_allclose(found, total / 2, **CLOSE)
-    assert found.attrs["sign"] == "size of the effect"
+    assert found.attrs["sign"].startswith("Size of the effect")
+    assert found.attrs["supports"] == "none"
 
 
 def test_atp_star_sees_effects_that_cancel(attention_only_model):

@@ -24,6 +24,7 @@ from torch import Tensor
 from mechinterp.attribution.methods.positions import of_units
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.scores import run_cost, scored
+from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit, read
 from mechinterp.engine.runner import run
@@ -100,4 +101,4 @@ def _rows(question: Question) -> list[list[int]]:
 
 def _attrs(question: Question, method: str, unit: str, began: float) -> Mapping[str, Any]:
     spent = run_cost(question, began, passes=1, rows=1)
-    return {"method": method, "unit": unit, "sign": SIGN, **spent}
+    return {"method": method, "unit": unit, **no_support(SIGN), **spent}

@@ -200,7 +200,7 @@ def by_span(
         coords={"prompt": range(len(results)), "output": range(n_outputs), "span": names},
         attrs={
             name: results[0].attrs[name]
-            for name in ("metric", "unit", "sign", "method", "removal")
+            for name in ("metric", "unit", "sign", "supports", "method", "removal")
             if name in results[0].attrs
         },
     )

@@ -31,13 +31,14 @@ from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.scores import run_cost, scored
 from mechinterp.core.metrics import Metric, centred_logit
 from mechinterp.core.prompts import Prompts
+from mechinterp.core.signs import sign_of_support
 from mechinterp.core.sites import HookError, Pos, Site
 from mechinterp.core.specs import Specs, read, zero
 from mechinterp.engine.linear_readout import bends, check_sum, final_reading
 from mechinterp.engine.runner import Run, run
 from mechinterp.models.model import Model
 
-SIGN = "Positive: what the position of the output takes from the input raises its logit."
+REASON = "what the position of the output takes from the input raises its logit"
 
 
 def direct_attribution(question: Question) -> xr.DataArray:
@@ -122,7 +123,7 @@ def _scored(
             "method": "direct attribution",
             "metric": parts.metric.name,
             "unit": parts.metric.unit,
-            "sign": SIGN,
+            **sign_of_support(REASON, part="input"),
             **run_cost(question, began, passes=2, rows=1),
         },
         total=parts.total,

@@ -39,14 +39,15 @@ from mechinterp.attribution.question.removals import Removal, RemoveOne, removal
 from mechinterp.attribution.question.units import Spans
 from mechinterp.attribution.scores import scored
 from mechinterp.core.metrics import Metric
+from mechinterp.core.signs import no_support
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
 from mechinterp.stats.additivity import residual
 from mechinterp.sweeps.options import Progress
 
-SIGN = (
-    "Positive: it supports the output. The score is what removing the input takes (single), and "
-    "half of what its closest stand-in hides (interaction)."
+SCORE_NOTE = (
+    "The score is what removing the input takes (single), and half of what its closest stand-in "
+    "hides (interaction)."
 )
 INTERACTION_SIGN = (
     "Alone and alone, less both together. Negative: each stands in for the other (redundancy). "
@@ -145,7 +146,7 @@ def pair_removals(
         **single.attrs,
         **work.cost,
         "method": "single and pair removals",
-        **({} if question.metric.distance else {"sign": SIGN}),
+        **({} if question.metric.distance else {"sign": f"{single.attrs['sign']} {SCORE_NOTE}"}),
         "candidates": chosen,
         "groups": groups,
         "interaction_sign": INTERACTION_SIGN,
@@ -271,6 +272,7 @@ def _result(
                     "first_token": ("first", texts),
                     "second_token": ("second", texts),
                 },
+                attrs=no_support(INTERACTION_SIGN),
             ),
         },
         attrs=attrs | {name: whole.attrs[name] for name in ("unit", "prompt", "metric")},

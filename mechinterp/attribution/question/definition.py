@@ -28,6 +28,7 @@ from mechinterp.attribution.question.removals import REMOVALS, Removal, RemoveOn
 from mechinterp.attribution.question.units import Spans, Unit, units_of
 from mechinterp.core.metrics import Metric, log_prob, top_token
 from mechinterp.core.prompts import Prompts
+from mechinterp.core.signs import sign_of_support
 from mechinterp.core.sites import HookError
 from mechinterp.engine.arms import planned
 from mechinterp.engine.runner import run
@@ -231,10 +232,21 @@ def drops(
         attrs={
             "removal": how.name,
             "n_draws": how.n_draws,
+            **sign_of_drop(question.metric),
             **({"removal_note": how.note} if how.note else {}),
             **attrs,
         },
     )
+
+
+def sign_of_drop(metric: Metric) -> dict[str, str]:
+    """The `sign` and `supports` of a drop of the output's score."""
+    if metric.distance:
+        # Attribution pages look for "no direction".
+        reason = "removing the input moves the whole prediction, in no direction"
+    else:
+        reason = "removing the input lowers the score of the output"
+    return sign_of_support(reason, part="input")
 
 
 def can_remove(
