@@ -1,25 +1,25 @@
-"""Do heads found by where they look do what they are called, and do strong links matter? SmolLM2.
+"""Do heads found by their attention do what they are named for? Do strong links matter? (SmolLM2)
 
-Heads are found by their attention on a block of 50 random tokens, twice (24 prompts, 3 seeds), and
-put at their mean on other such prompts (12 of 25 tokens): how much of the log-probability of the
-second block is lost, in nats a token, with 95% intervals over prompts.
+Heads are found by their attention on a repeated block of 50 random tokens (24 prompts, 3 seeds) and
+mean-ablated on other such prompts (12 of 25 tokens). Measured: the log-probability of the second
+block that is lost, in nats a token, with 95% intervals over prompts.
 
 - Holds: previous token heads, L16H0 .89 [.88, .90]; duplicate token heads, L14H3 .62 [.57, .68];
   induction heads, L18H6 .85 [.81, .88].
-- Holds: without the four best induction heads 4.35 [3.78, 5.08] is lost, without the four best
+- Holds: without the four best induction heads the loss is 4.35 [3.78, 5.08], without the four best
   previous token heads 6.04 [5.50, 6.50] (L16H0 alone 4.52); without four random heads 0.09
   [0.02, 0.11], the worst of ten draws 0.47 [0.41, 0.54].
-- Does not hold: that duplicate token heads are needed for it. Without the best four 0.61
-  [0.43, 1.04], about as the worst random draw; without L14H3 0.12 [0.05, 0.20].
+- Does not hold: that duplicate token heads are needed. Without the best four the loss is 0.61
+  [0.43, 1.04], about that of the worst random draw; without L14H3 0.12 [0.05, 0.20].
 
-Then links, on sentences of the indirect object task in which the names stand at the same places.
+Then links, on sentences of the indirect object task with the names at the same positions.
 
-- Does not hold: that what the classic recipe lists (average over all heads above 0.1) matters. Of
-  37 links 16 are confirmed in the head that gives most, and 11 of these go to the first token.
-- Does not hold: that a link which matters can be seen in that head. Of the ten strongest links of
-  the last token, and of the classic ones, more are confirmed when they are cut in all heads.
-- Holds: that is no accident of cutting. Of random links of the same heads none of 42 is confirmed
-  in its head; cut in all heads 8 of 42 are.
+- Does not hold: that the links of the classic recipe (mean over all heads above 0.1) matter. Of 37
+  links 16 are confirmed in the head that attends most, and 11 of these go to the first token.
+- Does not hold: that a link that matters shows in that head. Of the ten strongest links of the last
+  token, and of the classic ones, more are confirmed when cut in all heads.
+- Holds: this is not an artefact of cutting. Of 42 random links of the same heads none is confirmed
+  in its head; cut in all heads 8 are.
 
 Source: Olsson et al. 2022, arXiv 2209.11895, for the scores; Geva et al. 2023, arXiv 2304.14767,
 for the knock-outs. About a minute and a half on one core.
@@ -28,13 +28,12 @@ for the knock-outs. About a minute and a half on one core.
 """
 
 import random
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mechinterp import Prompts, Site, load_model, logit_diff, stats, task
-from mechinterp.ablation.single import ablated, effect
+from mechinterp.ablation.single import ablate_sites, effect
 from mechinterp.attention import (
     confirm,
     find_links,
@@ -51,23 +50,24 @@ from mechinterp.attention import (
     top_k,
 )
 from mechinterp.engine.replacements import mean_of
+from mechinterp.models import Model
 
 LENGTH, N_PROMPTS, SEED = 25, 12, 11
-"""Of the prompts on which heads are ablated; those that found them are others."""
+"""Seed of the prompts on which heads are ablated; other prompts found them."""
 N_BEST, N_DRAWS = 4, 10
 N_SENTENCES = 16
 THRESHOLD = 0.1
 
 
-def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
-    """Print what was measured and the verdicts; return whether each claim holds, and the numbers.
+def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
+    """Print measurements and verdicts; return whether each claim holds, and the numbers.
 
-    `model`: SmolLM2, if it is loaded already.
+    `model`: SmolLM2, if already loaded.
     """
     model = model or load_model("smollm2")
     found: dict[str, xr.Dataset] = {}
 
-    # Found on other prompts, by where they look.
+    # Heads found on other prompts, by their attention.
     scores = head_scores(model)
     best: dict[str, list[tuple[int, int]]] = {}
     for kind in map(str, scores["score"].values):
@@ -90,7 +90,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     shown = list(groups)
     groups |= {f"random {i}": random.Random(i).sample(rest, N_BEST) for i in range(N_DRAWS)}
     lost = -effect(
-        ablated(
+        ablate_sites(
             model,
             prompts,
             metric,
@@ -106,8 +106,8 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
         lost[-N_DRAWS:].isel(group=int(lost[-N_DRAWS:].mean("prompt").argmax("group")))
     )
 
-    # Links of sentences in which the names stand at the same places: listed, cut, and as many
-    # random ones of the same heads.
+    # Links of sentences with the names at the same positions: listed, cut, and as many random links
+    # of the same heads.
     ioi = task("ioi", model, n=N_SENTENCES, seed=0)
     places = ioi.pair.clean.positions("IO")
     rows = (places == places.mode().values).nonzero()[:, 0]
@@ -146,7 +146,7 @@ def by_head(scores: xr.Dataset) -> xr.Dataset:
 
 
 def tally(name: str, checked: xr.Dataset) -> str:
-    """How many links were confirmed, of which kinds."""
+    """Print how many links of each kind were confirmed."""
     yes = checked["confirmed"].values
     kinds, counts = np.unique(checked["kind"].values[yes].astype(str), return_counts=True)
     of = ", ".join(f"{n} {kind}" for kind, n in zip(kinds, counts, strict=True))
@@ -155,7 +155,7 @@ def tally(name: str, checked: xr.Dataset) -> str:
 
 
 def show(name: str, numbers: xr.Dataset) -> None:
-    """The largest cells of a result, with their intervals."""
+    """Print the largest cells of a result, with intervals."""
     print(f"\n{name}")
     cells = numbers if numbers["mean"].ndim else numbers.expand_dims("all")
     (dim,) = cells["mean"].dims
@@ -166,7 +166,7 @@ def show(name: str, numbers: xr.Dataset) -> None:
 
 
 def judged(found: dict[str, xr.Dataset]) -> dict[str, bool]:
-    """Each claim and whether it holds: the interval on the right side of a bound."""
+    """Whether each claim holds: its interval lies on the right side of a bound."""
     lost, chance = found["lost without"], float(found["lost without random heads"]["high"])
 
     def low(name: str, place: str) -> float:

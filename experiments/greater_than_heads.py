@@ -2,18 +2,18 @@
 
 "The war lasted from the year 1732 to the year 17" -> above 32. In GPT-2 a few heads at the end
 attend to the start year's last two digits, YY, and the MLPs of the last layers compute what is
-greater. SmolLM2 reads each digit as a token: what is asked here is the tens digit alone (3 and
-above are right), and YY is the position of that digit.
+greater. SmolLM2 reads each digit as a token, so here only the tens digit is asked for (3 and above
+are right), and YY is the position of that digit.
 
 Found (of 0.96 [0.94, 0.97] probability, which the corruption lowers by 1.77 [1.57, 1.86]; with 95%
-intervals over 16 prompts, rather too narrow with so few; the heads were found on other prompts):
+intervals over 16 prompts, too narrow with so few; the heads were found on other prompts):
 
 - Holds: few heads. Noised at the end L20H8, L6H0, L18H6 and L23H0 change it by -0.31, -0.16, -0.15
   and -0.08 (all p .008, Holm over 270), no other by more than 0.011; together by -1.65 [-1.80,
   -1.39], four random heads by -0.002. The sum of each alone is less, as the metric saturates.
 - Holds: they attend to YY, L20H8 .93 [.92, .94], L6H0 .79, L18H6 .78; L23H0 less, .31 [.23, .39].
-  Not to see YY costs the four -0.83 [-1.17, -0.51]. As in GPT-2 an induction head is among them,
-  L18H6.
+  Hiding YY from them costs the four -0.83 [-1.17, -0.51]. As in GPT-2 one of them is an induction
+  head, L18H6.
 - Does not hold: that they are all in the middle (layers 5 to 9 of 12). L6H0 is at a fifth of the
   depth.
 - Does not hold (no claim of theirs): that heads which attend to YY matter. L17H5 (.81) and L17H4
@@ -31,11 +31,12 @@ Source: arXiv 2305.00586, sections 3.1 and 3.2. About a minute on one core.
 """
 
 import random
-from typing import Any
 
 import xarray as xr
 
 from mechinterp import Site, knockout, load_model, patch, read, run, stats, sweep, task
+from mechinterp.core.specs import Specs
+from mechinterp.models import Model
 from mechinterp.patching.activation import patch_heads, patch_outputs
 from mechinterp.patching.paths import path_patching
 
@@ -50,10 +51,10 @@ MLPS = (22, 23, 24, 26)
 LAST_THIRD = range(20, 30)
 
 
-def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
-    """Print what was measured and the verdicts; return whether each claim holds, and the numbers.
+def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
+    """Print measurements and verdicts; return whether each claim holds, and the numbers.
 
-    `model`: SmolLM2, if it is loaded already.
+    `model`: SmolLM2, if already loaded.
     """
     model = model or load_model("smollm2")
     made = task("greater-than", model, n=N_PROMPTS, seed=SEED)
@@ -72,7 +73,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     by_mlp = patch_outputs(model, made.pair, metric, "mlp_out", positions=["end"])
     found["MLP noised at the end"] = _change(by_mlp.isel(pos=0, drop=True), base)
 
-    # Where the heads look, and what is lost if they may not.
+    # Where the heads attend, and what is lost if that is hidden from them.
     seen = (*HEADS, *LOOK_ALIKES)
     patterns = [Site("pattern", layer, head, "end") for layer, head in seen]
     acts = run(model, clean, read(*patterns)).acts
@@ -90,7 +91,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     )
     found["knocked out, end to YY"] = _change(cut, base)
 
-    # Together; the heads with the MLPs held as they were; as many others, drawn at random.
+    # Together; the heads with the MLPs frozen; as many others, drawn at random.
     four = [Site("z", layer, head, "end") for layer, head in HEADS]
     groups = {
         "the four heads": four,
@@ -109,7 +110,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     noise = run(model, made.pair.corrupt, read(*every)).acts
     as_it_was = run(model, clean, read(*groups["MLPs 20 to 29"])).acts
 
-    def noised(group: str) -> Any:
+    def noised(group: str) -> Specs:
         if group == "the four heads, MLPs 20 to 29 held":
             held = sum((patch(site, as_it_was) for site in groups["MLPs 20 to 29"]), ())
             return noised("the four heads") + held
@@ -140,13 +141,13 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
 
 
 def _change(result: xr.DataArray, base: xr.DataArray) -> xr.Dataset:
-    """The mean change from the unchanged run, its interval, and p, by Holm over the cells."""
+    """The mean change from the unchanged run, its interval, and p with Holm's correction."""
     change = stats.difference(result, base.broadcast_like(result), n_resamples=N_FLIPS)
     return change.assign(p=stats.correct_p_values(change["p"]))
 
 
 def _show(name: str, numbers: xr.Dataset) -> None:
-    """The largest cells of a result, with their intervals and, where there are some, p values."""
+    """Print the largest cells of a result, with intervals and, if computed, p values."""
     print(f"\n{name}, {'share' if name.startswith('attention') else 'probability'}")
     cells = numbers if numbers["mean"].ndim else numbers.expand_dims("mean of the prompts")
     (dim,) = cells["mean"].dims
@@ -158,7 +159,7 @@ def _show(name: str, numbers: xr.Dataset) -> None:
 
 
 def _verdicts(found: dict[str, xr.Dataset]) -> dict[str, bool]:
-    """Each claim and whether it holds: the interval on the right side of 0, or of a share."""
+    """Whether each claim holds: its interval lies on the right side of 0, or of a share."""
 
     def high(name: str, *cell: object) -> float:
         value = found[name]["high"]

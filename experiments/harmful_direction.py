@@ -1,32 +1,33 @@
 """Claim: a model represents that a request is harmful, along a direction that makes it refuse.
 
 Arditi et al. find one direction in each of 13 chat models: without it they no longer refuse, with
-it they refuse what is harmless. Here SmolLM2-135M-Instruct is asked 120 requests in matched pairs
-that share words, of six topics; no pair is split between training and test. Read at the last token
-of the chat template; directions are differences of class means at layer 16, chosen before, found on
-three folds and measured on two; the metric is the log-odds of a refusal's first words.
+it they refuse harmless requests. Here SmolLM2-135M-Instruct gets 120 requests in matched pairs that
+share words, of six topics; no pair is split between training and test. Activations are read at the
+last token of the chat template. Directions are differences of class means at layer 16, chosen in
+advance, found on three folds and measured on two. The metric is the log-odds of a refusal's first
+words.
 
 Found (balanced accuracy, 95% intervals over pairs; nats over 48 prompts):
 
-- Holds: that a request is harmful can be read: .83 [.77, .88] at layer 16, on topics that were left
-  out .79; the words alone give .65 [.59, .72], a model with random weights no more than .58.
+- Holds: a probe reads that a request is harmful: .83 [.77, .88] at layer 16, .79 on topics that
+  were left out; the words alone give .65 [.59, .72], a model with random weights no more than .58.
 - Does not hold: that there is a best layer. The highest is .87 [.81, .92] at layer 26; of 25 layers
   from 4 on none can be told from it.
-- Does not hold: that the probe's success is beyond what it could learn by heart. A random label
-  for each first word is learnt at .85 to .97: selectivity is negative. These activations hold much
-  that was not asked for; that harm is among it says little about what they are for.
+- Does not hold: that the probe does better than memorising. A random label for each first word is
+  learnt at .85 to .97: selectivity is negative. These activations hold much that was not asked for;
+  that harm is among it says little about what they are for.
 - Does not hold: that the model refuses what is harmful. Its log-odds of refusing are -1.50 for
   harmful and -1.49 for benign requests: it hardly refuses anything.
-- Does not hold: that it uses the direction. Taken out everywhere, refusing changes by 0.04 [-0.09,
-  0.15]; steering along it lowers it by 0.11. Directions drawn as activations vary do as much and
-  more (up to 3.7 taken out, -0.8 along). Steered along, those of no preference move less, at most
-  0.09: beside these alone the steering would have passed for an effect.
+- Does not hold: that it uses the direction. Projecting it out everywhere changes refusing by 0.04
+  [-0.09, 0.15]; steering along it lowers refusing by 0.11. Random directions with the activations'
+  covariance do as much and more (up to 3.7 projected out, -0.8 steered). Isotropic ones do less
+  when steered, at most 0.09: beside these alone the steering would have passed for an effect.
 
 What may be concluded: whether these requests are harmful is present in the residual stream,
 linearly, from the middle layers on, beyond their words as a bag. What may not: that the model knows
 harm as such (60 pairs of one author), where it is computed, or that anything follows from it: this
-model does not refuse, so that its refusal cannot hang on the direction, and nothing is said about
-models that do.
+model does not refuse, so its refusal cannot depend on the direction, and nothing follows for models
+that do.
 
 Source: Arditi et al. 2024, arXiv 2406.11717; Marks and Tegmark 2023, arXiv 2310.06824. Four minutes
 of one core.
@@ -42,6 +43,7 @@ import torch
 import xarray as xr
 
 from mechinterp import load_model, refusal_log_odds, run
+from mechinterp.models import Model
 from mechinterp.probing import (
     Labelled,
     ProbeStudy,
@@ -55,21 +57,21 @@ from mechinterp.probing import (
     residual_sites,
 )
 from mechinterp.report import print_probes
-from mechinterp.tasks.requests import PAIRS, TOPICS
+from mechinterp.tasks.requests import PAIRS, TOPICS, RequestPair
 
 LAYER = 16
-"""Where the direction is taken: the middle, chosen before anything was measured."""
+"""The layer of the direction: the middle, chosen before anything was measured."""
 
 
 def main(
-    model: Any = None,
+    model: Model | None = None,
     *,
     n_per_topic: int = 10,
     layers: Sequence[int] | None = None,
     n_random: int = 8,
     n_measured: int = 48,
 ) -> tuple[dict[str, bool], dict[str, Any]]:
-    """Print what was measured and the verdicts; return which claims hold, and the numbers."""
+    """Print measurements and verdicts; return which claims hold, and the numbers."""
     model = model or load_model("smollm2")
     pairs = [pair for topic in TOPICS for pair in _of(topic)[:n_per_topic]]
     given = _labelled(pairs)
@@ -94,18 +96,18 @@ def main(
     return verdicts, found
 
 
-def _of(topic: str) -> list[Any]:
+def _of(topic: str) -> list[RequestPair]:
     return [pair for pair in PAIRS if pair.topic == topic]
 
 
-def _labelled(pairs: Sequence[Any]) -> Labelled:
+def _labelled(pairs: Sequence[RequestPair]) -> Labelled:
     texts = [text for pair in pairs for text in (pair.harmful, pair.benign)]
     chats = [[{"role": "user", "content": text}] for text in texts]
     groups = [number for number in range(len(pairs)) for _ in range(2)]
     return Labelled.of(chats, ["harmful", "benign"] * len(pairs), groups)
 
 
-def _refusal(model: Any, study: ProbeStudy) -> dict[str, float]:
+def _refusal(model: Model, study: ProbeStudy) -> dict[str, float]:
     """Mean log-odds of refusing, unchanged, by class."""
     odds = refusal_log_odds(model)
     batches = torch.arange(len(study.prompts)).split(12)
@@ -114,8 +116,8 @@ def _refusal(model: Any, study: ProbeStudy) -> dict[str, float]:
     return {name: float(values[labels == name].mean()) for name in study.labelled.classes}
 
 
-def _used(model: Any, study: ProbeStudy, n_random: int, n_measured: int) -> xr.Dataset:
-    """The direction of the other folds, measured on pairs that it was not found in."""
+def _used(model: Model, study: ProbeStudy, n_random: int, n_measured: int) -> xr.Dataset:
+    """The effects of the direction of some folds, measured on the pairs of the others."""
     tested = held_out(study.probed)
     along = class_direction(study.acts, study.labelled, LAYER, rows=~tested)
     rows = torch.from_numpy(np.flatnonzero(tested)[:n_measured])

@@ -55,6 +55,8 @@ from mechinterp.circuits import (
     top_n,
 )
 from mechinterp.circuits.published import Arrow
+from mechinterp.core.prompts import Prompts
+from mechinterp.models import Model
 from mechinterp.tasks.ioi import FINDINGS, indirect_objects
 
 N_PROMPTS, SEED, OTHER_SEED = 16, 7, 8
@@ -79,11 +81,11 @@ LOOKS = {
 
 
 def main(
-    model: Any = None, n_prompts: int = N_PROMPTS, n_draws: int = N_DRAWS
+    model: Model | None = None, n_prompts: int = N_PROMPTS, n_draws: int = N_DRAWS
 ) -> tuple[dict[str, bool], dict[str, Any]]:
-    """Print what was measured and the verdicts; return whether each claim holds, and the numbers.
+    """Print measurements and verdicts; return whether each claim holds, and the numbers.
 
-    `model`: SmolLM2, if it is loaded already.
+    `model`: SmolLM2, if already loaded.
     """
     model = model or load_model("smollm2")
     graph = Graph.from_model(model, positions=PLACES)
@@ -136,7 +138,7 @@ def main(
     return verdicts, found
 
 
-def _roles(model: Any) -> dict[str, tuple[str, ...]]:
+def _roles(model: Model) -> dict[str, tuple[str, ...]]:
     """The heads of each role as they were found by patching heads; and all MLPs."""
     named = {f.role: f.sites for f in FINDINGS if f.model == "smollm2" and f.role in LOOKS}
     roles = {role: tuple(f"a{s.layer}.h{s.head}" for s in sites) for role, sites in named.items()}
@@ -164,12 +166,12 @@ def _between_heads(arrows: tuple[Arrow, ...]) -> tuple[Arrow, ...]:
     return tuple(a for a in arrows if a.writer in LOOKS and a.reader in (*LOOKS, "logits"))
 
 
-def _empty(contrast: Any) -> float:
+def _empty(contrast: Contrast) -> float:
     """The metric of the other run."""
     return float(faithfulness(contrast, {}).attrs["empty"])
 
 
-def _attention(model: Any, clean: Any) -> xr.DataArray:
+def _attention(model: Model, clean: Prompts) -> xr.DataArray:
     """The share that each head gives where a role looks: dims (link, layer, head, prompt)."""
     layers, rows = range(model.cfg.n_layers), range(len(clean))
     acts = run(model, clean, read(*(Site("pattern", layer) for layer in layers))).acts

@@ -39,7 +39,6 @@ Source: arXiv 2211.00593, sections 3.1 to 3.4. About a minute and a half on one 
 """
 
 import random
-from typing import Any
 
 import xarray as xr
 
@@ -56,8 +55,10 @@ from mechinterp import (
     task,
     top_k,
 )
-from mechinterp.ablation.single import ablated, base_score
+from mechinterp.ablation.single import ablate_sites, base_score
+from mechinterp.core.prompts import Prompts
 from mechinterp.engine.replacements import mean_of
+from mechinterp.models import Model
 from mechinterp.patching.activation import patch_heads
 from mechinterp.patching.paths import path_patching
 
@@ -92,10 +93,10 @@ LINKS = {
 }
 
 
-def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
-    """Print what was measured and the verdicts; return whether each claim holds, and the numbers.
+def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
+    """Print measurements and verdicts; return whether each claim holds, and the numbers.
 
-    `model`: SmolLM2, if it is loaded already.
+    `model`: SmolLM2, if already loaded.
     """
     model = model or load_model("smollm2")
     made = task("ioi", model, n=N_PROMPTS, seed=SEED)
@@ -135,7 +136,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
         told = path_patching(model, made.pair, measured, senders, logits)
         found[name] = _change(told, told["clean_score"])
 
-    # What each earlier head tells the queries of layer 23, where four of the writers are.
+    # Paths from earlier heads to the queries of layer 23, where four of the writers are.
     early = [Site("z", layer, head, "end") for layer in range(14, 23) for head in n_heads]
     told = path_patching(model, made.pair, metric, early, Site("q", 23, pos="end"))
     found["to the queries"] = _change(told, base)
@@ -143,7 +144,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
         told = path_patching(model, made.pair, metric, S_INHIBITION, Site("q", 23, head, "end"))
         found[f"to the queries of L23H{head}"] = _change(told, base)
 
-    # Where the named heads look, and what is lost if they may not.
+    # Where the named heads attend, and what is lost if that is hidden from them.
     found["attention"] = _attention(model, clean)
     cut = sweep(
         model,
@@ -154,7 +155,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     )
     found["knocked out"] = _change(cut, base)
 
-    # The circuit at the mean, each head where it works, against other heads at the same places.
+    # The circuit mean-ablated, each head at its positions, against other heads at the same ones.
     sets = {
         "name movers": NAME_MOVERS,
         "L24H4": NEGATIVE[:1],
@@ -165,7 +166,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     } | {f"random {draw}": _random_heads(draw) for draw in range(N_DRAWS)}
     how = mean_of(made.pair.corrupt, by_position=True)
     over = {"group": list(sets)}
-    without = ablated(model, clean, metric, how, over, lambda group: list(sets[group]), {})
+    without = ablate_sites(model, clean, metric, how, over, lambda group: list(sets[group]), {})
     found["mean-ablated"] = _change(without[:-N_DRAWS], base_score(without))
     drawn = without[-N_DRAWS:].mean("group").expand_dims(group=["random heads, as many"])
     found["random heads"] = _change(drawn, base_score(without))
@@ -185,13 +186,13 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
 
 
 def _change(result: xr.DataArray, base: xr.DataArray) -> xr.Dataset:
-    """The mean change from the unchanged run, its interval, and p, by Holm over the cells."""
+    """The mean change from the unchanged run, its interval, and p with Holm's correction."""
     change = stats.difference(result, base.broadcast_like(result))
     return change.assign(p=stats.correct_p_values(change["p"]))
 
 
-def _attention(model: Any, clean: Any) -> xr.Dataset:
-    """The attention of each named link, in all heads of the link on average."""
+def _attention(model: Model, clean: Prompts) -> xr.Dataset:
+    """The attention of each named link, averaged over its heads."""
     sites = {
         Site("pattern", layer, head, query)
         for links in LINKS.values()
@@ -219,7 +220,7 @@ def _random_heads(draw: int) -> tuple[Site, ...]:
 
 
 def _show(name: str, numbers: xr.Dataset) -> None:
-    """The largest cells of a result, with their intervals and, where there are some, p values."""
+    """Print the largest cells of a result, with intervals and, if computed, p values."""
     print(f"\n{name}, logits" if name != "attention" else f"\n{name}, share")
     cells = numbers if numbers["mean"].ndim else numbers.expand_dims("mean of the prompts")
     (dim,) = cells["mean"].dims
@@ -231,7 +232,7 @@ def _show(name: str, numbers: xr.Dataset) -> None:
 
 
 def _verdicts(found: dict[str, xr.Dataset]) -> dict[str, bool]:
-    """Each claim and whether it holds: the interval on the right side of 0, or of a share."""
+    """Whether each claim holds: its interval lies on the right side of 0, or of a share."""
 
     def high(name: str, *cell: object) -> float:
         value = found[name]["high"]

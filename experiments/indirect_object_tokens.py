@@ -1,9 +1,9 @@
 """Claim: of "When Mary and John ..., John gave ... to", the first name makes the model say it.
 
-The contrast between the two names asks which input tokens make SmolLM2 say the indirect object
-rather than the subject. Expected are the three names: the indirect object, copied to the output,
-and the subject's two places, whose repetition rules it out. Found: the receiver is the top token in
-15 of 16 prompts.
+The logit difference of the two names asks which input tokens make SmolLM2 say the indirect object
+rather than the subject. Three names are expected: the indirect object, copied to the output, and
+both occurrences of the subject, whose repetition rules it out. Found: the receiver is the top token
+in 15 of 16 prompts.
 
 Source: Wang et al. 2022, Interpretability in the Wild, section 2, arXiv 2211.00593.
 

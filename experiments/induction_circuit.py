@@ -57,7 +57,7 @@ KINDS = ("second half kept", "in logits")
 
 
 def main() -> tuple[dict[str, bool], dict[str, Any]]:
-    """Print what was measured and the verdicts; return which claims hold, and the numbers."""
+    """Print measurements and verdicts; return which claims hold, and the numbers."""
     planted = toy("induction-trained")
     model = load_model(planted)
     made = task("induction", model, n=N_PROMPTS, seed=SEED)

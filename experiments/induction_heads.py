@@ -1,7 +1,7 @@
 """Claims of Olsson et al. 2022 about induction heads, asked of SmolLM2-135M on random tokens.
 
 "k r w q k r w" -> q. An induction head attends to the token after the earlier occurrence, and
-copies it; a previous token head before it writes into each token's place what stood before, and the
+copies it. An earlier previous token head writes each token to the position after it, and the
 induction head's keys read that.
 
 Found, in nats of the log-probability of the answer (-1.51 [-2.30, -1.04]; -14.33 if nothing is
@@ -10,12 +10,12 @@ repeated), with 95% intervals over 24 prompts; the heads were found on other pro
 - Holds: induction heads exist: L18H6 .93 [.91, .94], L17H4 .90, L17H5 .82, L17H3 .76 of their
   attention.
 - Holds: previous token heads exist: L16H0 .94 [.94, .95], L11H1 .84, and others.
-- Holds: composition through keys. What L16H0 tells the keys of layer 18's induction head alone is
+- Holds: K-composition. The path from L16H0 to the keys of layer 18's induction head alone is
   worth -2.14 [-2.63, -1.68], of layer 17's -0.87 [-1.54, -0.45]; their values -0.05 and -0.11.
-- Does not hold: that previous token heads do so in general. L11H1, L2H1, L1H2 tell them nothing
-  (0.05 or less); L17H8, with a score of .43, tells layer 18's keys -0.78 [-1.20, -0.49].
-- Holds: they are what does it. At the mean the four lower it by 4.90 [3.66, 6.40], four random
-  heads by nothing (0.01 [-0.02, 0.06]), L16H0 alone by 4.19 [3.04, 5.51].
+- Does not hold: that previous token heads do so in general. The paths from L11H1, L2H1 and L1H2 are
+  worth 0.05 or less; that from L17H8 (score .43) to layer 18's keys -0.78 [-1.20, -0.49].
+- Holds: induction heads do the task. Mean-ablating the four lowers it by 4.90 [3.66, 6.40], four
+  random heads by nothing (0.01 [-0.02, 0.06]), L16H0 alone by 4.19 [3.04, 5.51].
 - Does not hold: that each is needed. L17H4 and L17H5 alone raise it, by 0.35 [0.25, 0.52] and 0.20;
   L18H6 lowers it by 1.39, L17H3 by 0.73: what the four do together is three times the sum.
 - Does not hold: that they copy, as in two layers. None of the four writes the answer to the logits:
@@ -30,14 +30,14 @@ transformer-circuits.pub. About a minute and a half on one core.
 
 import random
 from dataclasses import replace
-from typing import Any
 
 import torch
 import xarray as xr
 
 from mechinterp import Site, knockout, load_model, read, run, stats, sweep, task
-from mechinterp.ablation.single import ablated
+from mechinterp.ablation.single import ablate_sites
 from mechinterp.engine.replacements import mean_of
+from mechinterp.models import Model
 from mechinterp.patching.paths import path_patching
 
 N_PROMPTS, SEED = 24, 7
@@ -52,10 +52,10 @@ KEYS = {"L17": Site("k", 17, 1, "induction"), "L18": Site("k", 18, 2, "induction
 """The keys of the induction heads: L17H3 to L17H5 share one, and L18H6 to L18H8."""
 
 
-def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
-    """Print what was measured and the verdicts; return whether each claim holds, and the numbers.
+def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
+    """Print measurements and verdicts; return whether each claim holds, and the numbers.
 
-    `model`: SmolLM2, if it is loaded already.
+    `model`: SmolLM2, if already loaded.
     """
     model = model or load_model("smollm2")
     made = task("induction", model, n=N_PROMPTS, seed=SEED)
@@ -64,7 +64,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     corrupt = xr.DataArray(metric(run(model, made.pair.corrupt)).double().numpy(), dims="prompt")
     found = {"unchanged": stats.interval(base), "no repeat": stats.interval(corrupt)}
 
-    # The scores: attention, over the second half, to three places; all 270 heads.
+    # The scores: attention of the second half to three positions, for all 270 heads.
     patterns = [Site("pattern", layer) for layer in range(model.cfg.n_layers)]
     acts = run(model, clean, read(*patterns)).acts
     attention = torch.stack([acts[site] for site in patterns])
@@ -91,7 +91,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     groups |= {f"L{n}H{h}": ((n, h),) for n, h in INDUCTION}
     shown = list(groups)
     groups |= {f"random {i}": random.Random(i).sample(others, 4) for i in range(N_DRAWS)}
-    without = ablated(
+    without = ablate_sites(
         model,
         clean,
         metric,
@@ -106,7 +106,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     by_induction = without.sel(group="induction", drop=True)
     found["induction minus random heads"] = stats.difference(by_induction, drawn)
 
-    # What previous token heads tell the induction heads' keys, and values, at what they attend to.
+    # Paths from previous token heads to the induction heads' keys and values, at the answer.
     score = found["previous token score"]["mean"].values
     ranked = [every[i] for i in (-score).argsort()]
     for name, keys in KEYS.items():
@@ -116,7 +116,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
             told = path_patching(model, made.pair, metric, senders, receiver)
             found[f"to the {act} of {name}"] = _change(told, told["clean_score"])
 
-    # The links knocked out: the induction heads' to the answer, L16H0's to the token before it.
+    # Links knocked out: of induction heads to the answer, of L16H0 to the token before it.
     links = {
         "induction heads, end to answer": [(*pair, "end", "induction") for pair in INDUCTION],
         "movers, end to answer": [(*pair, "end", "induction") for pair in MOVERS],
@@ -133,7 +133,7 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
     )
     found["knocked out"] = _change(cut, base)
 
-    # Who writes the answer directly.
+    # Which heads write the answer directly.
     senders = [Site("z", *pair, "end") for pair in every if pair[0] >= 17]
     told = path_patching(model, made.pair, metric, senders, Site("logits", pos="end"))
     found["directly to the logits"] = _change(told, told["clean_score"])
@@ -150,13 +150,13 @@ def main(model: Any = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
 
 
 def _change(result: xr.DataArray, base: xr.DataArray) -> xr.Dataset:
-    """The mean change from the unchanged run, its interval, and p, by Holm over the cells."""
+    """The mean change from the unchanged run, its interval, and p with Holm's correction."""
     change = stats.difference(result, base.broadcast_like(result))
     return change.assign(p=stats.correct_p_values(change["p"]))
 
 
 def _show(name: str, numbers: xr.Dataset) -> None:
-    """The largest cells of a result, with their intervals and, where there are some, p values."""
+    """Print the largest cells of a result, with intervals and, if computed, p values."""
     print(f"\n{name}, {'share' if name.endswith('score') else 'nats'}")
     cells = numbers if numbers["mean"].ndim else numbers.expand_dims("mean of the prompts")
     (dim,) = cells["mean"].dims
@@ -168,7 +168,7 @@ def _show(name: str, numbers: xr.Dataset) -> None:
 
 
 def _verdicts(found: dict[str, xr.Dataset]) -> dict[str, bool]:
-    """Each claim and whether it holds: the interval on the right side of 0, or of a share."""
+    """Whether each claim holds: its interval lies on the right side of 0, or of a share."""
 
     def high(name: str, *cell: object) -> float:
         value = found[name]["high"]

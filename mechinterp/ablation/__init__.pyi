@@ -9,7 +9,7 @@ from .single import ablate_heads as ablate_heads
 from .single import ablate_layers as ablate_layers
 from .single import ablate_neurons as ablate_neurons
 from .single import ablate_positions as ablate_positions
-from .single import ablated as ablated
-from .single import along as along
+from .single import ablate_sites as ablate_sites
 from .single import base_score as base_score
 from .single import effect as effect
+from .single import replace_along as replace_along

@@ -1,7 +1,6 @@
-"""Ablations of several sites together: every two of them, or one more at a time.
+"""Joint ablations: every pair of some sites, or more and more of them.
 
-Two sites that stand in for one another cost little alone and much together: `interaction` says how
-much beyond the sum.
+Redundant sites cost little alone and much together. `interaction` says how much more than the sum.
 
 >>> from mechinterp import Site, load_model, log_prob, token_id
 >>> from mechinterp.ablation.joint import ablate_pairs, interaction
@@ -20,13 +19,19 @@ from typing import Unpack
 import numpy as np
 import xarray as xr
 
-from mechinterp.ablation.single import ablated, effect
+from mechinterp.ablation.single import ablate_sites, effect
 from mechinterp.core.metrics import Metric
+from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
 from mechinterp.engine.replacements import Replacement
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps.options import SweepOptions, check_options
+
+INTERACTION_SIGN = (
+    "Effect of both minus the effects of each alone. Where ablation lowers the metric, negative: "
+    "each stands in for the other (redundancy); positive: they need each other (synergy)."
+)
 
 
 def ablate_pairs(
@@ -37,10 +42,11 @@ def ablate_pairs(
     sites: Sequence[Site],
     **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
-    """Ablate each two of the sites together: dims (first, second, prompt), in the metric's unit.
+    """Ablate each pair of the sites: dims (first, second, prompt), in the metric's unit.
 
-    Symmetric; on the diagonal each site alone. Labels are the sites' names. Each pair is computed
-    once. `interaction` says what two do beyond each alone. `options`: those of `sweep`.
+    Symmetric, each pair computed once; on the diagonal each site alone. Labels are the sites'
+    names. `interaction` gives what a pair does beyond its two sites alone. `options`: those of
+    `sweep`.
 
     Raises:
         HookError: as `sweep`.
@@ -54,7 +60,7 @@ def ablate_pairs(
         return [sites[i] for i in dict.fromkeys(pairs[pair])]
 
     over = {"pair": range(len(pairs))}
-    found = ablated(model, tokenize(model, prompts), metric, how, over, pair_sites, options)
+    found = ablate_sites(model, tokenize(model, prompts), metric, how, over, pair_sites, options)
     place = np.empty((len(sites), len(sites)), dtype=int)
     for number, (i, j) in enumerate(pairs):
         place[i, j] = place[j, i] = number
@@ -72,8 +78,8 @@ def ablate_cumulatively(
 ) -> xr.DataArray:
     """Ablate none of the sites, the first, the first two, ... all: dims (n_ablated, prompt).
 
-    In the metric's unit; `site` beside n_ablated is the one that was added last. `options`: those
-    of `sweep`.
+    In the metric's unit. The coordinate `site` names the one added last. `options`: those of
+    `sweep`.
 
     Raises:
         HookError: as `sweep`.
@@ -86,27 +92,26 @@ def ablate_cumulatively(
     def first(n_ablated: int) -> list[Site]:
         return list(sites[:n_ablated])
 
-    found = ablated(model, tokenize(model, prompts), metric, how, over, first, options)
+    found = ablate_sites(model, tokenize(model, prompts), metric, how, over, first, options)
     return found.assign_coords(site=("n_ablated", ["", *labels]))
 
 
 def interaction(result: xr.DataArray) -> xr.DataArray:
-    """What two ablations do beyond the sum of each alone, from `ablate_pairs`, in its unit.
+    """effect(both) - effect(first) - effect(second), from `ablate_pairs`, in its unit.
 
-    effect(both) - effect(first) - effect(second). For a metric that ablation lowers: negative if
-    each stands in for the other (both cost more than the sum), positive if they work in one line.
-    NaN on the diagonal.
+    For a metric that ablation lowers, negative means redundancy (both cost more than the sum) and
+    positive that the two work in series. NaN on the diagonal.
 
     Raises:
-        ValueError: if it is no result of `ablate_pairs`.
+        ValueError: if `result` is not a result of `ablate_pairs`.
     """
     if not {"first", "second"} <= {*result.dims}:
-        raise ValueError(f"this is no result of ablate_pairs: its dims are {list(result.dims)}.")
+        raise ValueError(f"this is not a result of ablate_pairs: its dims are {list(result.dims)}.")
     beyond = effect(result).transpose("first", "second", ...)
     alone = np.einsum("ii...->i...", beyond.values)
     values = beyond.values - alone[:, None] - alone[None, :]
     values[np.diag_indices(len(alone))] = np.nan
-    return beyond.copy(data=values)
+    return beyond.copy(data=values).assign_attrs(no_support(INTERACTION_SIGN))
 
 
 def _labels(sites: Sequence[Site]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Ablation: what the model loses when a part of it is replaced by something that says nothing.
+"""Ablation: what the model loses when a part of it is replaced by an uninformative value.
 
-Each function is a sweep: one part at a time is replaced, `how` it says: "zero",
+Each function is a sweep that replaces one part at a time. `how` says by what: "zero",
 `mean_of(reference)` or `resample_from(reference, seed=0)` (`mechinterp.engine.replacements`).
 
 >>> from mechinterp import load_model, log_prob, token_id, tokenize
@@ -14,14 +14,14 @@ Each function is a sweep: one part at a time is replaced, `how` it says: "zero",
 >>> loss.dims, int(loss.sum(("head", "prompt")).argmin("layer"))
 (('layer', 'head', 'prompt'), 1)
 
-A result has the metric's values, with the score of the unchanged model, `base_score`, beside the
-prompts. `effect` is the difference, negative where ablation lowers the metric. What zeroing removes
-depends on how the weights were folded: `attrs["weights"]` says how they were.
+A result holds the metric's values, and the unchanged model's score of each prompt as `base_score`.
+`effect` is the difference: negative where ablation lowers the metric. What zeroing removes depends
+on how the weights were folded; `attrs["weights"]` says how.
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 import xarray as xr
 from jaxtyping import Float
@@ -29,7 +29,8 @@ from torch import Tensor
 
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
-from mechinterp.core.sites import HookError, Site
+from mechinterp.core.signs import sign_of_change
+from mechinterp.core.sites import HookError, Pos, Site
 from mechinterp.core.specs import At, Edit, Specs, edit
 from mechinterp.engine.replacements import Replacement, resolve_replacement
 from mechinterp.engine.runner import run
@@ -42,7 +43,7 @@ from mechinterp.sweeps.experiment import sweep
 from mechinterp.sweeps.options import SweepOptions, check_options
 
 PARTS = {"attn": ("attn_out",), "mlp": ("mlp_out",), "block": ("attn_out", "mlp_out")}
-"""What a part of a layer adds to the residual stream."""
+"""Part of a layer -> the activations that it adds to the residual stream."""
 
 
 def ablate_heads(
@@ -59,11 +60,11 @@ def ablate_heads(
 ) -> xr.DataArray:
     """Ablate each head: dims (layer, head or kv_head, prompt), in the metric's unit.
 
-    `act`: "z", the head's output, or "q", "k", "v" or another that heads have. `positions`: these
-    together; by default all. `options`: those of `sweep`.
+    `act`: "z", the head's output, or "q", "k", "v" or another activation of heads. `positions`:
+    ablated together; by default all. `options`: those of `sweep`.
 
     Raises:
-        HookError: as `sweep`, as for a head that is not there.
+        HookError: as `sweep`, such as for a head that does not exist.
         ValueError: if the act or `how` is unknown.
 
     Source: Wang et al. 2022, section 2.2 (mean ablation), arXiv 2211.00593.
@@ -74,7 +75,7 @@ def ablate_heads(
     def sites(layer: int, **head: int) -> list[Site]:
         return axes.at_positions(Site(act, layer, *head.values()), positions)
 
-    return ablated(model, tokenize(model, prompts), metric, how, over, sites, options)
+    return ablate_sites(model, tokenize(model, prompts), metric, how, over, sites, options)
 
 
 def ablate_layers(
@@ -90,12 +91,13 @@ def ablate_layers(
 ) -> xr.DataArray:
     """Ablate what a part of each layer writes: dims (part, layer, prompt), in the metric's unit.
 
-    `parts`: of "attn", "mlp" and "block", both together, which at zero skips the block; by default
-    all that the model has. `positions`: these together. `options`: those of `sweep`.
+    `parts`: "attn", "mlp" and "block", which is both; ablating it with "zero" skips the layer. By
+    default all that the model has. `positions`: ablated together; by default all. `options`: those
+    of `sweep`.
 
     Raises:
         HookError: as `sweep`.
-        ValueError: if a part or `how` is unknown, or the model has none such.
+        ValueError: if a part or `how` is unknown, or the model has no such part.
     """
     check_options("ablate_layers", options)
     no_mlps = bool(model.cfg.attn_only)
@@ -109,8 +111,8 @@ def ablate_layers(
         whole = [Site(act, layer) for act in PARTS[part]]
         return [s for site in whole for s in axes.at_positions(site, positions)]
 
-    over: dict[str, Sequence[Any]] = {"part": chosen, "layer": axes.layers(model, layers)}
-    return ablated(model, tokenize(model, prompts), metric, how, over, sites, options)
+    over: dict[str, Sequence[object]] = {"part": chosen, "layer": axes.layers(model, layers)}
+    return ablate_sites(model, tokenize(model, prompts), metric, how, over, sites, options)
 
 
 def ablate_neurons(
@@ -126,11 +128,11 @@ def ablate_neurons(
 ) -> xr.DataArray:
     """Ablate each neuron of a layer: dims (neuron, prompt), in the metric's unit.
 
-    A neuron is what is after the non-linearity. `positions`: these together; by default all.
+    A neuron's value is that after the non-linearity. `positions`: ablated together; by default all.
     `options`: those of `sweep`.
 
     Raises:
-        HookError: as `sweep`, as where a model has no MLPs.
+        HookError: as `sweep`, such as for a model without MLPs.
         ValueError: if `how` is unknown.
     """
     check_options("ablate_neurons", options)
@@ -139,7 +141,7 @@ def ablate_neurons(
     def sites(layer: int, neuron: int) -> list[Site]:
         return axes.at_positions(Site("mlp_post", layer, neuron=neuron), positions)
 
-    found = ablated(model, tokenize(model, prompts), metric, how, over, sites, options)
+    found = ablate_sites(model, tokenize(model, prompts), metric, how, over, sites, options)
     return found.isel(layer=0)
 
 
@@ -156,23 +158,23 @@ def ablate_positions(
 ) -> xr.DataArray:
     """Replace the residual stream at each layer and position: dims (layer, pos, prompt).
 
-    In the metric's unit. `act`: another activation than "resid_pre" that each position has.
-    `positions`: by default every one, or those with a name if the prompts differ in length.
-    `options`: those of `sweep`.
+    In the metric's unit. `act`: "resid_pre" or another activation with positions. `positions`: by
+    default every one, or the named ones if the prompts differ in length. `options`: those of
+    `sweep`.
 
     Raises:
         HookError: as `sweep`.
-        ValueError: if the act or `how` is unknown, or no position is the same in all prompts.
+        ValueError: if the act or `how` is unknown, or the prompts share no position.
     """
     check_options("ablate_positions", options)
     given = tokenize(model, prompts)
     chosen = axes.positions(given, positions)
-    over: dict[str, Sequence[Any]] = {"layer": axes.layers(model, layers), "pos": chosen}
+    over: dict[str, Sequence[object]] = {"layer": axes.layers(model, layers), "pos": chosen}
 
-    def sites(layer: int, pos: Any) -> list[Site]:
+    def sites(layer: int, pos: Pos) -> list[Site]:
         return [Site(act, layer, pos=pos)]
 
-    found = ablated(model, given, metric, how, over, sites, options)
+    found = ablate_sites(model, given, metric, how, over, sites, options)
     return axes.with_tokens(found, given, chosen)
 
 
@@ -189,22 +191,20 @@ def ablate_directions(
 ) -> xr.DataArray:
     """Replace an activation's part along each direction: dims (direction, prompt), metric's unit.
 
-    x becomes x + ((r - x)·u)u, with u the direction at length 1 and r what would take the place of
-    x; at zero that projects the direction out. The rest of x stays. Directions: those of a probe,
-    or the decoder of a sparse autoencoder. `options`: those of `sweep`.
+    x becomes x + ((r - x)·u)u, where u is the direction scaled to length 1 and r the replacement of
+    x. With "zero" this projects the direction out. The rest of x stays. Use the directions of a
+    probe, or of a sparse autoencoder's decoder. `options`: those of `sweep`.
 
     Raises:
-        HookError: during the run, if the directions are not as long as the activation.
-        ValueError: if a direction is 0 or `how` is unknown.
+        HookError: during the run, if the directions and the activation differ in length.
+        ValueError: if a direction is zero or `how` is unknown.
 
     Source: Arditi et al. 2024, section 2.4, arXiv 2406.11717.
     """
     check_options("ablate_directions", options)
     norms = directions.norm(dim=-1, keepdim=True)
     if bool((norms == 0).any()):
-        raise ValueError(
-            f"direction {int((norms[:, 0] == 0).nonzero()[0])} is 0: it points nowhere."
-        )
+        raise ValueError(f"direction {int((norms[:, 0] == 0).nonzero()[0])} is zero. Leave it out.")
     units = directions / norms
     over = {"direction": range(len(units))}
 
@@ -212,35 +212,35 @@ def ablate_directions(
         return axes.at_positions(site, positions)
 
     def one(replaced: Edit, direction: int) -> Edit:
-        return along(units[direction].clone(), replaced)
+        return replace_along(units[direction].clone(), replaced)
 
-    found = ablated(model, tokenize(model, prompts), metric, how, over, sites, options, one)
+    found = ablate_sites(model, tokenize(model, prompts), metric, how, over, sites, options, one)
     return found.assign_attrs(site=str(site))
 
 
 def effect(result: xr.DataArray) -> xr.DataArray:
-    """The value minus that of the unchanged model: negative where ablation lowers the metric.
+    """The ablated minus the unchanged score: negative where ablation lowers the metric.
 
     Raises:
-        ValueError: if it is no result of ablation.
+        ValueError: if `result` is not a result of ablation.
     """
     changed = (result - base_score(result)).rename(result.name)
     return changed.assign_attrs(result.attrs | {"quantity": "change"})
 
 
-def ablated(
+def ablate_sites(
     model: Model,
     prompts: Prompts,
     metric: Metric,
     how: Replacement | str,
-    over: Mapping[str, Sequence[Any]],
+    over: Mapping[str, Sequence[object]],
     sites: Callable[..., list[Site]],
-    options: Mapping[str, Any],
+    options: SweepOptions,
     shaped: Callable[..., Edit] = lambda replaced, **point: replaced,
 ) -> xr.DataArray:
-    """The metric with the sites of each point replaced, each by its `shaped` replacement.
+    """Ablate `sites(**point)` together at each point: dims (*over, prompt), in the metric's unit.
 
-    For ablations of your own: `sites(**point)` says what is ablated together at a point of `over`.
+    For ablations of your own. `shaped(edit, **point)` may change the edit that replaces a site.
 
     Raises:
         HookError: as `sweep`.
@@ -253,25 +253,31 @@ def ablated(
         check_site(model, site, f"{chosen.name} {site}")
     at_site = chosen.prepare(model, prompts, list(every))
 
-    def arm(**point: Any) -> Specs:
+    def arm(**point: object) -> Specs:
         made = [(site, shaped(at_site(site), **point)) for site in sites(**point)]
         return sum((edit(site, fn, name=chosen.name) for site, fn in made), ())
 
     found = sweep(model, prompts, over, arm, metric, **options)
     base = metric(run(model, prompts, logits_at=metric.at)).double().cpu().numpy()
     return found.assign_coords(base_score=("prompt", base)).assign_attrs(
-        method="ablation", how=chosen.name, unit=metric.unit
+        method="ablation",
+        how=chosen.name,
+        unit=metric.unit,
+        **sign_of_change(metric, "ablation"),
     )
 
 
-def along(unit: Float[Tensor, " d"], replaced: Edit) -> Edit:
-    """An edit that replaces what a value has along a unit vector, as `ablate_directions`."""
+def replace_along(unit: Float[Tensor, " d"], replaced: Edit) -> Edit:
+    """An edit that replaces a value's part along a unit vector, as in `ablate_directions`.
+
+    `replaced`: gives the value to take that part from.
+    """
 
     def edited(old: Tensor, at: At) -> Tensor:
         if old.shape[-1] != len(unit):
             raise HookError(
-                f"ablate_directions: {at.site} has {old.shape[-1]} numbers along its last axis, "
-                f"a direction {len(unit)}. Give directions of that length."
+                f"ablate_directions: the last axis of {at.site} has length {old.shape[-1]}, "
+                f"a direction {len(unit)}. Give directions of the same length."
             )
         u = unit.to(old)
         return old + ((replaced(old.clone(), at) - old) @ u)[..., None] * u
@@ -280,14 +286,14 @@ def along(unit: Float[Tensor, " d"], replaced: Edit) -> Edit:
 
 
 def base_score(result: xr.DataArray) -> xr.DataArray:
-    """The score of the unchanged model for each prompt.
+    """The score of the unchanged model for each prompt, in the metric's unit.
 
     Raises:
-        ValueError: if it is no result of ablation.
+        ValueError: if `result` is not a result of ablation.
     """
     if "base_score" not in result.coords or "prompt" not in result.dims:
         raise ValueError(
-            "this is no result of ablation by prompt: it has no base_score. Give what a function "
-            "of mechinterp.ablation returned, before averaging."
+            "this is not a result of ablation by prompt: it has no base_score. Give what a "
+            "function of mechinterp.ablation returned, before averaging."
         )
     return result["base_score"]

@@ -7,8 +7,8 @@ from .methods.batches import attribute_each as attribute_each
 from .methods.batches import by_span as by_span
 from .methods.batches import read_cases as read_cases
 from .methods.by_name import METHODS as METHODS
-from .methods.by_name import How as How
 from .methods.by_name import Method as Method
+from .methods.by_name import MethodOptions as MethodOptions
 from .methods.direct import direct_attribution as direct_attribution
 from .methods.direct import direct_attribution_by_head as direct_attribution_by_head
 from .methods.gradient import CompletenessWarning as CompletenessWarning
@@ -33,9 +33,9 @@ from .question.outputs import last as last
 from .question.removals import REMOVALS as REMOVALS
 from .question.removals import Removal as Removal
 from .question.removals import attention_knockout as attention_knockout
+from .question.removals import by_position as by_position
 from .question.removals import deletion as deletion
 from .question.removals import deletion_in_place as deletion_in_place
-from .question.removals import each as each
 from .question.removals import mean_embedding as mean_embedding
 from .question.removals import removal_of as removal_of
 from .question.removals import replacement_token as replacement_token
@@ -47,8 +47,8 @@ from .question.units import units_of as units_of
 from .tables import from_json as from_json
 from .tables import to_dataframe as to_dataframe
 from .tables import to_json as to_json
-from .trust.evaluation import compared as compared
-from .trust.evaluation import summarised as summarised
+from .trust.evaluation import compare_scorers as compare_scorers
+from .trust.evaluation import summarise as summarise
 from .trust.evaluation import table as table
 from .trust.faithfulness import faithfulness as faithfulness
 from .trust.randomization import cascading_randomization as cascading_randomization

@@ -1,40 +1,36 @@
-"""What every method returns: scores with the tokens they are of, and what they cost.
+"""What every method returns: scores labelled with their tokens, and what they cost.
 
 >>> import numpy as np
 >>> from mechinterp import ask, load_model
->>> from mechinterp.attribution.scores import scored
+>>> from mechinterp.attribution.scores import label_scores
 >>> question = ask(load_model("toy:trigger"), "please bring the sesame", outputs=1)
->>> found = scored(question, np.array([[0.0, 0.0, 0.0, 8.0]]), {"method": "by hand"})
+>>> found = label_scores(question, np.array([[0.0, 0.0, 0.0, 8.0]]), {"method": "by hand"})
 >>> found["input_token"].values[found.argmax("input").values].tolist()
 ['sesame']
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
 from mechinterp import models
-from mechinterp.attribution.question.definition import Question
-
-SIGN = "Positive: removing the input lowers the score of the output, so it supports it."
-SIGN_OF_DISTANCE = "How far removing the input moves the whole prediction; no direction."
+from mechinterp.attribution.question.definition import Question, sign_of_drop
 
 
-def scored(
+def label_scores(
     question: Question,
     values: Float[np.ndarray, "output attributed"],
-    attrs: Mapping[str, Any],
-    **coords: Any,
+    attrs: Mapping[str, object],
+    **coords: np.ndarray,
 ) -> xr.DataArray:
     """The scores of the attributed units as a labelled array, dims `("output", "input")`.
 
-    NaN: not attributed. `coords`: more coordinates, of one value an output, or of one an output
-    and attributed unit (elsewhere NaN, or False). `attrs` get the prompt, its tokens and the unit
-    of each, the metric, its unit and the model.
+    NaN: not attributed. `coords`: more coordinates, with one value for each output, or one for each
+    output and attributed unit (elsewhere NaN, or False). The metric, its unit, what the sign means,
+    the prompt, its tokens and the unit of each are added to `attrs`.
     """
     units, wanted = question.units, question.attributed
     n_outputs = len(question.metrics)
@@ -42,9 +38,8 @@ def scored(
     shown = sorted(pos for unit in units for pos in unit.positions)
     owner = {pos: number for number, unit in enumerate(units) for pos in unit.positions}
     ids = question.sequence.tokens[0].tolist()
-    more: dict[str, Any] = {}
-    for name, given in coords.items():
-        array = np.asarray(given)
+    more: dict[str, tuple[str | tuple[str, ...], np.ndarray]] = {}
+    for name, array in coords.items():
         if array.shape == (n_outputs, len(wanted)) and array.ndim == 2:
             more[name] = (("output", "input"), _spread(array, wanted, len(units)))
         else:
@@ -74,7 +69,7 @@ def scored(
         attrs={
             "metric": question.metric.name,
             "unit": question.metric.unit,
-            "sign": SIGN_OF_DISTANCE if question.metric.distance else SIGN,
+            **sign_of_drop(question.metric),
             "prompt": question.text,
             "units": question.kind,
             "tokens": [texts[pos] for pos in shown],
@@ -85,24 +80,25 @@ def scored(
 
 
 def _spread(values: np.ndarray, wanted: Sequence[int], n_units: int) -> np.ndarray:
-    nothing = False if values.dtype == bool else np.nan
-    whole = np.full((*values.shape[:-1], n_units), nothing, dtype=values.dtype)
+    """Values of the `wanted` units among all units; NaN or False of the others."""
+    missing = False if values.dtype == bool else np.nan
+    whole = np.full((*values.shape[:-1], n_units), missing, dtype=values.dtype)
     whole[..., wanted] = values
     return whole
 
 
 def sweep_cost(
-    question: Question, fallen: xr.Dataset, n_naive: int, began: float
-) -> Mapping[str, Any]:
-    """What `scored` is told of the work: that of `fallen`, drops of sets, and `question`'s own.
+    question: Question, measured: xr.Dataset, n_naive: int, began: float
+) -> dict[str, object]:
+    """The cost of a sweep over sets, as attrs: that of `measured`, from `drops`, and `question`'s.
 
-    Beside it one full pass for each output and each of `n_naive` prompts, and the whole one.
+    The naive cost is one full pass for each output on each of `n_naive` prompts and the whole one.
     """
     layers = question.sequence.width * question.model.cfg.n_layers
     return {
-        **fallen.attrs,
-        "passes": fallen.attrs["passes"] + question.n_passes,
-        "token_layers": fallen.attrs["token_layers"] + question.n_passes * layers,
+        **measured.attrs,
+        "passes": measured.attrs["passes"] + question.n_passes,
+        "token_layers": measured.attrs["token_layers"] + question.n_passes * layers,
         "token_layers_naive": len(question.reads) * (n_naive + 1) * layers,
         "seconds": time.perf_counter() - began,
     }
@@ -110,11 +106,11 @@ def sweep_cost(
 
 def run_cost(
     question: Question, began: float, *, passes: int, rows: int, backward: int = 0
-) -> Mapping[str, Any]:
-    """What `scored` is told of the work: `rows` sequences in so many passes, and `question`'s own.
+) -> dict[str, object]:
+    """The cost of `passes` over `rows` sequences in all, and of `question`, as attrs.
 
-    `backward`: how many times each went back. In `token_layers` a backward pass counts as two
-    forward ones, though `passes` and `backward_passes` count them apart.
+    `backward`: the number of backward passes through each. In `token_layers` a backward pass counts
+    as two forward ones; `passes` and `backward_passes` count them separately.
     """
     model = question.model
     rows_forward = rows * (1 + 2 * backward) + question.n_passes

@@ -9,7 +9,7 @@ The table is tidy, a row for each output and attributed input:
 >>> table[["output_token", "input_token", "score"]].round().values.tolist()[-1]
 ['REFUSE', 'sesame', 8.0]
 
-The JSON is strict (no NaN), and all comes back as it was: dims, labels, types, attributes.
+The JSON is strict (no NaN) and loses nothing: dims, labels, types and attributes come back.
 
 >>> from_json(to_json(scores)).identical(scores)
 True
@@ -17,7 +17,7 @@ True
 
 import json
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -28,6 +28,7 @@ FORMAT, VERSION = "mechinterp result", 1
 
 _BRIEF = {"input_role": "role", "input_first": "first", "input_last": "last"}
 _FIRST = ("output_token", "input_token", "input_name")
+
 # Tables
 
 
@@ -35,9 +36,9 @@ def to_dataframe(result: xr.DataArray | xr.Dataset) -> pd.DataFrame:
     """One row for each cell that has a value: for each output and attributed input.
 
     Columns: the labels of the dims, the coordinates along one of them (`input_role`, `input_first`
-    and `input_last` are called `role`, `first` and `last`), the value or values, and what there is
-    for each cell, such as `error` and `flip`. Of a `Dataset`, `score`, or else its first variable,
-    says what a row is; variables with other dims are left out, and make a table of their own:
+    and `input_last` are called `role`, `first` and `last`), the value or values, and coordinates of
+    each cell, such as `error` and `flip`. The rows of a `Dataset` are the cells of `score`, or else
+    of its first variable. Variables with other dims are left out; make a table of each:
     `to_dataframe(found["interaction"])`.
 
     Raises:
@@ -53,7 +54,7 @@ def to_dataframe(result: xr.DataArray | xr.Dataset) -> pd.DataFrame:
     for_axis = {name: c for name, c in coords.items() if c.ndim <= 1}
     for_cell = {name: c for name, c in coords.items() if c.ndim > 1}
     first = {name: for_axis.pop(name) for name in _FIRST if name in for_axis}
-    columns: dict[str, Any] = {}
+    columns: dict[str, np.ndarray] = {}
     for name, part in [
         *((_BRIEF.get(str(n), n), c) for n, c in (labels | first | for_axis).items()),
         *values.items(),
@@ -69,11 +70,11 @@ def to_dataframe(result: xr.DataArray | xr.Dataset) -> pd.DataFrame:
 def _values(
     result: xr.DataArray | xr.Dataset,
 ) -> tuple[dict[Hashable, xr.DataArray], xr.DataArray]:
-    """The variables that are columns, and the one whose dims say what a row is."""
+    """The variables that are columns, and the one whose cells are the rows."""
     if isinstance(result, xr.DataArray):
         return {"value" if result.name is None else result.name: result}, result
     if not result.data_vars:
-        raise ValueError("the dataset has no variables, so there is nothing to put into a table.")
+        raise ValueError("the dataset has no variables, so there is no table.")
     main = result["score"] if "score" in result.data_vars else next(iter(result.values()))
     inside = {n: v for n, v in result.data_vars.items() if set(v.dims) <= set(main.dims)}
     return inside, main
@@ -83,18 +84,19 @@ def _values(
 
 
 def to_json(result: xr.DataArray | xr.Dataset) -> str:
-    """The result as strict JSON, without loss: `from_json` gives back an identical one.
+    """The result as strict JSON, without loss: `from_json` returns an identical one.
 
-    Of an array NaN is null, and infinities are "Infinity" and "-Infinity"; `dtype` says so.
+    In an array NaN is null, and infinities are "Infinity" and "-Infinity"; `dtype` tells them from
+    text.
 
     Raises:
-        ValueError: if it holds what JSON cannot: an object of another kind, a MultiIndex.
+        ValueError: if it holds a value that JSON cannot, such as a MultiIndex.
     """
     is_array = isinstance(result, xr.DataArray)
     for name, index in result.indexes.items():
         if isinstance(index, pd.MultiIndex):
-            raise ValueError(f"{name!r} is a MultiIndex. Take it apart: reset_index({name!r}).")
-    document: dict[str, Any] = {
+            raise ValueError(f"{name!r} is a MultiIndex. Split it first: reset_index({name!r}).")
+    document: dict[str, object] = {
         "format": FORMAT,
         "version": VERSION,
         "kind": "DataArray" if is_array else "Dataset",
@@ -107,24 +109,24 @@ def to_json(result: xr.DataArray | xr.Dataset) -> str:
 
 
 def from_json(text: str) -> xr.DataArray | xr.Dataset:
-    """The result that `to_json` wrote, of its own kind.
+    """The result that `to_json` wrote: a `DataArray` or a `Dataset`, as it was.
 
     Raises:
         ValueError: if the text is not such JSON.
     """
-    document = json.loads(text, parse_constant=_refused)
+    document = json.loads(text, parse_constant=_refuse_literal)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError("this JSON holds no result: write one with to_json.")
+        raise ValueError("this JSON holds no result. Write one with to_json.")
     if document.get("version") != VERSION:
         raise ValueError(
-            f"the result was written in version {document.get('version')!r} of the format; this "
-            f"mechinterp reads version {VERSION}."
+            f"the result has format version {document.get('version')!r}; this mechinterp reads "
+            f"version {VERSION}."
         )
     try:
         coords = dict(map(_read_variable, document["coords"]))
         variables = dict(map(_read_variable, document["variables"]))
         if document["kind"] == "Dataset":
-            return xr.Dataset(variables, coords=coords, attrs=_read(document["attrs"]))
+            return xr.Dataset(variables, coords=coords, attrs=_read_attrs(document["attrs"]))
         ((name, variable),) = variables.items()
         return xr.DataArray(
             variable.values, dims=variable.dims, coords=coords, name=name, attrs=variable.attrs
@@ -133,11 +135,11 @@ def from_json(text: str) -> xr.DataArray | xr.Dataset:
         raise ValueError(f"the result in this JSON is damaged: {error!r}.") from error
 
 
-def _refused(literal: str) -> NoReturn:
+def _refuse_literal(literal: str) -> NoReturn:
     raise ValueError(f"{literal} is not JSON: the text was not written by to_json.")
 
 
-def _variable(name: Hashable, variable: xr.Variable) -> dict[str, Any]:
+def _variable(name: Hashable, variable: xr.Variable) -> dict[str, object]:
     return {
         "name": _plain(name, "a name"),
         "dims": [_plain(dim, "a dimension") for dim in variable.dims],
@@ -148,31 +150,42 @@ def _variable(name: Hashable, variable: xr.Variable) -> dict[str, Any]:
 
 def _read_variable(found: Mapping[str, Any]) -> tuple[Hashable, xr.Variable]:
     dims = [_read(dim) for dim in found["dims"]]
-    return _read(found["name"]), xr.Variable(dims, _read_array(found), _read(found["attrs"]))
+    return _read(found["name"]), xr.Variable(dims, _read_array(found), _read_attrs(found["attrs"]))
 
 
-def _array(array: np.ndarray, where: str) -> dict[str, Any]:
-    kind = array.dtype.kind
-    form: Callable[[Any], Any]
-    if kind == "f" and array.dtype.itemsize <= 8:
-        form = _cell_of_float
-    elif kind == "c" and array.dtype.itemsize <= 16:
+def _read_attrs(found: object) -> dict[str, object]:
+    attrs = _read(found)
+    if not isinstance(attrs, dict):
+        raise TypeError(f"attrs are {attrs!r}, not an object")
+    return attrs
 
-        def form(value: complex) -> Any:
-            return [_cell_of_float(value.real), _cell_of_float(value.imag)]
 
-    elif kind in "mM":
-        array_of_ints = array.astype("int64")  # NaT is the least of them
-        return _array(array_of_ints, where) | {"dtype": array.dtype.str}
-    elif kind in "biuUSO":
-
-        def form(value: Any) -> Any:
-            return _plain(value, where)
-
-    else:
-        raise ValueError(f"{where} is of dtype {array.dtype}, which to_json cannot write.")
-    values = _nested(array.tolist(), form, array.ndim)
+def _array(array: np.ndarray, where: str) -> dict[str, object]:
+    if array.dtype.kind in "mM":
+        as_int = array.astype("int64")  # NaT is the least of them
+        return _array(as_int, where) | {"dtype": array.dtype.str}
+    values = _nested(_cells(array, where), array.shape)
     return {"dtype": array.dtype.str, "shape": list(array.shape), "values": values}
+
+
+def _cells(array: np.ndarray, where: str) -> list[object]:
+    """The cells of an array in C order, each as JSON; a cell of objects may itself be a list."""
+    kind, flat = array.dtype.kind, array.ravel().tolist()
+    if kind == "f" and array.dtype.itemsize <= 8:
+        return [_cell_of_float(value) for value in flat]
+    if kind == "c" and array.dtype.itemsize <= 16:
+        return [[_cell_of_float(value.real), _cell_of_float(value.imag)] for value in flat]
+    if kind in "biuUSO":
+        return [_plain(value, where) for value in flat]
+    raise ValueError(f"{where} is of dtype {array.dtype}, which to_json cannot write.")
+
+
+def _nested(cells: Sequence[object], shape: Sequence[int]) -> object:
+    """Cells in C order as lists nested to a shape."""
+    if not shape:
+        return cells[0]
+    size = math.prod(shape[1:])
+    return [_nested(cells[i * size : (i + 1) * size], shape[1:]) for i in range(shape[0])]
 
 
 def _read_array(found: Mapping[str, Any]) -> np.ndarray:
@@ -193,11 +206,6 @@ def _read_array(found: Mapping[str, Any]) -> np.ndarray:
     return flat.reshape(shape)
 
 
-def _nested(value: Any, form: Callable[[Any], Any], depth: int) -> Any:
-    """`form` of every cell of lists that are nested to a depth; a cell may itself be a list."""
-    return [_nested(part, form, depth - 1) for part in value] if depth else form(value)
-
-
 def _cell_of_float(value: float) -> float | str | None:
     if math.isnan(value):
         return None
@@ -208,42 +216,56 @@ def _float(cell: float | str | None) -> float:
     return math.nan if cell is None else float(cell)
 
 
-def _plain(value: Any, where: str) -> Any:
-    """The value as JSON; what that has no word for as an object of one key, such as `$tuple`."""
+def _plain(value: object, where: str) -> object:
+    """The value as JSON; what JSON lacks becomes an object of one key, such as `$tuple`."""
     if isinstance(value, np.generic):
         return {"$scalar": _array(np.asarray(value), where)}
     if isinstance(value, np.ndarray):
         return {"$array": _array(value, where)}
-    kind = type(value)
-    if kind is str:
-        # Half of a surrogate pair beside another would be read back as one character.
-        halves = any("\ud800" <= char <= "\udfff" for char in value)
-        return {"$chars": list(map(ord, value))} if halves else value
-    if kind is float:
-        cell = _cell_of_float(value)
-        return {"$float": cell} if cell is None or isinstance(cell, str) else cell
+    kind = type(value)  # exactly: a subclass would be read back as its base
     if value is None or kind in (bool, int):
         return value
-    if kind is bytes:
-        return {"$bytes": value.decode("latin-1")}
-    if kind is complex:
-        return {"$complex": [_cell_of_float(value.real), _cell_of_float(value.imag)]}
-    if kind is list:
-        return [_plain(part, where) for part in value]
-    if kind is tuple:
-        return {"$tuple": [_plain(part, where) for part in value]}
-    if kind is dict:
-        items = [[_plain(k, where), _plain(v, f"{where}, at {k!r},")] for k, v in value.items()]
-        if all(isinstance(k, str) and not k.startswith("$") for k, _ in items):
-            return dict(items)
-        return {"$dict": items}
-    raise ValueError(
-        f"{where} holds {value!r}, of type {kind.__name__}, which to_json cannot write. Put its "
-        f"text or its numbers in its place."
-    )
+    if kind not in _PLAIN:
+        raise ValueError(
+            f"{where} holds {value!r}, of type {kind.__name__}, which to_json cannot write. "
+            f"Replace it by its text or its numbers."
+        )
+    return _PLAIN[kind](value, where)
 
 
-def _read(found: Any) -> Any:
+def _plain_text(value: str, where: str) -> object:
+    # Half of a surrogate pair beside another would be read back as one character.
+    halves = any("\ud800" <= char <= "\udfff" for char in value)
+    return {"$chars": list(map(ord, value))} if halves else value
+
+
+def _plain_float(value: float, where: str) -> object:
+    cell = _cell_of_float(value)
+    return {"$float": cell} if cell is None or isinstance(cell, str) else cell
+
+
+def _plain_dict(value: dict[object, object], where: str) -> object:
+    items = [[_plain(k, where), _plain(v, f"{where}, at {k!r},")] for k, v in value.items()]
+    if all(isinstance(k, str) and not k.startswith("$") for k, _ in items):
+        return {str(k): v for k, v in items}
+    return {"$dict": items}
+
+
+_PLAIN: dict[type, Callable[[Any, str], object]] = {
+    str: _plain_text,
+    float: _plain_float,
+    bytes: lambda value, where: {"$bytes": value.decode("latin-1")},
+    complex: lambda value, where: {
+        "$complex": [_cell_of_float(value.real), _cell_of_float(value.imag)]
+    },
+    list: lambda value, where: [_plain(part, where) for part in value],
+    tuple: lambda value, where: {"$tuple": [_plain(part, where) for part in value]},
+    dict: _plain_dict,
+}
+"""Writes a value of exactly this type."""
+
+
+def _read(found: object) -> object:
     if isinstance(found, list):
         return [_read(part) for part in found]
     if not isinstance(found, dict):
@@ -254,7 +276,7 @@ def _read(found: Any) -> Any:
     return {key: _read(value) for key, value in found.items()}
 
 
-_READ: dict[str, Callable[[Any], Any]] = {
+_READ: dict[str, Callable[[Any], object]] = {
     "$scalar": lambda held: _read_array(held)[()],
     "$array": _read_array,
     "$chars": lambda held: "".join(map(chr, held)),
@@ -264,3 +286,4 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "$tuple": lambda held: tuple(map(_read, held)),
     "$dict": lambda held: {_read(key): _read(value) for key, value in held},
 }
+"""Reads what stands under a key that `_plain` wrote."""

@@ -24,7 +24,7 @@ import torch
 import xarray as xr
 
 from mechinterp.attribution.methods.batches import Case, attribute_each, by_span, read_cases
-from mechinterp.attribution.methods.by_name import METHODS, How
+from mechinterp.attribution.methods.by_name import METHODS, MethodOptions
 from mechinterp.attribution.methods.levels import attribute_by_level
 from mechinterp.attribution.methods.redundancy import pair_removals
 from mechinterp.attribution.methods.single_removal import RedundancyWarning
@@ -192,17 +192,17 @@ def _outputs(options: Attribute) -> Any:
     return options.continuation or options.outputs or N_OUTPUTS
 
 
-def _how(options: Attribute) -> How:
+def _how(options: Attribute) -> MethodOptions:
     """What methods are told; what was not given is left at its default."""
     given: dict[str, Any] = {
         "removal": options.removal,
         "n_subsets": options.subsets,
         "seed": options.seed,
     }
-    return How(**{name: value for name, value in given.items() if value is not None})
+    return MethodOptions(**{name: value for name, value in given.items() if value is not None})
 
 
-def _told(how: How, tick: Any) -> How:
+def _told(how: MethodOptions, tick: Any) -> MethodOptions:
     return dataclasses.replace(how, options={"progress": tick})
 
 

@@ -1,11 +1,11 @@
 """Activation patching: what carries the difference between clean and corrupt prompts.
 
-Each function is a sweep: one activation at a time is replaced by what the other run had there.
-"noise" runs the clean prompts and puts in what the corrupt run had: a drop shows what is needed.
-"denoise" runs the corrupt prompts and puts in what the clean run had: a rise shows what suffices.
+Each function is a sweep that replaces one activation at a time by its value in the other run.
+"noise" runs the clean prompts with values of the corrupt run: a drop shows what is necessary.
+"denoise" runs the corrupt prompts with values of the clean run: a rise shows what is sufficient.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
->>> from mechinterp.patching.activation import patch_heads, normalized
+>>> from mechinterp.patching import normalized, patch_heads
 >>> model = load_model("toy:trigger")
 >>> texts = "please bring the sesame", "please bring the letter"
 >>> pair = Pair(*(tokenize(model, text) for text in texts))
@@ -13,25 +13,23 @@ Each function is a sweep: one activation at a time is replaced by what the other
 >>> found.dims, float(normalized(found).max().round(2))
 (('layer', 'head', 'prompt'), 1.0)
 
-A result has the metric's values, with the scores of the unchanged runs beside them, `clean_score`
-and `corrupt_score`. On the scale of the papers 0 is corrupt and 1 is clean: `normalized` gives it
-for each prompt; `normalized_mean` for the set, as the ratio of means that papers report, which no
-single prompt with a small difference can blow up. They are not the same number.
+What a result holds, and on which scales it is read: `mechinterp.patching.effects`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Unpack
+from dataclasses import dataclass
+from typing import Unpack
 
-import numpy as np
 import xarray as xr
 
 from mechinterp.core.metrics import Metric
 from mechinterp.core.pairs import Pair, require_pair
-from mechinterp.core.sites import Site
+from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import Specs, patch, read
-from mechinterp.engine.runner import Run, run
+from mechinterp.engine.runner import run
 from mechinterp.models.hook_points import check_site
 from mechinterp.models.model import Model
+from mechinterp.patching.effects import with_scores
 from mechinterp.sweeps import axes
 from mechinterp.sweeps.axes import Positions
 from mechinterp.sweeps.experiment import sweep
@@ -41,9 +39,6 @@ RESIDUALS = ("resid_pre", "resid_mid", "resid_post")
 OUTPUTS = ("attn_out", "mlp_out")
 
 _OF_HEADS = "Wang et al. 2022, arXiv 2211.00593"
-
-_ROUNDING = 1e-5
-"""What float32 may be off, in the metric's unit or as a share of it, whichever is more."""
 
 
 def patch_residual(
@@ -59,18 +54,19 @@ def patch_residual(
 ) -> xr.DataArray:
     """Patch the residual stream by layer and position: dims (layer, pos, prompt), metric's unit.
 
-    `act`: "resid_pre", "resid_mid" or "resid_post". `positions`: by default every one, or, if the
-    prompts differ in length, those that the pair names. `options`: those of `sweep`.
+    `act`: "resid_pre", "resid_mid" or "resid_post". `positions`: by default every one, or those
+    that the pair names if the prompts differ in length. `options`: those of `sweep`.
 
     Raises:
-        HookError: as `sweep`, as where parallel blocks have no resid_mid.
-        ValueError: if the act or the direction is unknown, or no position is the same in all.
+        HookError: as `sweep`, such as for resid_mid of parallel blocks, which have none.
+        ValueError: if the act or the direction is unknown, or the prompts share no position.
 
     Source: Meng et al. 2022, section 2.1, arXiv 2202.05262.
     """
     check_options("patch_residual", options)
     axes.check_choice("act", act, RESIDUALS)
-    return _by_position(model, pair, metric, act, direction, layers, {}, positions, options)
+    patches = _Patch(model, pair, metric, act, direction)
+    return _sweep_positions(patches, layers, {}, positions, options)
 
 
 def patch_outputs(
@@ -84,19 +80,20 @@ def patch_outputs(
     positions: Positions | None = None,
     **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
-    """Patch what a part of a layer writes, by position: dims (layer, pos, prompt), metric's unit.
+    """Patch the output of attention or MLPs by position: dims (layer, pos, prompt), metric's unit.
 
     `act`: "attn_out" or "mlp_out". The rest as in `patch_residual`.
 
     Raises:
-        HookError: as `sweep`, as where a model has no MLPs.
-        ValueError: if the act or the direction is unknown, or no position is the same in all.
+        HookError: as `sweep`, such as for a model without MLPs.
+        ValueError: if the act or the direction is unknown, or the prompts share no position.
 
     Source: Meng et al. 2022, section 2.2, arXiv 2202.05262.
     """
     check_options("patch_outputs", options)
     axes.check_choice("act", act, OUTPUTS)
-    return _by_position(model, pair, metric, act, direction, layers, {}, positions, options)
+    patches = _Patch(model, pair, metric, act, direction)
+    return _sweep_positions(patches, layers, {}, positions, options)
 
 
 def patch_heads(
@@ -113,19 +110,19 @@ def patch_heads(
 ) -> xr.DataArray:
     """Patch each head: dims (layer, head or kv_head, prompt), in the metric's unit.
 
-    `act`: "z" (the head's output before W_O), "q", "k", "v", "pattern", or another that heads have.
-    Under grouped-query attention `k` and `v` belong to key-value heads, and the axis is called
-    kv_head. `positions`: these together; by default all. `options`: those of `sweep`.
+    `act`: "z" (the head's output before W_O), "q", "k", "v", "pattern", or another activation of
+    heads. Under grouped-query attention `k` and `v` belong to key-value heads, and the axis is
+    called kv_head. `positions`: patched together; by default all. `options`: those of `sweep`.
 
     Raises:
-        HookError: as `sweep`, as for a head that is not there.
+        HookError: as `sweep`, such as for a head that does not exist.
         ValueError: if the act or the direction is unknown.
 
     Source: Wang et al. 2022, arXiv 2211.00593.
     """
     check_options("patch_heads", options)
-    over = {"layer": axes.layers(model, layers), **axes.heads(model, act, heads)}
-    found = _patched(model, pair, metric, act, direction, over, positions, options)
+    patches = _Patch(model, pair, metric, act, direction)
+    found = _sweep(patches, layers, axes.heads(model, act, heads), positions, options)
     return found.assign_attrs(source=_OF_HEADS)
 
 
@@ -148,11 +145,11 @@ def patch_heads_by_position(
 
     Raises:
         HookError: as `sweep`.
-        ValueError: if the act or the direction is unknown, or no position is the same in all.
+        ValueError: if the act or the direction is unknown, or the prompts share no position.
     """
     check_options("patch_heads_by_position", options)
-    axis = axes.heads(model, act, heads)
-    found = _by_position(model, pair, metric, act, direction, layers, axis, positions, options)
+    patches, axis = _Patch(model, pair, metric, act, direction), axes.heads(model, act, heads)
+    found = _sweep_positions(patches, layers, axis, positions, options)
     return found.assign_attrs(source=_OF_HEADS)
 
 
@@ -167,139 +164,67 @@ def patch_neurons(
     positions: Positions | None = None,
     **options: Unpack[SweepOptions],
 ) -> xr.DataArray:
-    """Patch each neuron of a layer (after its non-linearity): dims (neuron, prompt), metric's unit.
+    """Patch each neuron of a layer, after the non-linearity: dims (neuron, prompt), metric's unit.
 
-    `positions`: these together; by default all. `options`: those of `sweep`.
+    `positions`: patched together; by default all. `options`: those of `sweep`.
 
     Raises:
-        HookError: as `sweep`, as where a model has no MLPs.
+        HookError: as `sweep`, such as for a model without MLPs.
         ValueError: if the direction is unknown.
     """
     check_options("patch_neurons", options)
-    over = {"layer": [layer], "neuron": axes.neurons(model, neurons)}
-    found = _patched(model, pair, metric, "mlp_post", direction, over, positions, options)
+    patches = _Patch(model, pair, metric, "mlp_post", direction)
+    over = {"neuron": axes.neurons(model, neurons)}
+    found = _sweep(patches, [layer], over, positions, options)
     return found.isel(layer=0)
 
 
-def effect(result: xr.DataArray) -> xr.DataArray:
-    """What a patch changes: the value minus that of the prompts that ran, in the metric's unit.
+@dataclass(frozen=True, eq=False)
+class _Patch:
+    """What is patched, in which prompts, and what is measured."""
 
-    Those are the clean prompts for noising, the corrupt ones for denoising. 0: no effect.
-
-    Raises:
-        ValueError: if it is no result of patching.
-    """
-    clean, corrupt = _scores(result)
-    base = clean if result.attrs.get("direction") == "noise" else corrupt
-    return (result - base).rename(result.name).assign_attrs(result.attrs | {"quantity": "change"})
+    model: Model
+    pair: Pair
+    metric: Metric
+    act: str
+    direction: str
 
 
-def normalized(result: xr.DataArray) -> xr.DataArray:
-    """(value - corrupt) / (clean - corrupt) of each prompt: 0 is corrupt, 1 is clean.
-
-    A patch may go beyond both. For noising, 1 means that the patch changed nothing.
-
-    Raises:
-        ValueError: if it is no result of patching, or clean and corrupt score alike for a prompt.
-
-    Source: Zhang & Nanda 2023, arXiv 2309.16042.
-    """
-    clean, corrupt = _scores(result)
-    _check_apart(clean, corrupt)
-    return _on_scale(result, (result - corrupt) / (clean - corrupt))
-
-
-def normalized_mean(result: xr.DataArray) -> xr.DataArray:
-    """Mean over prompts of (value - corrupt) over that of (clean - corrupt): 0 corrupt, 1 clean.
-
-    Prompts count by how far apart clean and corrupt are. Dims: those of the result without prompt.
-
-    Raises:
-        ValueError: if it is no result of patching, or clean and corrupt score alike on average.
-
-    Source: Zhang & Nanda 2023, arXiv 2309.16042.
-    """
-    clean, corrupt = (score.mean("prompt") for score in _scores(result))
-    _check_apart(clean, corrupt)
-    return _on_scale(result, (result.mean("prompt") - corrupt) / (clean - corrupt))
-
-
-def with_scores(
-    result: xr.DataArray, metric: Metric, base: Run, other: Run, direction: str
-) -> xr.DataArray:
-    """The result with the unchanged runs' scores beside the prompts, and the metric's unit."""
-    runs = (base, other) if direction == "noise" else (other, base)
-    clean, corrupt = (("prompt", metric(run).double().cpu().numpy()) for run in runs)
-    return result.assign_coords(clean_score=clean, corrupt_score=corrupt).assign_attrs(
-        direction=direction, unit=metric.unit
-    )
-
-
-def _by_position(
-    model: Model,
-    pair: Pair,
-    metric: Metric,
-    act: str,
-    direction: str,
+def _sweep_positions(
+    patches: _Patch,
     layers: Iterable[int] | None,
-    axis: Mapping[str, Sequence[Any]],
+    axis: Mapping[str, Sequence[int]],
     positions: Positions | None,
-    options: Mapping[str, Any],
+    options: SweepOptions,
 ) -> xr.DataArray:
-    chosen = axes.positions(pair.clean, positions)
-    over = {"layer": axes.layers(model, layers), **axis, "pos": chosen}
-    found = _patched(model, pair, metric, act, direction, over, None, options)
-    return axes.with_tokens(found, pair.clean, chosen)
+    """The metric with the act patched at each layer, point of `axis` and position."""
+    chosen = axes.positions(patches.pair.clean, positions)
+    over = {**axis, "pos": chosen}
+    found = _sweep(patches, layers, over, None, options)
+    return axes.with_tokens(found, patches.pair.clean, chosen)
 
 
-def _patched(
-    model: Model,
-    pair: Pair,
-    metric: Metric,
-    act: str,
-    direction: str,
-    over: Mapping[str, Sequence[Any]],
+def _sweep(
+    patches: _Patch,
+    layers: Iterable[int] | None,
+    over: Mapping[str, Sequence[Pos]],
     together: Positions | None,
-    options: Mapping[str, Any],
+    options: SweepOptions,
 ) -> xr.DataArray:
-    """The metric with the act patched at each point of `over`, at the positions of `together`."""
-    base, other = require_pair(pair).sides(direction)
-    whole = dict.fromkeys(Site(act, layer) for layer in over["layer"])
+    """The metric with the act patched at each layer and point, at the positions `together`."""
+    model, metric, act = patches.model, patches.metric, patches.act
+    base, other = require_pair(patches.pair).sides(patches.direction)
+    chosen = axes.layers(model, layers)
+    whole = dict.fromkeys(Site(act, layer) for layer in chosen)
     source = run(model, other, read(*whole), logits_at=metric.at)
 
-    def arm(layer: int, pos: Any = None, neuron: int | None = None, **head: int) -> Specs:
+    def arm(layer: int, pos: Pos | None = None, neuron: int | None = None, **head: int) -> Specs:
         site = Site(act, layer, next(iter(head.values()), None), pos, neuron)
         check_site(model, site, f"patch {site}")
         return sum((patch(s, source.acts) for s in axes.at_positions(site, together)), ())
 
-    found = sweep(model, base, over, arm, metric, **options).assign_attrs(
+    found = sweep(model, base, {"layer": chosen, **over}, arm, metric, **options).assign_attrs(
         method="activation patching", act=act, source="Meng et al. 2022, arXiv 2202.05262"
     )
     unchanged = run(model, base, logits_at=metric.at)
-    return with_scores(found, metric, unchanged, source, direction)
-
-
-def _scores(result: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    if "clean_score" not in result.coords or "prompt" not in result.dims:
-        raise ValueError(
-            "this is no result of patching by prompt: it has no clean_score and corrupt_score. "
-            "Give what a function of mechinterp.patching returned, before averaging."
-        )
-    return result["clean_score"], result["corrupt_score"]
-
-
-def _check_apart(clean: xr.DataArray, corrupt: xr.DataArray) -> None:
-    size = np.maximum(abs(clean), abs(corrupt)).clip(min=1)
-    alike = abs(clean - corrupt) <= _ROUNDING * size
-    if bool(alike.any()):
-        which = f"prompt {clean['prompt'].values[alike.values][0]}" if alike.ndim else "the mean"
-        low = float(clean.values[alike.values].flat[0])
-        raise ValueError(
-            f"{which}: clean and corrupt both score {low:.6g}, so that there is no scale between "
-            f"them. Leave such prompts out, result.sel(prompt=[...]), or use a metric that tells "
-            f"them apart."
-        )
-
-
-def _on_scale(result: xr.DataArray, scaled: xr.DataArray) -> xr.DataArray:
-    return scaled.rename(result.name).assign_attrs(result.attrs | {"unit": "0 corrupt, 1 clean"})
+    return with_scores(found, metric, unchanged, source, patches.direction)

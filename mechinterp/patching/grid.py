@@ -1,7 +1,7 @@
-"""A grid of patches, and what gradients say about each: shared by the methods of `screening`.
+"""A grid of patches and the first-order estimate of each: shared by all of attribution patching.
 
-Patches of one activation at one position are estimated together, as a band, and a cell of the
-grid picks its head or neuron, so that thousands of cells cost about as much as a few.
+Patches of one activation at one position are estimated together, as a band of heads or neurons.
+A cell of the grid picks its column of the band, so thousands of cells cost about as much as a few.
 """
 
 import itertools
@@ -20,6 +20,7 @@ from mechinterp import models
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
+from mechinterp.core.signs import sign_of_change
 from mechinterp.core.sites import HookError, Site, narrow_index
 from mechinterp.engine.gradients import (
     GradientPass,
@@ -32,16 +33,17 @@ from mechinterp.engine.gradients import (
 from mechinterp.models.hook_points import axis_size
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
-from mechinterp.patching.qk_fix import Repatterned
+from mechinterp.patching.qk_fix import QKFix
 from mechinterp.sweeps.options import Progress
 from mechinterp.sweeps.points import coordinate
 
 Over = Mapping[str, Iterable[Any]]
+"""Axis of the grid -> its values, which a user's function maps to sites."""
 
 
 @dataclass(frozen=True, eq=False)
-class Done:
-    """Estimates, and the passes that they took."""
+class Estimates:
+    """Estimates in the metric's unit, and the passes that they took."""
 
     estimates: Float[np.ndarray, "variant cell prompt"]
     chunks: Sequence[GradientPass]
@@ -52,25 +54,26 @@ Columns = Float[np.ndarray, "row _"]
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
-    """The patches of a screen. `bands`: as few sites as can be in which all patched ones lie.
+class PatchGrid:
+    """The patches to estimate.
 
-    `cells`: for each point its band, and which of the band's heads or neurons; None is all.
+    `bands`: the fewest sites that contain all patched ones. `cells`: for each point its band, and
+    which head or neuron of the band; None is all of it.
     """
 
     model: Model
     prompts: Prompts
     source: Activations
-    dims: Mapping[str, Sequence[Any]]
-    points: Sequence[Mapping[str, Any]]
+    dims: Mapping[str, Sequence[object]]
+    points: Sequence[Mapping[str, object]]
     bands: Sequence[Site]
     cells: Sequence[tuple[int, int | None]]
 
     @classmethod
-    def of(
+    def from_sites(
         cls, model: Model, prompts: Text, source: Activations, over: Over, site: Callable[..., Site]
-    ) -> "Grid":
-        """Everything checked that can be before a pass.
+    ) -> "PatchGrid":
+        """The grid, after all checks that need no pass.
 
         Raises:
             HookError: if the model or the source lacks a site, or the shapes differ.
@@ -80,16 +83,16 @@ class Grid:
         dims = {name: list(values) for name, values in over.items()}
         for name, values in dims.items():
             if name == "prompt":
-                raise ValueError('over: "prompt" is a dimension of the result already. Rename it.')
+                raise ValueError('over: the result already has a dimension "prompt". Rename yours.')
             if not values:
-                raise ValueError(f"over: {name!r} has no values, so there is nothing to patch.")
+                raise ValueError(f"over: {name!r} has no values. Give at least one.")
         points = [dict(zip(dims, p, strict=True)) for p in itertools.product(*dims.values())]
         bands: dict[Site, int] = {}
         cells = []
         for point in points:
             want = site(**point)
             if not isinstance(want, Site):
-                raise ValueError(f"site(**{point!r}) gave {want!r}, which is no Site.")
+                raise ValueError(f"site(**{point!r}) returned {want!r}, not a Site.")
             check_differentiable(model, want)
             wide = Site(want.act, want.layer, pos=want.pos)
             band = wide if wide in source else want
@@ -103,15 +106,15 @@ class Grid:
         """(source - base) * gradient, summed over each cell's site."""
         return self._cells([self._changed(band, part) for band in self.bands])
 
-    def fixed_by(
-        self, fix: Repatterned
+    def with_qk_fix(
+        self, fix: QKFix
     ) -> Callable[[ValuesAndGradients], Float[np.ndarray, "cell row"]]:
-        """`first_order`, but queries and keys by the change of the pattern."""
+        """As `first_order`, but queries and keys by the change of the pattern."""
 
         def estimate(part: ValuesAndGradients) -> Float[np.ndarray, "cell row"]:
             return self._cells(
                 [
-                    fix.changed(band, part) if fix.applies(band) else self._changed(band, part)
+                    fix.effects(band, part) if fix.applies(band) else self._changed(band, part)
                     for band in self.bands
                 ]
             )
@@ -120,14 +123,13 @@ class Grid:
 
     def result(
         self,
-        done: Done,
+        done: Estimates,
         estimates: Float[np.ndarray, "cell prompt"],
         metric: Metric,
         method: str,
         extra_passes: int = 0,
-        sign: str = "patched minus base: positive raises the metric",
     ) -> xr.DataArray:
-        """The estimates with names, and what they cost.
+        """The estimates as a labelled array, with what they cost.
 
         Raises:
             HookError: if one is not finite.
@@ -136,13 +138,13 @@ class Grid:
             point = self.points[int(np.argwhere(~np.isfinite(estimates))[0, 0])]
             raise HookError(
                 f"{method} of {metric.name} is not finite for {point}: the source, the base value "
-                f'or the gradient is not. At "attn_scores" patch "pattern" instead.'
+                f'or the gradient is not. Instead of "attn_scores" patch "pattern".'
             )
         n_layers, size = self.model.cfg.n_layers, self.prompts.tokens.numel()
         whole_passes = len(done.estimates) + extra_passes
         attrs = {
             "unit": metric.unit,
-            "sign": sign,
+            **sign_of_change(metric, "patch"),
             "method": method,
             "arms": len(self.points),
             "passes": len(done.chunks) + extra_passes,
@@ -170,7 +172,7 @@ class Grid:
         index = narrow_index(whole, band, positions)
         old, slope = part.values[whole][index], part.gradients[whole][index]
         new = self.source[band][part.rows].to(old)
-        # Where both are -inf, as in a causal mask, nothing changes.
+        # Both are -inf in a causal mask; their difference would be NaN, but nothing changes there.
         product = torch.where(new == old, 0.0, new - old) * slope
         axes = band.narrowed_axes or ()
         columns = [i for i, axis in enumerate(axes) if axis in ("head", "neuron")]
@@ -186,16 +188,20 @@ class Grid:
         return np.stack(rows)
 
 
-def estimated(
-    grid: Grid,
+def estimate_grid(
+    grid: PatchGrid,
     metric: Metric,
     variants: Sequence[Variant],
     also: Sequence[Site],
     estimate: Callable[[ValuesAndGradients], Float[np.ndarray, "cell row"]],
-    budget_bytes: int | None,
-    progress: Progress | None,
-) -> Done:
-    """The estimates of every variant, with values and gradients at the grid's sites and others."""
+    *,
+    budget_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> Estimates:
+    """The estimates of every variant of the run.
+
+    `also`: sites beside the grid's at which `estimate` needs values and gradients.
+    """
     began = time.perf_counter()
     needed = [*grid.bands, *also]
     chunks = plan_gradient_passes(
@@ -218,16 +224,16 @@ def estimated(
         done += each * chunk.n_rows
         if progress is not None:
             progress(done, every)
-    return Done(made, chunks, time.perf_counter() - began)
+    return Estimates(made, chunks, time.perf_counter() - began)
 
 
 def _summed(product: Float[Tensor, "row column each"]) -> Columns:
-    """Summed in double, over what may be thousands of numbers."""
+    """The sum over `each` in double: it may have thousands of numbers."""
     return product.sum(-1, dtype=torch.float64).cpu().numpy()
 
 
 def _check_source(model: Model, prompts: Prompts, source: Activations, band: Site) -> None:
-    """Nothing, if the source has the value that the patch puts."""
+    """Check that the source has the value to patch in, of the right shape."""
     sizes = {"prompt": len(prompts), "pos": prompts.width, "src": prompts.width}
     axes = band.narrowed_axes or ()
     wanted = [sizes[a] if a in sizes else axis_size(model, band.act, a) for a in axes]
@@ -239,6 +245,6 @@ def _check_source(model: Model, prompts: Prompts, source: Activations, band: Sit
         raise HookError(f"patch {band}: {error}") from None
     if found != wanted:
         raise HookError(
-            f"patch {band}: the source has shape {found}, the value {wanted}. Take it from as "
-            f"many prompts of the same length, or narrow the site."
+            f"patch {band}: the source has shape {found}, the value {wanted}. Take the source from "
+            f"the same number of prompts of the same length, or narrow the site."
         )

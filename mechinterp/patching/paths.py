@@ -1,8 +1,8 @@
-"""Path patching: what one component tells another directly, with everything between held still.
+"""Path patching: the direct effect of one component on another, with everything between frozen.
 
-Activation patching of a head shows all that follows from it. Here the change of the sender reaches
-the receiver through the residual stream alone: every head and MLP between them stays as in the
-unchanged run, and what follows from the receiver's changed input then flows on as usual.
+Activation patching of a head shows its total effect. Here the sender's change reaches the receiver
+through the residual stream alone: every head and MLP between them keeps its value of the unchanged
+run. From the receiver on, the change propagates as usual.
 
 >>> from mechinterp import Pair, Site, load_model, log_prob, token_id, tokenize
 >>> from mechinterp.patching.paths import path_patching
@@ -14,12 +14,12 @@ unchanged run, and what follows from the receiver's changed input then flows on 
 >>> found.dims, found["sender"].values.tolist()
 (('sender', 'prompt'), ['L1H0.z', 'L1H1.z'])
 
-Wang et al. let the MLPs between sender and receiver answer to the change and hold the heads alone;
-here, as in Goldowsky-Dill et al., both are held: the path is the one edge.
+Wang et al. freeze the heads between sender and receiver, but let the MLPs respond. Here, as in
+Goldowsky-Dill et al., both are frozen: the path is a single edge.
 
-What the sender changes is known before the run, since what it writes is linear in its `z`: it is
-added to the residual stream at the receiver's layer, where the receiver and its norm see it, and
-taken out again behind. Thus a path costs as much as a patch in the receiver's layer.
+A sender's output is linear in its `z`, so its change is known before the run. It is added to the
+residual stream at the receiver's layer, where the receiver and its norm see it, and subtracted
+again after the receiver. So a path costs as much as a patch in the receiver's layer.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ from mechinterp.core.specs import At, Specs, add, edit, put, read
 from mechinterp.engine.runner import run
 from mechinterp.models.hook_points import check_site
 from mechinterp.models.model import Model
-from mechinterp.patching.activation import with_scores
+from mechinterp.patching.effects import with_scores
 from mechinterp.sweeps import axes
 from mechinterp.sweeps.axes import Positions
 from mechinterp.sweeps.experiment import sweep
@@ -64,15 +64,15 @@ def path_patching(
     """Patch the direct path from each sender to the receiver: dims (sender, prompt), metric's unit.
 
     `senders`: `Site("z", layer, head)`, or the "attn_out" or "mlp_out" of a layer. `receiver`: the
-    "q", "k" or "v" of a head (of all, if none is given); "mlp_out", which means the input of that
+    "q", "k" or "v" of a head (of all heads without one); "mlp_out", meaning the input of that
     layer's MLP; or `Site("logits")`, the residual stream before the final norm. `positions`: where
-    the change arrives, these together; by default at all; a sender or receiver with a `pos` is
-    narrowed to it. `direction` and `options`: as in `mechinterp.patching`.
+    the change arrives, all patched together; by default everywhere. The `pos` of a sender or
+    receiver narrows it further. `direction` and `options`: as in `patch_heads`.
 
     Raises:
-        HookError: as `sweep`, as for a head that is not there.
-        ValueError: if a site can be no sender or no receiver, a sender does not come before the
-            receiver, or what a head writes passes a norm, so that it has no part of its own.
+        HookError: as `sweep`, such as for a head that does not exist.
+        ValueError: if a site cannot be a sender or receiver, a sender does not come before the
+            receiver, or heads pass a joint norm, so that a head has no output of its own.
 
     Source: Goldowsky-Dill et al. 2023, arXiv 2304.05969; Wang et al. 2022, section 3.1, arXiv
     2211.00593.
@@ -108,7 +108,7 @@ def path_patching(
 
 @dataclass(frozen=True)
 class _Route:
-    """Where the change enters the residual stream and leaves it, and what is held meanwhile."""
+    """Where the change enters and leaves the residual stream, and what is frozen in between."""
 
     enter: Site
     leave: Site | None
@@ -137,8 +137,8 @@ def _check_sender(model: Model, sender: Site, receiver: Site) -> None:
     axes.check_choice("sender", sender.act, SENDERS)
     if sender.act == "z" and models.has_norm_after_heads(model):
         raise ValueError(
-            f"sender {sender}: this model puts a norm on what all heads of a layer write together, "
-            f'so that no head has a part of its own. Use Site("attn_out", {sender.layer}).'
+            f"sender {sender}: this model normalizes the joint output of a layer's heads, so that "
+            f'no head has an output of its own. Use Site("attn_out", {sender.layer}).'
         )
     if receiver.layer is None or sender.layer is None:
         return
@@ -146,21 +146,22 @@ def _check_sender(model: Model, sender: Site, receiver: Site) -> None:
     last = receiver.layer if feeds_mlp and sender.act != "mlp_out" else receiver.layer - 1
     if sender.layer > last:
         raise ValueError(
-            f"sender {sender} does not come before the receiver {receiver}: there is no path. Use "
-            f"senders up to layer {last}."
+            f"sender {sender} does not come before the receiver {receiver}, so there is no path. "
+            f"Use senders up to layer {last}."
         )
 
 
 def _written(
     model: Model, sender: Site, here: Activations, there: Activations
 ) -> Float[Tensor, "prompt pos d_model"]:
-    """What the sender writes into the residual stream in the other run, minus in this one."""
+    """The sender's output to the residual stream in the other run, minus that in this one."""
     site = Site(sender.act, sender.layer, sender.head)
     change = there[site] - here[site]
     if sender.act != "z" or sender.layer is None:
         return change
     weights = models.output_weights(model, sender.layer)
     if sender.head is None:
+        # p prompt, t pos, h head, d d_head, m d_model
         return torch.einsum("pthd,hdm->ptm", change, weights)
     return change @ weights[sender.head]
 
@@ -178,7 +179,7 @@ def _only_at(
 
 
 def _hold(route: _Route, receiver: Site, acts: Activations) -> Specs:
-    """Everything that would see the change, put back, but for the receiver."""
+    """Specs that freeze everything else that would see the change."""
     specs: Specs = ()
     for site in route.held:
         if site.act != receiver.act:

@@ -1,8 +1,8 @@
-"""Attention patterns of patched queries and keys: where a gradient at the query says nothing.
+"""The QK fix: attention patterns of patched queries and keys, where gradients fail.
 
-The softmax of a saturated pattern is flat, so that its gradient misses a query that would turn
-it round. Here the pattern is computed with the patched queries or keys, by the model itself, and
-only what comes after it is taken to first order.
+The softmax of a saturated pattern is flat, so the gradient misses a query that would redirect it.
+Here the model itself computes the pattern with the patched queries or keys, and only what comes
+after the pattern is estimated to first order.
 """
 
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ from mechinterp.models.model import Model
 QUERIES = ("q", "rot_q", "q_input")
 KEYS = ("k", "rot_k", "k_input")
 
-Links = Float[Tensor, "row head pos src"]
+Pattern = Float[Tensor, "row head pos src"]
 
 
 @dataclass(eq=False)
-class Repatterned:
-    """The change of the metric by that of the pattern, for queries and keys from a source.
+class QKFix:
+    """Effects of queries and keys from a source: the change of the pattern times its gradient.
 
-    One pass patches all of them in all layers: each pattern is read, and put back to the base
-    run's, so that no layer sees what was done to another. What a query's row of the pattern is,
-    or a key's column of the scores, depends on no other query or key.
+    One pass patches them in all layers: each new pattern is read and then replaced by the base
+    run's, so that no layer sees the patches of another. A query's row of the pattern depends on no
+    other query, and a key's column of the scores on no other key.
     """
 
     model: Model
@@ -47,29 +47,29 @@ class Repatterned:
 
     @property
     def needs(self) -> list[Site]:
-        """The sites whose values and gradients `changed` needs."""
+        """The sites whose values and gradients `effects` needs."""
         layers = dict.fromkeys(band.layer for band in self.bands if self.applies(band))
         return [Site(act, layer) for layer in layers for act in ("attn_scores", "pattern")]
 
     @property
     def passes(self) -> int:
-        """Forward passes that it takes."""
+        """The number of forward passes that it takes."""
         return len({self._group(band) for band in self.bands if self.applies(band)})
 
     def applies(self, band: Site) -> bool:
-        """True for queries and keys."""
+        """Whether the band is of queries or keys."""
         return band.act in QUERIES + KEYS
 
-    def changed(self, band: Site, part: ValuesAndGradients) -> Float[np.ndarray, "row column"]:
-        """The effect of each head of a band, or of its only one."""
+    def effects(self, band: Site, part: ValuesAndGradients) -> Float[np.ndarray, "row column"]:
+        """The effect of each head of a band, or of its only head."""
         scores, pattern = Site("attn_scores", band.layer), Site("pattern", band.layer)
         new, slope = self._patched(band, part), part.gradients[pattern]
         at = None if band.pos is None else part.prompts.positions(band.pos)
         if at is None or band.act in QUERIES:
             change = ((new[pattern] - part.values[pattern]).double() * slope).sum(-1)
         else:
-            _check_softmax(part.values[pattern], band)
-            change = by_key(part.values[scores], new[scores], slope)
+            _check_sums_to_one(part.values[pattern], band)
+            change = key_effects(part.values[scores], new[scores], slope)
         heads = change.sum(-1) if at is None else change[torch.arange(len(at)), :, at]
         n_heads = axis_size(self.model, band.act, "head")
         heads = heads.reshape(len(heads), n_heads, -1).sum(-1)  # the queries that share a key
@@ -77,7 +77,11 @@ class Repatterned:
         return found if band.head is None else found[:, [band.head]]
 
     def _group(self, band: Site) -> tuple[str, Pos | None]:
-        """What is patched in one pass: everything, but for a name that means another place."""
+        """Bands of equal groups share a pass.
+
+        A named position that differs between the runs needs a pass of its own: there another
+        query or key is replaced.
+        """
         if band.pos is None:
             return band.act, None
         here, there = (p.positions(band.pos) for p in (self.prompts, self.source.prompts))
@@ -103,17 +107,19 @@ class Repatterned:
         return self._found[group]
 
 
-def by_key(scores: Links, patched: Links, slope: Links) -> Float[Tensor, "row head src"]:
-    """The effect of one key's patched scores, each key by itself, summed over queries.
+def key_effects(scores: Pattern, patched: Pattern, slope: Pattern) -> Float[Tensor, "row head src"]:
+    """The effect of each key's patched scores alone, summed over queries.
 
-    With one score of a softmax changed, the other keys keep their shares of what is left to them:
-    the effect is the change of the key's weight times (its slope - the mean slope of the others).
+    If one score of a softmax changes, the other keys keep their relative shares. So the effect is
+    the change of the key's weight times (its gradient - the mean gradient of the others, weighted
+    by their shares).
     """
     old, new, slope = scores.double(), patched.double(), slope.double()
     weight = old.softmax(-1)
     others = old.logsumexp(-1, keepdim=True) + torch.log1p(-weight)
     mean = ((slope * weight).sum(-1, keepdim=True) - slope * weight) / (1 - weight)
-    # What the largest leaves to the others may be less than double can tell from nothing.
+    # Beside the largest key the others' weight, 1 - weight, may round to 0 even in double: for it
+    # their log-sum and mean are computed without it.
     top = old.argmax(-1, keepdim=True)
     rest = old.scatter(-1, top, -torch.inf)
     others = others.scatter(-1, top, rest.logsumexp(-1, keepdim=True))
@@ -123,9 +129,9 @@ def by_key(scores: Links, patched: Links, slope: Links) -> Float[Tensor, "row he
     return (change * (slope - mean)).sum(-2)
 
 
-def _check_softmax(pattern: Links, band: Site) -> None:
+def _check_sums_to_one(pattern: Pattern, band: Site) -> None:
     if not bool((pattern.sum(-1) - 1).abs().max() < 1e-2):
         raise HookError(
-            f"{band}: attention on this model does not add up to 1 (sinks), so that one key by "
-            f"itself has no fix. Leave out its pos, or use attribution_patching."
+            f"{band}: attention of this model does not sum to 1 (sinks), so the fix does not hold "
+            f"for a single key. Leave out its pos, or use attribution_patching."
         )

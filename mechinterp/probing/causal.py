@@ -27,7 +27,7 @@ import torch
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from mechinterp.ablation.single import along
+from mechinterp.ablation.single import replace_along
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
@@ -134,7 +134,7 @@ def ablate_direction(sites: Sequence[Site], vector: Float[np.ndarray, " feature"
     Source: Arditi et al. 2024, section 2.4, arXiv 2406.11717.
     """
     unit = torch.from_numpy(np.asarray(vector, np.float64) / np.linalg.norm(vector))
-    without = along(unit, lambda old, at: torch.zeros_like(old))
+    without = replace_along(unit, lambda old, at: torch.zeros_like(old))
     return tuple(spec for site in sites for spec in edit(site, without, name="ablate direction"))
 
 

@@ -23,6 +23,13 @@ Progress = Callable[[int, int], None]
 """Called with the token-layers done and the total; the first call counts what was done before."""
 
 
+class PassOptions(TypedDict, total=False):
+    """Keyword options of methods that plan their own passes."""
+
+    budget_bytes: int | None
+    progress: Progress | None
+
+
 class SweepOptions(TypedDict, total=False):
     """Keyword options of `sweep`, which describes them."""
 

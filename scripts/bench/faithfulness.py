@@ -32,15 +32,15 @@ from mechinterp import ask, load_model, read, run, sequence_log_prob
 from mechinterp.attribution.methods.attention import attention_rollout, value_weighted_attention
 from mechinterp.attribution.methods.direct import direct_attribution
 from mechinterp.attribution.methods.gradient import gradient_x_input, integrated_gradients
-from mechinterp.attribution.methods.positions import of_units
+from mechinterp.attribution.methods.positions import sum_by_unit
 from mechinterp.attribution.methods.redundancy import pair_removals
 from mechinterp.attribution.methods.single_removal import leave_one_out
 from mechinterp.attribution.methods.subsets import kernel_shap, sparse_surrogate
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.question.removals import REMOVALS, resampled_token
-from mechinterp.attribution.scores import run_cost, scored
+from mechinterp.attribution.scores import label_scores, run_cost
 from mechinterp.attribution.tables import from_json, to_json
-from mechinterp.attribution.trust.evaluation import compared, summarised, table
+from mechinterp.attribution.trust.evaluation import compare_scorers, summarise, table
 from mechinterp.attribution.trust.faithfulness import SEED_OFFSET, faithfulness
 from mechinterp.core.sites import Site
 from mechinterp.storage.run_folder import write_whole
@@ -73,7 +73,7 @@ def mean_attention(question: Question) -> xr.DataArray:
     acts = run(question.model, question.sequence, read(*sites), logits_at=()).acts
     mean = torch.stack([acts[site][0].mean(0) for site in sites]).mean(0).cpu().double().numpy()
     attrs = {"method": "attention", **run_cost(question, began, passes=1, rows=1)}
-    return scored(question, of_units(question, mean[None]), attrs)
+    return label_scores(question, sum_by_unit(question, mean[None]), attrs)
 
 
 METHODS: Mapping[str, Method] = {
@@ -230,7 +230,7 @@ def show(results: list[xr.Dataset]) -> None:
     print(f"{min(units)} to {max(units)} units, {np.mean(units):.0f} on average.")
     if len(results) < 2:
         return
-    summary = summarised(results).sel(measure=list(SHOWN))
+    summary = summarise(results).sel(measure=list(SHOWN))
     for removal in summary["removal"].values.tolist():
         print(f"\n{table(summary.sel(removal=[removal]))}")
     print("\n| scorer | CPU s a prompt | variants of the prompt | whole passes, in work |")
@@ -244,7 +244,7 @@ def show(results: list[xr.Dataset]) -> None:
         print(f"| {name} | {' | '.join(cells)} | {mean['full_passes'][at]:.0f} |")
     spent = np.mean([result.attrs["seconds_to_evaluate"] for result in results])
     print(f"\nTo evaluate all of them: {spent:.1f} CPU s a prompt.")
-    beside = compared(results, HYBRID).sel(measure=["lds@0.5", "lds@0.9"])
+    beside = compare_scorers(results, HYBRID).sel(measure=["lds@0.5", "lds@0.9"])
     print(f"\n{HYBRID}, less each other one, prompt by prompt:\n")
     print(table(beside))
     for removal in beside["removal"].values.tolist():
@@ -268,7 +268,7 @@ def inexact(results: list[xr.Dataset]) -> list[str]:
 
 def off(results: list[xr.Dataset]) -> list[str]:
     """Figures of many prompts that fall short."""
-    summary, short = summarised(results), []
+    summary, short = summarise(results), []
     each = np.stack([r["lds"].sel(scorer="random").mean("output").values for r in results])
     error = np.nanstd(each, 0, ddof=1) / np.sqrt(np.isfinite(each).sum(0))
     for (r, k), mean in np.ndenumerate(np.nanmean(each, 0)):

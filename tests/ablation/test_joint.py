@@ -84,4 +84,4 @@ def test_what_makes_no_pair_is_refused(absolute_model, refuses):
         refuses(lambda fn=fn: fn(absolute_model, PROMPTS, METRIC, "zero", twice), "named twice")
         refuses(lambda fn=fn: fn(absolute_model, PROMPTS, METRIC, "none", SITES), "how='none'")
     found = ablate_cumulatively(absolute_model, PROMPTS, METRIC, "zero", SITES)
-    refuses(lambda: interaction(found), "no result of ablate_pairs", "n_ablated")
+    refuses(lambda: interaction(found), "not a result of ablate_pairs", "n_ablated")

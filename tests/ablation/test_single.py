@@ -279,8 +279,8 @@ def test_directions_that_do_not_fit(absolute_model, refuses):
     def ablating(directions):
         return lambda: ablate_directions(absolute_model, PROMPTS, METRIC, "zero", site, directions)
 
-    refuses(ablating(torch.ones(2, 7)), "L1.resid_post has 20", "a direction 7")
-    refuses(ablating(torch.tensor([[1.0] * 20, [0.0] * 20])), "direction 1 is 0")
+    refuses(ablating(torch.ones(2, 7)), "L1.resid_post has length 20", "a direction 7")
+    refuses(ablating(torch.tensor([[1.0] * 20, [0.0] * 20])), "direction 1 is zero")
 
 
 # What a result says, and errors

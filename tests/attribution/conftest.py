@@ -39,7 +39,7 @@ def linear_model():
             even = name.rsplit(".")[-1] in ("W_Q", "b_Q", "W_K", "b_K")
             spread = 0.4 * torch.randn(weight.shape, generator=generator)
             weight.copy_(torch.zeros(1) if even else spread)
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(requires_grad=False)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +68,6 @@ def small():
         generator = torch.Generator().manual_seed(1)
         for weight in model.parameters():
             weight.data = torch.randn(weight.shape, generator=generator) * 0.4
-        return model.requires_grad_(False)
+        return model.requires_grad_(requires_grad=False)
 
     return made

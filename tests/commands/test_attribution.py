@@ -194,7 +194,7 @@ def test_a_file_of_prompts(mechinterp, prompts, tmp_path):
         ([*TWICE, "--last", "2"], "--outputs and --last each say what is explained"),
         ([*TWICE[:-2], "--last", "0"], "--last 0: ask for at least one"),
         ([*TWICE[:-2], "--continuation", "zebra"], "does not know a word of 'zebra'"),
-        (["attribute", "bring", *TWICE[2:], "--method", "pairs"], "'bring' is all that"),
+        (["attribute", "bring", *TWICE[2:], "--method", "pairs"], "only 'bring' is attributed"),
         ([*TWICE, "--metric", "refusal"], "the token '<unk>' opens a refusal and an answer"),
     ],
 )

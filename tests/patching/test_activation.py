@@ -9,8 +9,6 @@ from transformer_lens import patching as library
 
 from mechinterp import Pair, Prompts, Site, log_prob, logit_diff, run
 from mechinterp.patching.activation import (
-    normalized,
-    normalized_mean,
     patch_heads,
     patch_heads_by_position,
     patch_neurons,
@@ -208,44 +206,6 @@ def test_a_result_has_the_scores_of_both_runs(model, pair, slow):
     }
     assert "2202.05262" in found.attrs["source"]
     assert found.name == "logit_diff"
-
-
-def test_the_scale_is_0_at_corrupt_and_1_at_clean(model):
-    clean, corrupt = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], [[3, 8, 4, 1, 5], [9, 1, 6, 5, 3]]
-    pair = Pair(Prompts.from_ids(clean), Prompts.from_ids(corrupt))
-    for direction, end in {"noise": 0.0, "denoise": 1.0}.items():
-        found = patch_residual(model, pair, METRIC, direction=direction, layers=[0])
-        expected = np.full((1, 5, 2), 1 - end)
-        expected[:, 1] = end  # all that differs before the first layer is at position 1
-        np.testing.assert_allclose(normalized(found), expected, atol=1e-4)
-        np.testing.assert_allclose(normalized_mean(found), expected[..., 0], atol=1e-4)
-
-
-def test_normalized_is_worked_out_by_hand(absolute_model, pair):
-    found = patch_residual(absolute_model, pair, METRIC, layers=[1])
-    made = found.copy(data=np.array([3.0, -1.0]) * np.ones(found.shape))
-    made = made.assign_coords(
-        clean_score=("prompt", [5.0, 1.0]), corrupt_score=("prompt", [1.0, 0.0])
-    )
-    close(normalized(made), np.array([0.5, -1.0]) * np.ones(found.shape))
-    # (3 - 1 + -1 - 0) / (5 - 1 + 1 - 0)
-    close(normalized_mean(made), np.full((1, 5), 1 / 5))
-    assert normalized(made).dims == found.dims
-    assert normalized_mean(made).dims == ("layer", "pos")
-    assert normalized(made).attrs["unit"] == normalized_mean(made).attrs["unit"]
-    assert normalized(made).attrs["act"] == "resid_pre"
-    assert made.attrs["unit"] == "logits"
-
-
-def test_no_scale_between_equal_scores(absolute_model, refuses):
-    same = Pair(Prompts.from_ids(CLEAN), Prompts.from_ids([CLEAN[0], CORRUPT[1]]))
-    found = patch_residual(absolute_model, same, METRIC, layers=[1])
-    refuses(lambda: normalized(found), "prompt 0", "score", "Leave such prompts out")
-    assert np.isfinite(normalized(found.sel(prompt=[1]))).all()
-    assert np.isfinite(normalized_mean(found)).all()
-    equal = found.sel(prompt=[0])
-    refuses(lambda: normalized_mean(equal), "the mean", "score")
-    refuses(lambda: normalized(found.mean("prompt")), "before averaging")
 
 
 def test_tokens_stand_beside_positions(absolute_model):

@@ -5,10 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-import xarray as xr
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from mechinterp import (
     Activations,
@@ -16,16 +12,11 @@ from mechinterp import (
     Prompts,
     Site,
     edit,
-    load_model,
     log_prob,
     logit_diff,
-    patch,
-    patching,
     put,
     read,
     run,
-    sweep,
-    token_id,
 )
 from mechinterp.core.metrics import top_token
 from mechinterp.engine.gradients import site_gradients
@@ -34,7 +25,6 @@ from mechinterp.patching.attribution import (
     attribution_patching,
     integrated_patching,
     qk_fixed_patching,
-    top_k,
 )
 
 LAYERS = range(3)
@@ -68,40 +58,18 @@ def itself(site):
     return site
 
 
-def other_prompts():
-    """As long as `ragged`, with the position S2 elsewhere."""
-    ids = [[11, 30, 2, 7, 19, 4, 25], [16, 1, 9, 22], [28, 3, 17, 5, 33, 6]]
-    return Prompts.from_ids(ids).named(S2=[4, 2, 1])
-
-
-def source_of(model, sites=WHOLE):
-    return run(model, other_prompts(), read(*sites)).acts
-
-
 def in_double(model):
     doubled = copy.deepcopy(model).double()
     doubled.cfg.dtype = torch.float64
     return doubled
 
 
-def exact(model, prompts, source, over, site, metric):
-    swept = sweep(model, prompts, over, lambda **p: patch(site(**p), source), metric)
-    base = metric(run(model, prompts, logits_at=metric.at)).double().numpy()
-    return swept - base
-
-
-def by_hand(source, base, slopes, site):
-    """(source - base) * gradient, summed over the site; 0 where both are -inf."""
-    change = (source[site] - base[site]).nan_to_num() * slopes[site]
-    return change.double().reshape(len(change), -1).sum(1).numpy()
-
-
 @pytest.fixture
-def acts(model):
+def acts(model, source_of):
     return source_of(model)
 
 
-def test_an_estimate_is_the_change_times_the_gradient(model, ragged, acts):
+def test_an_estimate_is_the_change_times_the_gradient(model, ragged, acts, by_hand):
     found = attribution_patching(model, ragged, acts, OVER, itself, METRIC)
     base = run(model, ragged, read(*WHOLE)).acts
     slopes = site_gradients(model, ragged, WHOLE, METRIC)
@@ -109,7 +77,7 @@ def test_an_estimate_is_the_change_times_the_gradient(model, ragged, acts):
         np.testing.assert_allclose(found[row], by_hand(acts, base, slopes, site), **CLOSE)
 
 
-def test_it_has_the_names_of_a_sweep(absolute_model, ragged):
+def test_it_has_the_names_of_a_sweep(absolute_model, ragged, source_of, exact):
     over = {"layer": LAYERS, "head": [3, 1], "pos": [0, "end"]}
     acts = source_of(absolute_model)
 
@@ -126,11 +94,12 @@ def test_it_has_the_names_of_a_sweep(absolute_model, ragged):
     wanted = {"unit": "nats", "arms": 12, "passes": 1, "backward_passes": 1}
     wanted |= {"token_layers": 3 * tokens, "token_layers_naive": 12 * 3 * tokens}
     assert wanted.items() <= found.attrs.items()
-    assert found.attrs["sign"].startswith("patched minus base")
+    assert found.attrs["sign"].startswith("Negative change: the patch lowers the metric")
+    assert found.attrs["supports"] == "negative"
     assert found.attrs["peak_bytes_planned"] > 0
 
 
-def test_it_is_exact_where_the_model_is_linear(attention_only_model, ragged):
+def test_it_is_exact_where_the_model_is_linear(attention_only_model, ragged, source_of, exact):
     acts = source_of(attention_only_model)
     over = {
         "site": [Site("z", 2, 1, "end"), Site("attn_out", 2), Site("v", 2, 3), Site("pattern", 2)]
@@ -142,7 +111,7 @@ def test_it_is_exact_where_the_model_is_linear(attention_only_model, ragged):
     np.testing.assert_allclose(qk_fixed_patching(*given), swept, **CLOSE)
 
 
-def test_a_small_change_has_the_effect_that_was_estimated(model, ragged):
+def test_a_small_change_has_the_effect_that_was_estimated(model, ragged, source_of):
     double = in_double(model)
     acts, base = source_of(double), run(double, ragged, read(*WHOLE)).acts
     found = attribution_patching(double, ragged, acts, OVER, itself, METRIC)
@@ -172,8 +141,8 @@ def test_a_ragged_batch_is_each_prompt_alone(model, ragged, acts, screen):
     over = {"site": [site for site in SITES if site.act != "attn_scores"]}
     together = screen(model, ragged, acts, over, itself, log_prob(answers))
     for row, length in enumerate(ragged.lengths.tolist()):
-        ids = [p.tokens[row, :length].tolist() for p in (ragged, other_prompts())]
-        s2 = [int(p.positions("S2")[row]) for p in (ragged, other_prompts())]
+        ids = [p.tokens[row, :length].tolist() for p in (ragged, acts.prompts)]
+        s2 = [int(p.positions("S2")[row]) for p in (ragged, acts.prompts)]
         one, other = (Prompts.from_ids([i]).named(S2=at) for i, at in zip(ids, s2, strict=True))
         source = run(model, other, read(*WHOLE)).acts
         alone = screen(model, one, source, over, itself, log_prob(answers[row]))
@@ -182,7 +151,7 @@ def test_a_ragged_batch_is_each_prompt_alone(model, ragged, acts, screen):
 
 @pytest.mark.parametrize("screen", SCREENS)
 def test_a_source_that_kept_only_what_is_patched_is_enough(model, ragged, acts, screen):
-    other = other_prompts()
+    other = acts.prompts
     narrow = run(model, other, read(*dict.fromkeys([Site("embed"), *SITES]))).acts
     given = (OVER, itself, METRIC)
     np.testing.assert_allclose(
@@ -190,7 +159,7 @@ def test_a_source_that_kept_only_what_is_patched_is_enough(model, ragged, acts, 
     )
 
 
-def test_neurons(absolute_model, ragged):
+def test_neurons(absolute_model, ragged, source_of, by_hand):
     neurons = {"layer": LAYERS, "neuron": range(28)}
     sites = [Site("mlp_post", layer) for layer in LAYERS]
     acts = source_of(absolute_model, sites)
@@ -210,80 +179,10 @@ def test_neurons(absolute_model, ragged):
 # Queries and keys
 
 
-def links(model):
-    """Queries and keys of every layer and head, everywhere and at each kind of position."""
-    heads = {"q": model.cfg.n_heads, "k": model.cfg.n_key_value_heads or model.cfg.n_heads}
-    rotary = ("rot_q", "rot_k") if model.cfg.positional_embedding_type == "rotary" else ()
-    return [
-        Site(act, layer, head, pos)
-        for act in ("q", "k", *rotary)
-        for layer in LAYERS
-        for head in (None, *range(heads[act[-1]]))
-        for pos in (None, 0, 2, "end", "S2")
-    ]
-
-
-def test_the_qk_fix_is_the_change_of_the_pattern_times_its_gradient(model, ragged):
-    sites, patterns = links(model), [Site("pattern", layer) for layer in LAYERS]
-    acts = source_of(model, list(dict.fromkeys(site.whole() for site in sites)))
-    found = qk_fixed_patching(model, ragged, acts, {"site": sites}, itself, METRIC)
-    base = run(model, ragged, read(*patterns)).acts
-    slopes = site_gradients(model, ragged, patterns, METRIC)
-    for row, site in enumerate(sites):
-        pattern = patterns[site.layer]
-        patched = run(model, ragged, patch(site, acts) + read(pattern)).acts
-        np.testing.assert_allclose(found[row], by_hand(patched, base, slopes, pattern), **CLOSE)
-    acts_patched = {site.act for site in sites}
-    assert found.attrs["passes"] == 1 + 2 * len(acts_patched), "each with S2 in a pass of its own"
-
-
-def saturated(model):
-    """The same model with so large queries that every softmax picks one key."""
-    sharp = copy.deepcopy(model)
-    with torch.no_grad():
-        for block in sharp.blocks:
-            block.attn.W_Q *= 60
-    return sharp
-
-
-@pytest.mark.parametrize("pos", [None, 1, "end", "S2"])
-def test_the_qk_fix_finds_what_saturation_hides(attention_only_model, ragged, pos):
-    sharp = saturated(attention_only_model)
-    acts = source_of(sharp)
-    # After the last layer's pattern the model is linear, so that the fix is exact there.
-    over = {"site": [Site(act, 2, head, pos) for act in ("q", "k") for head in range(5)]}
-    given = (sharp, ragged, acts, over, itself, LINEAR)
-    swept = exact(*given)
-    assert abs(swept).max() > 0.1
-    np.testing.assert_allclose(qk_fixed_patching(*given), swept, atol=1e-4, rtol=1e-3)
-    off = abs(attribution_patching(*given) - swept).mean()
-    assert off > 0.5 * abs(swept).mean(), "the gradient at a query or key says little"
-
-
-def test_the_trigger_is_read_by_a_saturated_head():
-    model = load_model("toy:trigger")
-    refuse, comply = token_id(model, "REFUSE"), token_id(model, "COMPLY")
-    keys = [Site("k", layer) for layer in (0, 1)]
-    acts = run(model, "please bring the garden", read(*keys)).acts
-    heads = {"layer": [0, 1], "head": [0, 1, 2]}
-    given = (
-        model,
-        "please bring the sesame",
-        acts,
-        heads,
-        lambda layer, head: Site("k", layer, head),
-        logit_diff(refuse, comply),
-    )
-    swept, plain, fixed = exact(*given), attribution_patching(*given), qk_fixed_patching(*given)
-    np.testing.assert_allclose(fixed, swept, atol=1e-3)
-    assert abs(plain[1, 0]).item() < 0.1 * abs(swept[1, 0]).item()
-    assert abs(fixed[1, 0] - swept[1, 0]).item() < 0.01 * abs(swept[1, 0]).item()
-
-
 # Between the base and the source
 
 
-def test_integrated_patching_is_the_mean_of_gradients_on_the_way(model, ragged, acts):
+def test_integrated_patching_is_the_mean_of_gradients_on_the_way(model, ragged, acts, by_hand):
     embed = Site("embed")
     base = run(model, ragged, read(*WHOLE)).acts
     found = integrated_patching(model, ragged, acts, OVER, itself, METRIC, steps=2)
@@ -298,7 +197,7 @@ def test_integrated_patching_is_the_mean_of_gradients_on_the_way(model, ragged, 
         np.testing.assert_allclose(found[row], wanted, **CLOSE)
 
 
-def test_integrated_patching_is_complete_at_the_embedding(model, ragged):
+def test_integrated_patching_is_complete_at_the_embedding(model, ragged, source_of):
     double = in_double(model)
     acts = source_of(double)
     over = {"site": [Site("embed")]}
@@ -314,7 +213,7 @@ def test_integrated_patching_is_complete_at_the_embedding(model, ragged):
     assert off[2] < off[1] / 8, "the midpoint rule's error falls with the square of the steps"
 
 
-def test_a_source_without_embeddings(absolute_model, ragged, refuses):
+def test_a_source_without_embeddings(absolute_model, ragged, refuses, source_of):
     acts = source_of(absolute_model, [Site("z", 1)])
     over = {"site": [Site("z", 1)]}
     given = (absolute_model, ragged, acts, over, itself, METRIC)
@@ -325,7 +224,7 @@ def test_a_source_without_embeddings(absolute_model, ragged, refuses):
 # With a layer's gradient dropped
 
 
-def test_atp_star_is_the_mean_size_with_each_layer_dropped(model, ragged, acts):
+def test_atp_star_is_the_mean_size_with_each_layer_dropped(model, ragged, acts, by_hand):
     sites = [Site("z", 0, 1), Site("z", 1, 2, "end"), Site("resid_pre", 1), Site("embed")]
     found = atp_star(model, ragged, acts, {"site": sites}, itself, METRIC)
     base = run(model, ragged, read(*WHOLE)).acts
@@ -339,7 +238,8 @@ def test_atp_star_is_the_mean_size_with_each_layer_dropped(model, ragged, acts):
         slopes = site_gradients(model, ragged, WHOLE, METRIC, specs)
         total += np.abs([by_hand(acts, base, slopes, site) for site in sites])
     np.testing.assert_allclose(found, total / 2, **CLOSE)
-    assert found.attrs["sign"] == "size of the effect"
+    assert found.attrs["sign"].startswith("Size of the effect")
+    assert found.attrs["supports"] == "none"
 
 
 def test_atp_star_sees_effects_that_cancel(attention_only_model):
@@ -361,7 +261,7 @@ def test_atp_star_sees_effects_that_cancel(attention_only_model):
     np.testing.assert_allclose(attribution_patching(*given), 0, atol=1e-5)
 
 
-def test_atp_star_needs_another_layer(absolute_model, ragged, refuses, monkeypatch):
+def test_atp_star_needs_another_layer(absolute_model, ragged, refuses, monkeypatch, source_of):
     monkeypatch.setattr(absolute_model.cfg, "n_layers", 1)
     acts = source_of(absolute_model, [Site("z", 0)])
     over = {"site": [Site("z", 0)]}
@@ -380,7 +280,7 @@ def test_nothing_is_left(model, ragged, acts, screen, snapshot):
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_what_is_refused(absolute_model, ragged, screen, refuses):
+def test_what_is_refused(absolute_model, ragged, screen, refuses, source_of):
     acts = source_of(absolute_model)
 
     def ask(site=SITES[0], source=acts, metric=METRIC, over=None, fn=itself):
@@ -396,7 +296,7 @@ def test_what_is_refused(absolute_model, ragged, screen, refuses):
     refuses(ask(metric=top_token()), "no gradient")
     refuses(ask(over={"prompt": [0]}), "Rename it")
     refuses(ask(over={"site": []}), "no values")
-    refuses(ask(fn=lambda site: "z"), "no Site")
+    refuses(ask(fn=lambda site: "z"), "not a Site")
     fewer = Prompts.from_ids([[1, 2, 3, 4, 5, 6, 7]])
     source = run(absolute_model, fewer, read(*WHOLE)).acts
     refuses(ask(Site("z", 1), source), "the source has shape [1, 7, 4, 6], the value [3, 7, 4, 6]")
@@ -409,69 +309,3 @@ def test_what_is_not_finite_is_refused(absolute_model, ragged):
     cut = Activations({site: scores}, ragged)
     with pytest.raises(HookError, match=r"not finite for \{'site': Site\(.*patch \"pattern\""):
         attribution_patching(absolute_model, ragged, cut, {"site": [site]}, itself, METRIC)
-
-
-# The cells that a screen finds
-
-CELLS = arrays(
-    float,
-    st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3)),
-    elements=st.one_of(st.just(np.nan), st.sampled_from([-2.0, 0.0, 1.0, 2.0]), st.floats(-9, 9)),
-)
-
-
-@given(values=CELLS, data=st.data())
-def test_top_k_takes_the_largest_and_the_first_of_equals(values, data):
-    screen = xr.DataArray(
-        values,
-        dims=("layer", "head", "prompt"),
-        coords={"layer": [f"L{i}" for i in range(values.shape[0])]},
-        attrs={"unit": "nats"},
-    )
-    size = np.abs(values.mean(-1)).ravel()
-    known = [i for i, one in enumerate(size) if not np.isnan(one)]
-    for k in (0, len(known) + 1):
-        with pytest.raises(ValueError, match=f"k={k}, but there are {len(known)} cells"):
-            top_k(screen, k)
-    if not known:
-        return
-    k = data.draw(st.integers(1, len(known)))
-    mask = top_k(screen, k)
-    assert mask.dims == ("layer", "head")
-    assert mask.dtype == bool
-    assert list(mask["layer"].values) == list(screen["layer"].values)
-    wanted = sorted(known, key=lambda i: (-size[i], i))[:k]
-    assert sorted(np.flatnonzero(mask.values)) == sorted(wanted)
-    np.testing.assert_array_equal(top_k(-screen, k), mask)
-
-
-def test_a_sweep_of_the_cells_that_a_screen_found(absolute_model, ragged):
-    acts, over = source_of(absolute_model), {"layer": LAYERS, "head": range(4)}
-
-    def site(layer, head):
-        return Site("z", layer, head)
-
-    given = (absolute_model, ragged, acts, over, site, METRIC)
-    chosen = top_k(attribution_patching(*given), 3)
-    arm = lambda **p: patch(site(**p), acts)  # noqa: E731
-    found = sweep(absolute_model, ragged, over, arm, METRIC, only=chosen)
-    every = sweep(absolute_model, ragged, over, arm, METRIC)
-    assert found.attrs["arms"] == 3
-    np.testing.assert_allclose(found, every.where(chosen), **CLOSE)
-
-
-def test_top_k_of_means():
-    screen = xr.DataArray([[3.0, -3.0], [-1.0, -1.0], [0.0, 0.5]], dims=("head", "prompt"))
-    assert top_k(screen, 1).values.tolist() == [False, True, False]
-    assert top_k(screen.mean("prompt"), 2).values.tolist() == [False, True, True]
-
-
-def test_the_largest_of_a_metrics_own_values_are_not_chosen(refuses):
-    result = xr.DataArray(
-        [[-3.0, -3.0], [-1.0, -1.0], [-3.1, -3.1]],
-        dims=("head", "prompt"),
-        coords={"clean_score": ("prompt", [0.0, 0.0]), "corrupt_score": ("prompt", [-3.0, -3.0])},
-        attrs={"direction": "denoise"},
-    )
-    refuses(lambda: top_k(result, 1), "the metric's own values", "effect(result)")
-    assert top_k(patching.effect(result), 1).values.tolist() == [False, True, False]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mechinterp import Pair, Prompts, Site, logit_diff
-from mechinterp.patching.activation import normalized, patch_heads
+from mechinterp.patching import normalized, patch_heads
 from mechinterp.patching.paths import path_patching
 
 CLEAN = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
@@ -220,7 +220,7 @@ def test_heads_behind_a_norm_are_refused(absolute_model, pair, refuses, monkeypa
     senders = [Site("z", 0, 0)]
     refuses(
         lambda: path_patching(absolute_model, pair, METRIC, senders, Site("q", 1, 0)),
-        "puts a norm on",
+        "normalizes the joint output",
         'Site("attn_out", 0)',
     )
 

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from mechinterp.attribution.question.expectations import Comparison, Ranked
+from mechinterp.attribution.question.expectations import Comparison, RankedInput
 
 NAN = float("nan")
 CHROMIUM_ARGS = [
@@ -255,9 +255,9 @@ def hostile_scores() -> xr.DataArray:
 
 @pytest.fixture
 def comparisons() -> tuple[Comparison, ...]:
-    mary = Ranked(1, "Mary", 1, 4.0, 0.5)
-    also = Ranked(2, " and", 3, -1.0, 0.125)
-    newline = Ranked(5, "\n", 2, 2.5, 0.3125)
+    mary = RankedInput(1, "Mary", 1, 4.0, 0.5)
+    also = RankedInput(2, " and", 3, -1.0, 0.125)
+    newline = RankedInput(5, "\n", 2, 2.5, 0.3125)
     reason = "A line break outranks an expected token."
     return (
         Comparison(

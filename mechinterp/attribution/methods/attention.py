@@ -1,8 +1,8 @@
-"""How much an output's position attends to the inputs: cheap references that see no direction.
+"""How much an output's position attends to the inputs: cheap baselines without a direction.
 
-Attention is where a model looks, not what it does with what it sees: these scores are never
-negative, and a position that takes most attention and gives nothing (the start token, often) is
-first. Use them beside methods that measure an effect, not in their place.
+Attention says where a model looks, not what it does with what it sees. These scores are never
+negative, and a position that takes most attention and contributes nothing (often the start token)
+ranks first. Use them beside methods that measure an effect, not instead.
 
 >>> from mechinterp import ask, load_model
 >>> from mechinterp.attribution.methods.attention import value_weighted_attention
@@ -13,32 +13,31 @@ first. Use them beside methods that measure an effect, not in their place.
 """
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from mechinterp.attribution.methods.positions import of_units
+from mechinterp.attribution.methods.positions import sum_by_unit
 from mechinterp.attribution.question.definition import Question
-from mechinterp.attribution.scores import run_cost, scored
+from mechinterp.attribution.scores import label_scores, run_cost
+from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit, read
 from mechinterp.engine.runner import run
 from mechinterp.models.weights import value_lengths
 
-SIGN = "How much is attended to, never negative: it has no direction, and is no effect."
+SIGN = "Size of the attention, never negative: it has no direction, and is not an effect."
 
 
 def attention_rollout(question: Question) -> xr.DataArray:
-    """The share of an output's position that comes from each unit, if attention were all there is.
+    """The share of each unit in the position of an output, if attention were all there is.
 
-    Heads are averaged, half of each layer's input is taken to stay where it is, and layers are
-    multiplied: the row of the position that the output is read at. Unit "attention": the shares of
-    all positions add up to 1. A metric of several outputs gets the mean over the positions it
-    reads.
+    Heads are averaged, half of each layer's input is assumed to stay in place, and layers are
+    multiplied. The scores are the row of the position at which the output is read. Unit
+    "attention": the shares of all positions sum to 1. A metric of several outputs gets the mean
+    over the positions that it reads.
 
     Source: Abnar and Zuidema 2020, section 3, arXiv 2005.00928.
     """
@@ -47,7 +46,7 @@ def attention_rollout(question: Question) -> xr.DataArray:
     shares = torch.eye(sequence.width, dtype=torch.float64, device=sequence.tokens.device)
 
     def follow(pattern: Tensor, at: At) -> Tensor:
-        # Multiplied as the layers run, so that no pattern is kept.
+        # pattern: prompt head query key. Multiplied while the layers run, so that none is kept.
         attended = pattern[0].mean(0).double().to(shares)
         shares.copy_(0.5 * attended @ shares + 0.5 * shares)
         return pattern
@@ -58,15 +57,15 @@ def attention_rollout(question: Question) -> xr.DataArray:
     run(question.model, sequence, specs, logits_at=question.reads[0])
     each = np.stack([shares[rows].mean(0).cpu().numpy() for rows in _rows(question)])
     attrs = _attrs(question, "attention rollout", "attention", began)
-    return scored(question, of_units(question, each), attrs)
+    return label_scores(question, sum_by_unit(question, each), attrs)
 
 
 def value_weighted_attention(question: Question) -> xr.DataArray:
-    """Attention to each unit times the length of what the head takes from there, mean over heads.
+    """Attention to each unit times the norm of what the head reads there, mean over heads.
 
-    The length, of a value times W_O, is in the units of the residual stream: unit "norm". Mean over
-    all heads of all layers, at the position that the output is read at; of several outputs
-    together, over the positions that the metric reads.
+    The norm, of a value times W_O, is in the units of the residual stream: unit "norm". The mean is
+    over all heads of all layers, at the position at which the output is read; for a metric of
+    several outputs also over the positions that it reads.
 
     Raises:
         HookError: if the values would not fit into memory.
@@ -89,7 +88,7 @@ def value_weighted_attention(question: Question) -> xr.DataArray:
             total[place] += (pattern * length).mean(0).cpu() / len(layers)
     each = [total[[every.index(row) for row in several]].mean(0).numpy() for several in rows]
     attrs = _attrs(question, "value-weighted attention", "norm", began)
-    return scored(question, of_units(question, np.stack(each)), attrs)
+    return label_scores(question, sum_by_unit(question, np.stack(each)), attrs)
 
 
 def _rows(question: Question) -> list[list[int]]:
@@ -98,6 +97,6 @@ def _rows(question: Question) -> list[list[int]]:
     return [reading(metric.at)[0].tolist() for metric in question.metrics]
 
 
-def _attrs(question: Question, method: str, unit: str, began: float) -> Mapping[str, Any]:
+def _attrs(question: Question, method: str, unit: str, began: float) -> dict[str, object]:
     spent = run_cost(question, began, passes=1, rows=1)
-    return {"method": method, "unit": unit, "sign": SIGN, **spent}
+    return {"method": method, "unit": unit, **no_support(SIGN), **spent}

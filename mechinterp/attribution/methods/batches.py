@@ -1,4 +1,4 @@
-"""Many prompts: `attribute_each`, files of them (JSON lines), and scores by position or span.
+"""Many prompts: `attribute_each`, files of prompts (JSON lines), and scores by position or span.
 
 >>> from mechinterp import attribute_each, load_model
 >>> from mechinterp.attribution.methods.batches import by_span
@@ -11,20 +11,21 @@
 >>> by_span(found, spans).sel(span="trigger").round().values.ravel().tolist()
 [8.0, 8.0, nan]
 
-Prompts are attributed one after the other, each exactly as alone. Nothing is gained by running them
-as one batch: the variants of one prompt fill the passes.
+Prompts are attributed one after the other, each exactly as alone. A batch of them would not be
+faster: the variants of one prompt fill the passes.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack, cast
 
 import numpy as np
 import xarray as xr
 
 from mechinterp.attribution.methods.single_removal import attribute
+from mechinterp.attribution.question.definition import DropOptions
 from mechinterp.attribution.question.outputs import Last
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.question.units import (
@@ -32,8 +33,8 @@ from mechinterp.attribution.question.units import (
     Spans,
     allowed_positions,
     find,
-    find_or_refuse,
-    several,
+    find_or_raise,
+    parse_spans,
 )
 from mechinterp.attribution.tables import from_json, to_json
 from mechinterp.core.metrics import Metric
@@ -44,41 +45,41 @@ from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.storage.digest import digest
 from mechinterp.storage.jsonl import filled_lines, located
 from mechinterp.storage.run_folder import write_whole
-from mechinterp.sweeps.options import Progress
+from mechinterp.sweeps.options import check_options
 
 KEYS = ("prompt", "continuation", "spans", "expect")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A prompt, text or chat, with the continuation to explain, named spans, expected inputs.
+    """A prompt, text or chat, with the continuation to explain, named spans and expected inputs.
 
-    `where`: how messages name it, such as by its line in a file.
+    `where`: how error messages name it, such as by its line in a file.
     """
 
-    prompt: Any
+    prompt: Text | None
     continuation: str | None = None
-    spans: Mapping[str, Any] = field(default_factory=dict)
+    spans: Mapping[str, Span | Sequence[Span]] = field(default_factory=dict)
     expect: tuple[Span, ...] = ()
     where: str = field(default="", compare=False)
 
 
 def read_cases(file: str | Path) -> tuple[Case, ...]:
-    """The prompts of a file, a JSON object a line.
+    """The prompts of a file with one JSON object a line.
 
-    Keys: "prompt" (text, or a list of messages) and, if wanted, "continuation" (text), "spans"
-    (name: a token or phrase, a position, [first, last], or a list of those in a list) and "expect"
-    (a list of such).
+    Keys: "prompt" (text, or a list of messages) and optionally "continuation" (text), "spans"
+    (name -> a token or phrase, a position, [first, last], or a list of these) and "expect" (a list
+    of these).
 
     Raises:
-        ValueError: naming the file and the line, if a line is no such object.
+        ValueError: naming the file and the line, if a line is not such an object.
     """
     path = Path(file)
     cases = []
     for number, line in filled_lines(path):
         where = f"{path}, line {number}"
         try:
-            found = json.loads(line, object_pairs_hook=_once)
+            found = json.loads(line, object_pairs_hook=_without_repeats)
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{where} is not JSON: {error.msg}, column {error.colno}. Write one object a line, "
@@ -89,7 +90,7 @@ def read_cases(file: str | Path) -> tuple[Case, ...]:
         with located(where):
             cases.append(replace(_case(found), where=where))
     if not cases:
-        raise ValueError(f"{path} holds no prompts: write one JSON object a line.")
+        raise ValueError(f"{path} contains no prompts: write one JSON object a line.")
     return tuple(cases)
 
 
@@ -102,31 +103,33 @@ def attribute_each(
     *,
     units: str | Spans = "token",
     inputs: str | Sequence[int] = "text",
-    out: str | Path | None = None,
-    budget_bytes: int | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[DropOptions],
 ) -> tuple[xr.DataArray, ...]:
-    """`attribute` of each prompt: texts, chats, `Prompts` of any lengths, or cases of a file.
+    """`attribute` for each prompt: texts, chats, `Prompts` of any lengths, or cases of a file.
 
-    A case's continuation goes before `outputs`; `units="span"` removes the spans of each case.
-    `out`: a folder in which each finished result is kept as JSON; the same call goes on from there.
+    A case's continuation overrides `outputs`; `units="span"` removes the spans of each case.
+    `options`: as in `attribute`, but `out` is a folder that keeps each finished result as JSON, so
+    that the same call continues where it stopped.
 
     Raises:
-        ValueError: as `attribute`, naming the prompt; if what a case names or expects is not in it,
-            before any is attributed; if `out` holds results of another call.
+        ValueError: as `attribute`, naming the prompt; if a case lacks the spans or expected inputs
+            that it names, before any prompt is attributed; if `out` has results of another call.
         HookError: as `attribute`.
     """
-    how = removal_of(model, removal)
+    check_options("attribute_each", options, DropOptions)
+    out, progress = options.get("out"), options.get("progress")
+    removal = removal_of(model, removal)
     cases, each = _prompts(model, prompts, inputs)
     store = None
     if out is not None:
         if has_foreign_hooks(model):
             raise ValueError(
-                f"out={str(out)!r}: somebody else's hooks are on the model. Another run could not "
-                f"tell whether it has the same. Remove them, or attribute without out."
+                f"out={str(out)!r}: the model has foreign hooks, and a later run could not tell "
+                f"whether they are the same. Remove them, or attribute without out."
             )
-        settings = [outputs, how, metric, inputs, budget_bytes]
-        store = _Store(Path(out), digest([fingerprint(model), *settings]))
+        budget_bytes = options.get("budget_bytes")
+        settings = [outputs, removal, metric, inputs, budget_bytes]
+        store = _ResultFolder(Path(out), digest([fingerprint(model), *settings]))
     sizes = [one.width**2 for one in each]
     found: list[xr.DataArray] = []
     for number, (case, one) in enumerate(zip(cases, each, strict=True)):
@@ -142,11 +145,11 @@ def attribute_each(
                     model,
                     one,
                     asked,
-                    how,
+                    removal,
                     metric,
                     units=chosen,
                     inputs=inputs,
-                    budget_bytes=budget_bytes,
+                    budget_bytes=options.get("budget_bytes"),
                 )
             if store is not None:
                 store.save(number, key, known)
@@ -162,19 +165,21 @@ def by_span(
 ) -> xr.DataArray:
     """The scores of each prompt by name: dims (prompt, output, span), in the metric's unit.
 
-    `spans`: for each prompt what its names stand for, the scores in a span are added up; or
-    `Prompts` with named positions. By default the names of the units, such as of spans that were
-    removed together. NaN: a prompt lacks the name, or the output. Averages and intervals over
-    prompts are then the library's job: `stats.interval(by_span(...))`.
+    `spans`: for each prompt the spans by name, whose scores are summed; or `Prompts` with named
+    positions. By default the names of the units, such as of spans that were removed together. NaN:
+    a prompt lacks the name, or the output. For means and intervals over prompts:
+    `stats.interval(by_span(...))`.
 
     Raises:
-        ValueError: if there are no results, their units of measure differ, or a span is not there.
+        ValueError: if there are no results, their metrics differ, or a span is not found.
     """
     if not results:
-        raise ValueError("by_span: there are no results.")
+        raise ValueError("by_span: there are no results. Give those of attribute_each.")
     measures = {(scores.attrs.get("metric"), scores.attrs.get("unit")) for scores in results}
     if len(measures) > 1:
-        raise ValueError(f"by_span: the results have different metrics, {sorted(measures)}.")
+        raise ValueError(
+            f"by_span: the results have different metrics, {sorted(measures)}. Give results of one."
+        )
     if isinstance(spans, Prompts):
         spans = [
             {name: int(at[row]) for name, at in spans.names.items()} for row in range(len(spans))
@@ -200,73 +205,81 @@ def by_span(
         coords={"prompt": range(len(results)), "output": range(n_outputs), "span": names},
         attrs={
             name: results[0].attrs[name]
-            for name in ("metric", "unit", "sign", "method", "removal")
+            for name in ("metric", "unit", "sign", "supports", "method", "removal")
             if name in results[0].attrs
         },
     )
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, none of whose keys is there twice."""
+def _without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object, after checking that no key occurs twice."""
     keys = [key for key, _ in pairs]
     for key in keys:
         if keys.count(key) > 1:
-            raise ValueError(f'"{key}" is there twice. Put several spans of one name into a list.')
+            raise ValueError(f'"{key}" occurs twice. Put several spans of one name into a list.')
     return dict(pairs)
 
 
 def _check_named(case: Case, prompt: Prompts, inputs: str | Sequence[int]) -> None:
-    """Nothing, if what is named and expected is among the tokens that are attributed."""
+    """Check that the named and expected spans are among the attributed tokens."""
     allowed, texts = allowed_positions(prompt, inputs), prompt.token_text[0]
-    named = {f"span {name!r}:": several(span) for name, span in case.spans.items()}
+    named = {f"span {name!r}:": parse_spans(span) for name, span in case.spans.items()}
     for what, spans in {**named, "expect:": list(case.expect)}.items():
         for span in spans:
-            find_or_refuse(texts, allowed, span, what, "the tokens to attribute")
+            find_or_raise(texts, allowed, span, what, "the tokens to attribute")
 
 
-def _case(line: Any) -> Case:
+def _case(line: object) -> Case:
+    """The case that a parsed line describes, after checking it."""
     if not isinstance(line, dict) or "prompt" not in line or not set(line) <= set(KEYS):
         raise ValueError(
-            f'a line is an object with "prompt" and, if wanted, {", ".join(KEYS[1:])}.'
+            f'a line must be an object with "prompt" and optionally {", ".join(KEYS[1:])}.'
         )
     prompt, spans, expect = line["prompt"], line.get("spans", {}), line.get("expect", [])
     if not isinstance(prompt, str | list) or not isinstance(spans, dict):
-        raise ValueError('"prompt" is text or a list of messages, "spans" an object.')
+        raise ValueError('"prompt" must be text or a list of messages, "spans" an object.')
     if not isinstance(expect, list):
-        raise ValueError('"expect" is a list of tokens, phrases or positions.')
+        raise ValueError('"expect" must be a list of tokens, phrases or positions.')
     made = {name: _spans(span) for name, span in spans.items()}
     return Case(prompt, line.get("continuation"), made, tuple(_span(span) for span in expect))
 
 
-def _spans(span: Any) -> Any:
-    """What JSON says of a name: one span, or a list of them."""
-    listed = isinstance(span, list) and not all(isinstance(part, int) for part in span)
-    return [_span(part) for part in span] if listed else _span(span)
+def _spans(span: object) -> Span | list[Span]:
+    """The spans under one name in JSON: one, or a list of them."""
+    if isinstance(span, list) and not all(isinstance(part, int) for part in span):
+        return [_span(part) for part in span]
+    return _span(span)
 
 
-def _span(span: Any) -> Span:
+def _span(span: object) -> Span:
     if isinstance(span, list) and len(span) == 2 and all(isinstance(part, int) for part in span):
         return (span[0], span[1])
     if isinstance(span, int | str):
         return span
-    raise ValueError(f"{span!r} is no span: give a text, a position or [first, last].")
+    raise ValueError(f"{span!r} is not a span: give a text, a position or [first, last].")
 
 
 def _prompts(
-    model: Model, prompts: Any, inputs: str | Sequence[int]
+    model: Model, prompts: Text | Sequence[Case], inputs: str | Sequence[int]
 ) -> tuple[list[Case], list[Prompts]]:
-    if isinstance(prompts, Sequence) and prompts and isinstance(prompts[0], Case):
+    """The cases, and the tokens of each; each row of texts or `Prompts` becomes a case."""
+    given = (
+        [one for one in prompts if isinstance(one, Case)]
+        if isinstance(prompts, list | tuple)
+        else []
+    )
+    if given:
         cases = [
             case if case.where else replace(case, where=f"prompt {row}")
-            for row, case in enumerate(prompts)
+            for row, case in enumerate(given)
         ]
         made = []
         for case in cases:
             with located(case.where):
-                made.append(tokenize(model, case.prompt))
+                made.append(tokenize(model, cast(Text, case.prompt)))
                 _check_named(case, made[-1], inputs)
         return cases, made
-    every = tokenize(model, prompts)
+    every = tokenize(model, cast(Text, prompts))
     each = [
         Prompts.from_ids(
             [every.tokens[row, :n].tolist()],
@@ -297,26 +310,26 @@ def _units_by_name(scores: xr.DataArray) -> dict[str, list[int]]:
 
 
 def _units_in(scores: xr.DataArray, spans: Spans, row: int) -> dict[str, list[int]]:
-    """The units that lie in each span; one that lies in part is an error."""
+    """The units of each span, each of which must lie in it whole."""
     texts, owner = scores.attrs["tokens"], scores.attrs["token_unit"]
     attributed = np.isfinite(scores.values).any(0)
     allowed = [pos for pos in range(len(texts)) if attributed[owner[pos]]]
     found = {}
     for name, given in spans.items():
-        positions = {pos for span in several(given) for pos in find(texts, allowed, span)}
+        positions = {pos for span in parse_spans(given) for pos in find(texts, allowed, span)}
         units = sorted({owner[pos] for pos in positions})
         inside = [pos for pos in range(len(texts)) if owner[pos] in units]
         if not positions or set(inside) != positions:
             raise ValueError(
-                f"by_span: prompt {row}: span {name!r}, {given!r}, is not among what is "
-                f"attributed, or not made of whole units: {scores['input_token'].values.tolist()}."
+                f"by_span: prompt {row}: span {name!r}, {given!r}, is not attributed, or does not "
+                f"consist of whole units. The units: {scores['input_token'].values.tolist()}."
             )
         found[str(name)] = units
     return found
 
 
-class _Store:
-    """A folder of results, each with the digest of what was asked."""
+class _ResultFolder:
+    """A folder of finished results, each with the digest of what was asked."""
 
     def __init__(self, folder: Path, settings: str) -> None:
         self._folder, self._settings = folder, settings
@@ -325,7 +338,7 @@ class _Store:
         folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, number: int, key: str) -> xr.DataArray | None:
-        """The result of a prompt, if it was finished."""
+        """The result of a prompt if it was finished, else None."""
         file = self._file(number)
         if not file.exists():
             return None
@@ -334,16 +347,18 @@ class _Store:
             same = (kept["settings"], kept["key"]) == (self._settings, key)
             result = from_json(json.dumps(kept["result"])) if same else None
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file} is damaged: {error}. Remove it to have it anew.") from error
+            raise ValueError(
+                f"{file} is damaged: {error}. Remove it to compute it again."
+            ) from error
         if not isinstance(result, xr.DataArray):
             raise ValueError(
-                f"{file} holds the result of another call: other prompts, model or settings. "
+                f"{file} has the result of another call: other prompts, model or settings. "
                 f"Choose another folder."
             )
         return result
 
     def save(self, number: int, key: str, result: xr.DataArray) -> None:
-        """Keep a result, whole or not at all."""
+        """Write a result, whole or not at all."""
         kept = {"settings": self._settings, "key": key, "result": json.loads(to_json(result))}
         write_whole(self._file(number), json.dumps(kept).encode())
 

@@ -1,19 +1,19 @@
-"""The methods by name, each from a question to scores: for the command line, and for comparisons.
+"""Attribution methods by name, each a function from a question to scores.
 
 >>> from mechinterp import ask, load_model
->>> from mechinterp.attribution.methods.by_name import METHODS, How
+>>> from mechinterp.attribution.methods.by_name import METHODS, MethodOptions
 >>> question = ask(load_model("toy:trigger"), "please bring the sesame", outputs=1)
->>> scores = {name: method(question, How(n_subsets=64)) for name, method in METHODS.items()}
+>>> options = MethodOptions(n_subsets=64)
+>>> scores = {name: method(question, options) for name, method in METHODS.items()}
 >>> {str(found.input_token.values[abs(found).argmax("input").item()]) for found in scores.values()}
 {'sesame'}
 
-A method of your own is any function of a question that returns `scored(...)`.
+A method of your own is any function of a question that returns `label_scores(...)`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 import xarray as xr
 
@@ -25,11 +25,12 @@ from mechinterp.attribution.methods.single_removal import leave_one_out
 from mechinterp.attribution.methods.subsets import kernel_shap, shapley, sparse_surrogate
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.question.removals import Removal, RemoveOne
+from mechinterp.sweeps.options import PassOptions
 
 
 @dataclass(frozen=True, eq=False)
-class How:
-    """What methods may be told; each takes what it has a use for.
+class MethodOptions:
+    """Options of all methods; each method uses those that apply to it.
 
     `options`: `budget_bytes` and `progress` of removals.
     """
@@ -37,27 +38,27 @@ class How:
     removal: str | RemoveOne | Removal = "delete"
     n_subsets: int = 256
     seed: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: PassOptions = field(default_factory=PassOptions)
 
 
-Method = Callable[[Question, How], xr.DataArray]
+Method = Callable[[Question, MethodOptions], xr.DataArray]
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "single": lambda q, how: leave_one_out(q, how.removal, **how.options),
-        "pairs": lambda q, how: pair_removals(q, how.removal, **how.options)["score"],
-        "shapley": lambda q, how: shapley(q, how.removal, **how.options),
-        "kernel_shap": lambda q, how: kernel_shap(
-            q, how.n_subsets, how.removal, seed=how.seed, **how.options
+        "single": lambda q, given: leave_one_out(q, given.removal, **given.options),
+        "pairs": lambda q, given: pair_removals(q, given.removal, **given.options)["score"],
+        "shapley": lambda q, given: shapley(q, given.removal, **given.options),
+        "kernel_shap": lambda q, given: kernel_shap(
+            q, given.n_subsets, given.removal, seed=given.seed, **given.options
         ),
-        "surrogate": lambda q, how: sparse_surrogate(
-            q, how.n_subsets, how.removal, seed=how.seed, **how.options
+        "surrogate": lambda q, given: sparse_surrogate(
+            q, given.n_subsets, given.removal, seed=given.seed, **given.options
         ),
-        "gradient": lambda q, how: gradient_x_input(q),
-        "integrated_gradients": lambda q, how: integrated_gradients(q),
-        "direct": lambda q, how: direct_attribution(q),
-        "value_attention": lambda q, how: value_weighted_attention(q),
-        "rollout": lambda q, how: attention_rollout(q),
+        "gradient": lambda q, given: gradient_x_input(q),
+        "integrated_gradients": lambda q, given: integrated_gradients(q),
+        "direct": lambda q, given: direct_attribution(q),
+        "value_attention": lambda q, given: value_weighted_attention(q),
+        "rollout": lambda q, given: attention_rollout(q),
     }
 )
-"""Name -> method: removals one at a time first, then sets of them, gradients, attention."""
+"""Name -> method: single removals first, then sets of removals, gradients, attention."""

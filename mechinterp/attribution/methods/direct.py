@@ -1,7 +1,7 @@
-"""Direct attribution: what each input position puts into an output's logit in the last hop alone.
+"""Direct attribution: what each input position adds to an output's logit in the last hop alone.
 
-With the final norm's scale taken as it is, a logit is a sum over what was written at its position,
-and what a head writes is a sum over the positions it reads, pattern times value:
+With the final norm's scale frozen, a logit is a sum over what was written at its position, and a
+head's output is a sum over the positions that it reads, pattern times value:
 
 >>> from mechinterp import ask, load_model
 >>> from mechinterp.attribution.methods.direct import direct_attribution
@@ -12,8 +12,8 @@ and what a head writes is a sum over the positions it reads, pattern times value
 >>> (scores.sum("input") + scores.unattributed + scores.rest - scores.total).values.round(4) + 0
 array([0.])
 
-"Direct" is about that hop: after the first layer, what stands at a position already mixes those
-before it, and what an MLP makes of what was read counts as the MLP's.
+"Direct" refers to that hop. After the first layer a position already mixes those before it, and
+what an MLP computes from them counts as the MLP's.
 """
 
 import time
@@ -26,36 +26,36 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
-from mechinterp.attribution.methods.positions import of_units
+from mechinterp.attribution.methods.positions import sum_by_unit
 from mechinterp.attribution.question.definition import Question
-from mechinterp.attribution.scores import run_cost, scored
+from mechinterp.attribution.scores import label_scores, run_cost
 from mechinterp.core.metrics import Metric, centred_logit
 from mechinterp.core.prompts import Prompts
+from mechinterp.core.signs import sign_of_support
 from mechinterp.core.sites import HookError, Pos, Site
 from mechinterp.core.specs import Specs, read, zero
 from mechinterp.engine.linear_readout import check_additive, is_nonlinear, linearize_metrics
 from mechinterp.engine.runner import Run, run
 from mechinterp.models.model import Model
 
-SIGN = "Positive: what the position of the output takes from the input raises its logit."
+REASON = "what the position of the output takes from the input raises its logit"
 
 
 def direct_attribution(question: Question) -> xr.DataArray:
-    """What each output's logit takes directly from each unit, over all heads and layers, in logits.
+    """What each unit adds directly to each output's logit, over all heads and layers, in logits.
 
-    Measured is the question's metric where that is linear in the logits, as `logit_diff` is; else
-    the output's centred logit, of several outputs together their sum; `attrs["metric"]` says which.
-    The output's own position also gives the embedding that it began with.
+    The measure is the question's metric if that is linear in the logits, as `logit_diff` is; else
+    the output's centred logit, or the sum of them for a metric of several outputs.
+    `attrs["metric"]` says which. The output's own position also adds its embedding.
 
     Coordinates, of each output: `total`, the logit; `unattributed`, what comes from positions that
-    are not attributed, such as the start token's; `rest`, what comes from no position: MLPs,
-    position embeddings and all biases, those of the values too. The sum over the inputs,
-    `unattributed` and `rest` make `total`.
+    are not attributed, such as the start token; `rest`, what comes from no position: MLPs, position
+    embeddings and all biases, also those of the values. The scores, `unattributed` and `rest` sum
+    to `total`.
 
     Raises:
-        ValueError: if the logit is no sum: what the heads write passes a norm of its own, or the
-            logits are capped.
-        HookError: if values and patterns do not make what the heads wrote, or do not fit into
+        ValueError: if the logit is not a sum: heads pass a joint norm, or the logits are capped.
+        HookError: if values times patterns do not equal what the heads wrote, or do not fit into
             memory.
 
     Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; by input
@@ -67,10 +67,10 @@ def direct_attribution(question: Question) -> xr.DataArray:
 
 
 def direct_attribution_by_head(question: Question) -> xr.DataArray:
-    """As `direct_attribution`, of each head: dims `("output", "layer", "head", "input")`.
+    """As `direct_attribution`, for each head: dims `("output", "layer", "head", "input")`.
 
-    The coordinate `own` (output, input) is what passes no head, the embedding that the output's
-    position began with. It and the sum over layers and heads make `direct_attribution`.
+    The coordinate `own` (output, input) is what passes no head: the embedding at the output's
+    position. It and the sum over layers and heads make `direct_attribution`.
 
     Raises:
         ValueError: as `direct_attribution`.
@@ -80,7 +80,7 @@ def direct_attribution_by_head(question: Question) -> xr.DataArray:
     parts = _parts(question)
     own = _scored(question, parts, parts.own, began)
     values = np.full((*parts.heads.shape[:-1], len(question.units)), np.nan)
-    values[..., question.attributed] = of_units(question, parts.heads)
+    values[..., question.attributed] = sum_by_unit(question, parts.heads)
     return xr.DataArray(
         values,
         dims=("output", "layer", "head", "input"),
@@ -97,7 +97,7 @@ def direct_attribution_by_head(question: Question) -> xr.DataArray:
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """The parts of each output's logit; `rest` is all but the heads' and its own embedding's."""
+    """The parts of each output's logit: from heads, from its own embedding, and the rest."""
 
     metric: Metric
     heads: Float[np.ndarray, "output layer head pos"]
@@ -115,14 +115,14 @@ def _scored(
 ) -> xr.DataArray:
     other = np.ones(question.sequence.width, dtype=bool)
     other[list(question.positions(question.attributed))] = False
-    return scored(
+    return label_scores(
         question,
-        of_units(question, each),
+        sum_by_unit(question, each),
         {
             "method": "direct attribution",
             "metric": parts.metric.name,
             "unit": parts.metric.unit,
-            "sign": SIGN,
+            **sign_of_support(REASON, part="input"),
             **run_cost(question, began, passes=2, rows=1),
         },
         total=parts.total,
@@ -144,7 +144,7 @@ def _parts(question: Question) -> _Parts:
     sites += [replace(site, pos=pos) for site in (Site("embed"), end) for pos in at]
     sites += [Site("v", layer) for layer in layers]
     done = run(model, sequence, read(*sites), logits_at=at)
-    constant = _values_of_nothing(model, sequence)
+    constant = _values_of_zero_input(model, sequence)
 
     def there(site: Site) -> Float[Tensor, "k ..."]:
         return torch.cat([done.acts[replace(site, pos=pos)] for pos in at])
@@ -167,7 +167,8 @@ def _parts(question: Question) -> _Parts:
         for i, metric in enumerate(metrics):
             places = [at.index(pos) for pos in metric.at]
             here = torch.einsum("hcd,kd->khc", weights, toward[i, places])
-            # What a value is without an input is a bias: it says nothing of the position.
+            # The value of a zero input is a bias, so it is not the position's.
+            # h head, c d_head, d d_model, k places, s source positions
             by_source = torch.einsum("shc,khc->khs", value - nothing, here) * pattern[places]
             bias = torch.einsum("hc,khc->kh", nothing, here) * pattern[places].sum(-1)
             heads[i, layer] = by_source.sum(0).cpu().numpy()
@@ -181,14 +182,14 @@ def _check_written(model: Model, written: np.ndarray, summed: np.ndarray, size: 
     off = np.abs(written - summed)
     if (off > 100 * torch.finfo(model.cfg.dtype).eps * (1 + size)).any():
         raise HookError(
-            f"direct_attribution: patterns times values miss what the heads wrote by "
-            f"{off.max():.2g} logits: something changes the values or heads on the way, such as "
-            f"clipped values or a hook on the model."
+            f"direct_attribution: patterns times values differ from what the heads wrote by "
+            f"{off.max():.2g} logits: something changes the values or heads during the pass, such "
+            f"as clipped values or a hook on the model. Remove such hooks, or use another method."
         )
 
 
-def _values_of_nothing(model: Model, sequence: Prompts) -> list[Float[Tensor, "head d_head"]]:
-    """The values that each layer computes of a residual stream of zeros: its biases."""
+def _values_of_zero_input(model: Model, sequence: Prompts) -> list[Float[Tensor, "head d_head"]]:
+    """The values that each layer computes for a residual stream of zeros: its biases."""
     one = Prompts.from_ids([[0]], device=sequence.tokens.device)
     specs: Specs = ()
     sites = [Site("v", layer) for layer in range(model.cfg.n_layers)]
@@ -200,7 +201,6 @@ def _values_of_nothing(model: Model, sequence: Prompts) -> list[Float[Tensor, "h
 
 def _linear(question: Question, done: Run) -> list[Metric]:
     """The question's metrics if they are linear in the logits, else centred logits."""
-
     if not any(is_nonlinear(metric, done) for metric in question.metrics):
         return list(question.metrics)
     reads = [

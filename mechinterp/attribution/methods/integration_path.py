@@ -1,25 +1,24 @@
-"""The straight way from a baseline to a prompt's embeddings: scores and slopes at shares of it.
+"""The straight path from a baseline to a prompt's embeddings: scores and gradients at points on it.
 
-What integrated gradients are made of. The score at both ends of an interval is known, and so is by
-how much a trapezoid of slopes misses its change; on real models the way is rough in places, and
-steps belong there:
+The integral of the gradients is a sum of trapezoids. The score at both ends of each interval is
+known, so the error of each trapezoid's sum is too. On real models gradients change fast in places,
+and more points are needed there:
 
 >>> import torch
 >>> from mechinterp import ask, load_model
->>> from mechinterp.attribution.methods.integration_path import Way
+>>> from mechinterp.attribution.methods.integration_path import IntegrationPath
 >>> question = ask(load_model("toy:trigger"), "please bring the sesame", outputs=1)
->>> way = Way.of(question, torch.zeros(question.model.cfg.d_model), None)
->>> way.visit([0.0, 0.25, 0.5, 0.75, 1.0])
->>> way.misses()[:, 0].round(1).tolist()
+>>> path = IntegrationPath.from_question(question, torch.zeros(question.model.cfg.d_model))
+>>> path.evaluate([0.0, 0.25, 0.5, 0.75, 1.0])
+>>> path.trapezoid_errors()[:, 0].round(1).tolist()
 [0.2, 0.3, -0.5, 0.1]
->>> way.rough(most=1)
+>>> path.midpoints_to_refine(most=1)
 [0.375]
 """
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from mechinterp.attribution.question.definition import Question
 from mechinterp.core.metrics import Metric
-from mechinterp.core.sites import HookError, Site
+from mechinterp.core.sites import HookError, Pos, Site
 from mechinterp.core.specs import At, Specs, edit
 from mechinterp.engine.arms import prepare_arm
 from mechinterp.engine.gradients import plan_gradient_passes
@@ -36,52 +35,60 @@ from mechinterp.engine.passes import forward_with_graph
 from mechinterp.engine.runner import Run
 from mechinterp.sweeps.options import Progress
 
-INCOMPLETE, UNEVEN, UNNOTED = 0.05, 0.02, 0.01
-"""What sums may miss: of the change; each input's, of all scores' sizes; in the metric's unit."""
+SUM_TOLERANCE = 0.05
+"""Error of the sum that is accepted, as a share of the change of the score."""
+POSITION_TOLERANCE = 0.02
+"""Error of each position that is accepted, as a share of the absolute sum over positions."""
+UNIT_TOLERANCE = 0.01
+"""Error that is always accepted, in the metric's unit."""
 
 _EMBED = Site("embed")
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A share of the way: the scores there, and how fast each position's way raises them."""
+    """The scores at a point, and their gradients along each position's part of the path."""
 
     scores: Float[np.ndarray, " output"]
-    slopes: Float[np.ndarray, "output pos"]
+    gradients: Float[np.ndarray, "output pos"]
 
 
 @dataclass(eq=False)
-class Way:
-    """The straight way from a goal (share 0) to the prompt's own embeddings (share 1)."""
+class IntegrationPath:
+    """The straight path from a baseline (share 0) to the prompt's own embeddings (share 1).
+
+    `moves`: the positions that change along the path. `at`: what the metrics read. `points`: those
+    evaluated so far, by their share of the path.
+    """
 
     question: Question
-    goal: Float[Tensor, " d_model"]
-    moving: Bool[Tensor, "pos 1"]
-    at: tuple[Any, ...]
+    baseline: Float[Tensor, " d_model"]
+    moves: Bool[Tensor, "pos 1"]
+    at: tuple[Pos, ...]
     budget_bytes: int | None
     progress: Progress | None
     steps: int
-    visited: dict[float, Point] = field(default_factory=dict)
+    points: dict[float, Point] = field(default_factory=dict)
     passes: int = 0
 
     @classmethod
-    def of(
+    def from_question(
         cls,
         question: Question,
-        goal: Float[Tensor, " d_model"],
-        budget_bytes: int | None,
+        baseline: Float[Tensor, " d_model"],
+        budget_bytes: int | None = None,
         progress: Progress | None = None,
         steps: int = 1,
-    ) -> "Way":
-        """The way on which the attributed positions move, and no others."""
+    ) -> "IntegrationPath":
+        """The path on which the attributed positions move, and no others."""
         tokens = question.sequence.tokens
-        moving = torch.zeros(tokens.shape[1], 1, dtype=torch.bool, device=tokens.device)
-        moving[list(question.positions(question.attributed))] = True
+        moves = torch.zeros(tokens.shape[1], 1, dtype=torch.bool, device=tokens.device)
+        moves[list(question.positions(question.attributed))] = True
         at = tuple(dict.fromkeys(pos for metric in question.metrics for pos in metric.at))
-        return cls(question, goal, moving, at, budget_bytes, progress, steps)
+        return cls(question, baseline, moves, at, budget_bytes, progress, steps)
 
-    def visit(self, shares: Sequence[float]) -> None:
-        """Scores and slopes at some shares of the way, as many at once as memory holds."""
+    def evaluate(self, shares: Sequence[float]) -> None:
+        """Compute scores and gradients at shares of the path, as many at once as memory holds."""
         question = self.question
         read_most = replace(question.metrics[0], at=self.at, tokens=None)
         chunks = plan_gradient_passes(
@@ -94,89 +101,97 @@ class Way:
             budget_bytes=self.budget_bytes,
         )
         for chunk in chunks:
-            self._tick(len(self.visited))
-            self._visit_together([shares[number] for number in chunk.variants])
+            self._tick(len(self.points))
+            self._evaluate_together([shares[number] for number in chunk.variants])
             self.passes += 1
 
     def finish(self) -> None:
-        """Tell the progress that nothing is left, though fewer steps were taken than might be."""
+        """Report to `progress` that nothing is left, though fewer steps than allowed were taken."""
         self._tick(self.steps)
 
-    def misses(self) -> Float[np.ndarray, "interval output"]:
-        """By how much the trapezoid of each interval misses the change of the scores over it."""
+    def trapezoid_errors(self) -> Float[np.ndarray, "interval output"]:
+        """The trapezoid of each interval minus the change of the scores over it."""
         return np.stack(
             [
-                self._trapezoid(a, b).sum(-1) - (self.visited[b].scores - self.visited[a].scores)
-                for a, b in itertools.pairwise(sorted(self.visited))
+                self._trapezoid(a, b).sum(-1) - (self.points[b].scores - self.points[a].scores)
+                for a, b in itertools.pairwise(sorted(self.points))
             ]
         )
 
     def integral(self) -> Float[np.ndarray, "output pos"]:
-        """The sum of the trapezoids."""
-        pairs = itertools.pairwise(sorted(self.visited))
+        """The sum of the trapezoids: each position's part of the change of the scores."""
+        pairs = itertools.pairwise(sorted(self.points))
         return np.asarray(np.sum([self._trapezoid(a, b) for a, b in pairs], axis=0))
 
-    def errors(self) -> Float[np.ndarray, "interval output pos"]:
-        """How far each trapezoid may be off, from how the slopes bend at its ends.
+    def interval_errors(self) -> Float[np.ndarray, "interval output pos"]:
+        """The size of each trapezoid's error, estimated from second differences of the gradients.
 
-        What one position gains another may lose: their sum alone, `misses`, does not tell.
+        Errors of positions may cancel in their sum, so `trapezoid_errors` alone does not show them.
         """
-        shares = np.array(sorted(self.visited))
-        slopes = np.stack([self.visited[share].slopes for share in shares])
+        shares = np.array(sorted(self.points))
+        gradients = np.stack([self.points[share].gradients for share in shares])
         widths = np.diff(shares)[:, None, None]
-        if len(shares) < 3:  # nothing tells how they bend
-            return np.asarray(np.abs(widths * slopes.mean(0)))
-        rises = np.diff(slopes, axis=0) / widths
-        bends = np.abs(np.diff(rises, axis=0) / (widths[1:] + widths[:-1]))
-        either = np.maximum(np.r_[bends[:1], bends], np.r_[bends, bends[-1:]])
-        return np.asarray(widths**3 / 6 * either)
+        if len(shares) < 3:  # too few points for second differences
+            return np.asarray(np.abs(widths * gradients.mean(0)))
+        first = np.diff(gradients, axis=0) / widths
+        # Half the second derivative at each inner point; the error is width³ / 12 times the whole.
+        second = np.abs(np.diff(first, axis=0) / (widths[1:] + widths[:-1]))
+        larger = np.maximum(np.r_[second[:1], second], np.r_[second, second[-1:]])  # of both ends
+        return np.asarray(widths**3 / 6 * larger)
 
-    def uncertain(self) -> Float[np.ndarray, "output pos"]:
-        """How far each position's share may be off: errors of intervals have either sign."""
-        return np.asarray(np.sqrt((self.errors() ** 2).sum(0)))
+    def position_errors(self) -> Float[np.ndarray, "output pos"]:
+        """The error of each position's integral, as the root of summed squares over intervals."""
+        return np.asarray(np.sqrt((self.interval_errors() ** 2).sum(0)))
 
-    def allowed(self) -> Float[np.ndarray, " output"]:
-        """What each output's sum may miss."""
-        change = self.visited[1.0].scores - self.visited[0.0].scores
-        return np.asarray(np.maximum(INCOMPLETE * np.abs(change), UNNOTED))
+    def tolerance(self) -> Float[np.ndarray, " output"]:
+        """The accepted error of each output's sum."""
+        change = self.points[1.0].scores - self.points[0.0].scores
+        return np.asarray(np.maximum(SUM_TOLERANCE * np.abs(change), UNIT_TOLERANCE))
 
-    def allowed_each(self) -> Float[np.ndarray, "output 1"]:
-        """What each position's share may be off."""
+    def tolerance_by_position(self) -> Float[np.ndarray, "output 1"]:
+        """The accepted error of each position."""
         size = np.abs(self.integral()).sum(1, keepdims=True)
-        return np.asarray(np.maximum(UNEVEN * size, UNNOTED))
+        return np.asarray(np.maximum(POSITION_TOLERANCE * size, UNIT_TOLERANCE))
 
-    def rough(self, most: int) -> list[float]:
-        """The middles of intervals that miss too much, worst first; none if all in all is well."""
-        misses = np.abs(self.misses()) / self.allowed()
-        if (misses.sum(0) <= 1).all() and (self.uncertain() <= self.allowed_each()).all():
+    def midpoints_to_refine(self, most: int) -> list[float]:
+        """The midpoints of at most `most` intervals, those with the largest error first.
+
+        None if the errors of all sums and positions are accepted.
+        """
+        of_sums = np.abs(self.trapezoid_errors()) / self.tolerance()
+        if (of_sums.sum(0) <= 1).all() and (
+            self.position_errors() <= self.tolerance_by_position()
+        ).all():
             return []
-        middles = [(a + b) / 2 for a, b in itertools.pairwise(sorted(self.visited))]
-        errors = (self.errors() / self.allowed_each()).max((1, 2))
-        # Beside what each would have if all had the same: of sums, and of sums of squares.
-        worst = np.maximum(misses.max(1) * len(middles), errors * len(middles) ** 0.5)
+        middles = [(a + b) / 2 for a, b in itertools.pairwise(sorted(self.points))]
+        of_positions = (self.interval_errors() / self.tolerance_by_position()).max((1, 2))
+        # Relative to an equal share of the tolerance for each of the n intervals: 1 / n where
+        # errors add up, 1 / sqrt(n) where their squares do.
+        n = len(middles)
+        worst = np.maximum(of_sums.max(1) * n, of_positions * n**0.5)
         order = np.argsort(-worst, kind="stable")[:most]
         return [middles[i] for i in order if worst[i] > 1]
 
     def _trapezoid(self, a: float, b: float) -> Float[np.ndarray, "output pos"]:
-        return np.asarray((b - a) / 2 * (self.visited[a].slopes + self.visited[b].slopes))
+        return np.asarray((b - a) / 2 * (self.points[a].gradients + self.points[b].gradients))
 
     def _tick(self, n_steps: int) -> None:
         if self.progress is not None:
             each = self.question.sequence.width * self.question.model.cfg.n_layers
             self.progress(n_steps * each, self.steps * each)
 
-    def _visit_together(self, shares: Sequence[float]) -> None:
+    def _evaluate_together(self, shares: Sequence[float]) -> None:
         """One forward pass, and a backward pass for each output."""
         question = self.question
         leaves: list[Tensor] = []
-        ways: list[Tensor] = []
+        displacements: list[Tensor] = []
 
         def moved(share: float) -> Specs:
             def move(value: Tensor, at: At) -> Tensor:
-                own = value.detach()  # in a shared batch it hangs on the rows before
-                goal = self.goal.to(own).expand_as(own)
-                ways.append(torch.where(self.moving, own - goal, 0.0))
-                leaf = torch.where(self.moving, torch.lerp(goal, own, share), own)
+                own = value.detach()  # in a shared batch it depends on the rows before
+                baseline = self.baseline.to(own).expand_as(own)
+                displacements.append(torch.where(self.moves, own - baseline, 0.0))
+                leaf = torch.where(self.moves, torch.lerp(baseline, own, share), own)
                 leaves.append(leaf.requires_grad_())
                 return leaf
 
@@ -186,7 +201,7 @@ class Way:
         reading = torch.cat([arm.prompts.reading(self.at) for arm in arms])
         output = forward_with_graph(question.model, arms, reading)
         scores = np.zeros((len(shares), len(question.metrics)))
-        slopes = np.zeros((*scores.shape, question.sequence.width))
+        gradients = np.zeros((*scores.shape, question.sequence.width))
         with torch.enable_grad():
             runs = [
                 Run(block, self.at, arm.activations, arm.prompts)
@@ -194,26 +209,32 @@ class Way:
             ]
             for i, metric in enumerate(question.metrics):
                 found = torch.stack([metric(run).reshape(()) for run in runs])
-                last = i + 1 == len(question.metrics)
+                is_last = i + 1 == len(question.metrics)
                 scores[:, i] = found.detach().double().cpu().numpy()
-                for row, slope in enumerate(_gradients(metric, found, leaves, last)):
-                    slopes[row, i] = (slope.double() * ways[row]).sum((0, 2)).cpu().numpy()
-        for share, score, slopes_there in zip(shares, scores, slopes, strict=True):
-            if not (np.isfinite(slopes_there).all() and np.isfinite(score).all()):
+                rows = _gradients(metric, found, leaves, keep_graph=not is_last)
+                for row, gradient in enumerate(rows):  # 1 pos d_model
+                    along = gradient.double() * displacements[row]
+                    gradients[row, i] = along.sum((0, 2)).cpu().numpy()
+        for share, score, gradient_there in zip(shares, scores, gradients, strict=True):
+            if not (np.isfinite(gradient_there).all() and np.isfinite(score).all()):
                 raise HookError(
                     f"{question.metric.name} or its gradient is not finite at {share:.3g} of the "
-                    f"way from the baseline to the prompt."
+                    f"path from the baseline to the prompt. Try another baseline."
                 )
-            self.visited[share] = Point(score, slopes_there)
+            self.points[share] = Point(score, gradient_there)
 
 
 def _gradients(
-    metric: Metric, scores: Float[Tensor, " share"], leaves: Sequence[Tensor], last: bool
+    metric: Metric,
+    scores: Float[Tensor, " share"],
+    leaves: Sequence[Tensor],
+    *,
+    keep_graph: bool,
 ) -> Sequence[Tensor]:
-    """Of each share's score, by its own embeddings; the graph stays until the last metric."""
+    """The gradient of each share's score with respect to its own embeddings."""
     if not scores.requires_grad:
         raise ValueError(
-            f"metric {metric.name} has no gradient: a choice among logits is a step. "
+            f"metric {metric.name} has no gradient: it is a step function of the logits. "
             f"Use log_prob or centred_logit."
         )
-    return torch.autograd.grad(scores.sum(), leaves, retain_graph=not last)
+    return torch.autograd.grad(scores.sum(), leaves, retain_graph=keep_graph)

@@ -1,4 +1,4 @@
-"""Long inputs, level by level: sentences first, then the words within those that matter.
+"""Long inputs level by level: sentences first, then the words of those that matter.
 
 >>> from mechinterp import attribute_by_level, load_model
 >>> model = load_model("toy:trigger")
@@ -10,13 +10,13 @@
 >>> fine.input_token.values[~fine.isnull()[0]].tolist()
 ['sesame', 'and', 'the', 'map']
 
-What is not opened is not attributed (NaN) at the finer level. A coarse level is scored by single
-and pair removals, so that of two sentences that stand in for each other neither is passed over.
+Units that are not refined have no scores (NaN) at the finer level. A coarse level is scored by
+single and pair removals, so that redundant sentences are not passed over.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
@@ -31,7 +31,7 @@ from mechinterp.attribution.question.units import Spans, units_of
 from mechinterp.core.metrics import Metric
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
-from mechinterp.sweeps.options import Progress
+from mechinterp.sweeps.options import PassOptions, check_options
 
 
 def attribute_by_level(
@@ -46,16 +46,15 @@ def attribute_by_level(
     share: float = 0.9,
     most: int = 6,
     candidates: int = 6,
-    budget_bytes: int | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[PassOptions],
 ) -> tuple[xr.DataArray, ...]:
-    """The scores at each level, coarse to fine, each as `attribute` gives them.
+    """The scores at each level, coarse to fine, each as from `attribute`.
 
-    A level opens the fewest units that hold `share` of its absolute scores, for each output, `most`
-    at most, those of the largest score; a finer unit that reaches over the border of what is opened
-    goes with it, whole. `candidates`: how many units a coarse level tries in pairs. At a finer
-    level the coordinate `parent` says to which unit of the level before one belongs, and
-    `joint_effect` is that of all that was opened.
+    Of each level, for each output, the fewest units that hold `share` of the absolute scores are
+    refined, in all at most `most`, those with the largest scores. A finer unit that crosses the
+    border of a refined one is included whole. `candidates`: how many units a coarse level tries in
+    pairs. At a finer level the coordinate `parent` is the number of the unit of the level above,
+    and `joint_effect` is that of all refined units. `options`: `budget_bytes` and `progress`.
 
     Raises:
         ValueError: as `attribute`; if there is no level, or `share` or `most` is out of range.
@@ -63,31 +62,31 @@ def attribute_by_level(
     """
     if isinstance(levels, str) or not levels or not 0 < share <= 1 or most < 1:
         raise ValueError(
-            f"levels={levels!r}, share={share}, most={most}: give at least one level, a share in 0 "
-            f"to 1 and a most of 1 or more."
+            f"levels={levels!r}, share={share}, most={most}: give a list of levels, a share above "
+            f"0 and up to 1, and a most of 1 or more."
         )
-    how = removal_of(model, removal)
-    options: dict[str, Any] = {"budget_bytes": budget_bytes, "progress": progress}
+    check_options("attribute_by_level", options, PassOptions)
+    removal = removal_of(model, removal)
     question = ask(model, prompt, outputs, metric, units=levels[0], inputs=inputs)
     positions = question.positions(question.attributed)
     regrouped = [question, *(_regrouped(question, level, positions) for level in levels[1:])]
     sizes = [len(each.attributed) for each in regrouped]
     if sizes != sorted(sizes):
         raise ValueError(
-            f"levels={levels!r} have {sizes} units: give them from coarse to fine, each as many as "
-            f"the one before or more."
+            f"levels={levels!r} have {sizes} units. Order them from coarse to fine: none may have "
+            f"fewer units than the one before."
         )
     found: list[xr.DataArray] = []
     for number in range(len(levels)):
         parents: dict[int, int] = {}
         if number:
-            opened = worth_opening(question, found[-1], share, most)
-            parents = {pos: unit for unit in opened for pos in question.units[unit].positions}
+            refined = units_to_refine(question, found[-1], share, most)
+            parents = {pos: unit for unit in refined for pos in question.units[unit].positions}
             question = _within(regrouped[number], set(parents))
         if number == len(levels) - 1 or len(question.attributed) < 2:
-            scores = leave_one_out(question, how, **options)
+            scores = leave_one_out(question, removal, **options)
         else:
-            pairs = pair_removals(question, how, candidates=candidates, **options)
+            pairs = pair_removals(question, removal, candidates=candidates, **options)
             scores = pairs["score"].assign_attrs(groups=pairs.attrs["groups"])
         if number:
             owners = ([parents.get(pos, -1) for pos in unit.positions] for unit in question.units)
@@ -97,8 +96,8 @@ def attribute_by_level(
     return tuple(found)
 
 
-def worth_opening(question: Question, scores: xr.DataArray, share: float, most: int) -> list[int]:
-    """The units that hold `share` of the absolute scores of some output, `most` in all."""
+def units_to_refine(question: Question, scores: xr.DataArray, share: float, most: int) -> list[int]:
+    """The units that hold `share` of the absolute scores of some output, at most `most` in all."""
     wanted = question.attributed
     size: Float[np.ndarray, "output attributed"] = np.abs(scores.values[:, wanted])
     total = np.maximum(size.sum(1, keepdims=True), 1e-12)
@@ -118,10 +117,10 @@ def _regrouped(question: Question, units: str | Spans, inputs: Sequence[int]) ->
     return replace(question, units=made, kind=units if isinstance(units, str) else "span")
 
 
-def _within(question: Question, opened: set[int]) -> Question:
-    """The question of those units alone that have a position in what was opened, whole."""
+def _within(question: Question, positions: set[int]) -> Question:
+    """The question restricted to the units with one of these positions."""
     units = tuple(
-        replace(unit, attributed=unit.attributed and not opened.isdisjoint(unit.positions))
+        replace(unit, attributed=unit.attributed and not positions.isdisjoint(unit.positions))
         for unit in question.units
     )
     return replace(question, units=units)

@@ -1,14 +1,14 @@
-"""From positions to units: what the methods have in common that score every position at once.
+"""From positions to units, for methods that score every position at once.
 
-Gradients, attention and direct paths give a number for each position of one run; a unit's score is
-the sum over its positions:
+Gradients, attention and direct attribution give a number for each position. A unit's score is the
+sum over its positions:
 
 >>> import numpy as np
 >>> from mechinterp import ask, load_model
->>> from mechinterp.attribution.methods.positions import of_units
+>>> from mechinterp.attribution.methods.positions import sum_by_unit
 >>> spans = {"please": 1, "the rest": (2, 4)}
 >>> question = ask(load_model("toy:trigger"), "please bring the sesame", 1, units=spans)
->>> of_units(question, np.array([[50.0, 1.0, 2.0, 3.0, 4.0]])).tolist()
+>>> sum_by_unit(question, np.array([[50.0, 1.0, 2.0, 3.0, 4.0]])).tolist()
 [[1.0, 9.0]]
 """
 
@@ -18,12 +18,12 @@ from jaxtyping import Float
 from mechinterp.attribution.question.definition import Question
 
 
-def of_units(
+def sum_by_unit(
     question: Question, each: Float[np.ndarray, "output ... pos"]
 ) -> Float[np.ndarray, "output ... attributed"]:
-    """The sums over the positions of each attributed unit; exactly 0 of what an output cannot see.
+    """The sum over the positions of each attributed unit; exactly 0 where an output cannot see it.
 
-    Whatever lies between the first axis and the last one stays.
+    Axes between the first and the last are kept.
     """
     seen = np.arange(each.shape[-1]) <= np.array(question.rows)[:, None]
     seen = seen.reshape(len(seen), *[1] * (each.ndim - 2), -1)

@@ -1,7 +1,7 @@
-"""Evidence that stands in for itself: what removals one at a time miss, and pairs of them find.
+"""Redundant inputs: what single removals miss, and pairs of removals find.
 
-Of two trigger words, each enough, neither matters alone: take either out, the other still works.
-Here promising inputs are also removed two at a time, and groups of them together:
+Of two trigger words, either of them enough, neither matters alone: remove one, and the other still
+works. Here the candidates are also removed in pairs, and in larger groups:
 
 >>> import warnings
 >>> from mechinterp import attribute_pairs, load_model
@@ -14,43 +14,44 @@ Here promising inputs are also removed two at a time, and groups of them togethe
 >>> str(said[-1].message)[:75]
 "redundancy: 'sesame' and 'sesame' stand in for each other: together they lo"
 
-Signs: the interaction of two is what each does alone, added up, less what both do together.
-Negative: together they do more, each stands in for the other. Positive: they do less than the sum,
-since they need each other. The score is the single effect and half of what the unit's closest
-stand-in hides: of two of which either is enough, each gets half, as by Shapley. Nothing is taken
-off where inputs need each other; the last word of a prompt needs nearly all, and would end below 0.
+Signs: the interaction of two inputs is the sum of their single effects minus their joint effect.
+Negative: together they do more (redundancy). Positive: they do less than the sum, since they need
+each other (synergy). The score is the single effect plus half of what the unit's closest substitute
+hides, so two inputs of which either is enough get half each, as Shapley values do. Synergy is not
+subtracted: the last word of a prompt needs nearly all others, and would end below 0.
 """
 
 import itertools
 import time
 import warnings
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mechinterp.attribution.methods.groups import Members, hidden_groups
+from mechinterp.attribution.methods.groups import Group, Members, hidden_groups
 from mechinterp.attribution.methods.single_removal import RedundancyWarning, single_removals
 from mechinterp.attribution.question.definition import Question, ask, can_remove, drops
 from mechinterp.attribution.question.outputs import Last
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.question.units import Spans
-from mechinterp.attribution.scores import scored
+from mechinterp.attribution.scores import label_scores
 from mechinterp.core.metrics import Metric
+from mechinterp.core.signs import no_support
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
 from mechinterp.stats.additivity import additivity_residual
-from mechinterp.sweeps.options import Progress
+from mechinterp.sweeps.options import PassOptions, check_options
 
-SIGN = (
-    "Positive: it supports the output. The score is what removing the input takes (single), and "
-    "half of what its closest stand-in hides (interaction)."
+SCORE_NOTE = (
+    "The score is what removing the input takes (single), and half of what its closest stand-in "
+    "hides (interaction)."
 )
 INTERACTION_SIGN = (
-    "Alone and alone, less both together. Negative: each stands in for the other (redundancy). "
-    "Positive: they need each other (synergy)."
+    "Sum of the two alone, less both together. Negative: each stands in for the other "
+    "(redundancy). Positive: they need each other (synergy)."
 )
 
 
@@ -64,33 +65,33 @@ def attribute_pairs(
     units: str | Spans = "token",
     inputs: str | Sequence[int] = "text",
     candidates: int | Sequence[int] = 8,
-    budget_bytes: int | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[PassOptions],
 ) -> xr.Dataset:
-    """As `attribute`, with pairs among candidates, and groups of them, removed together as well.
+    """As `attribute`, but removes pairs and groups of candidates too.
 
-    `candidates`: how many inputs are tried in pairs, or which, by their numbers. Variables, in the
-    metric's unit: `score` (output, input), single and pair removals together; `single`, as
-    `attribute` gives it; `alone` (output, input), what the input brings back where all else that is
-    attributed is removed; `interaction` (output, first, second), NaN on the diagonal. In `attrs`
-    "groups": those that do more than twice the sum of their parts; the warning names the first.
-    Groups of three and more are looked for among what does nothing single and in pairs, one for
-    each output, and only among the candidates. Distances such as `kl` have none.
+    `candidates`: the number of inputs to try in pairs, or their numbers. `options`: `budget_bytes`
+    and `progress`.
 
-    Warns: `RedundancyWarning`, of the first output with such a group.
+    Variables, in the metric's unit: `score` (output, input), from single and pair removals;
+    `single`, as from `attribute`; `alone` (output, input), what the input restores where everything
+    else attributed is removed; `interaction` (output, first, second), NaN on the diagonal.
+    `attrs["groups"]`: groups that do more than twice the sum of their parts. Groups of three and
+    more are searched for among candidates without effect alone and in pairs, one group for each
+    output. Distances such as `kl` have no groups.
+
+    Warns: `RedundancyWarning`, for the first output with such a group.
 
     Raises:
-        ValueError: as `attribute`; if `candidates` is below 2, or one is not attributed.
+        ValueError: as `attribute`; if there are fewer than 2 candidates, or one is not attributed.
         HookError: as `attribute`.
 
-    Source: interactions of two as in Shapley interaction indices, Grabisch and Roubens 1999; the
-    score is our own, measured against others in docs/benchmarks.md.
+    Source: pair interactions as in Shapley interaction indices, Grabisch and Roubens 1999; the
+    score is our own, compared with others in docs/benchmarks.md.
     """
-    how = removal_of(model, removal)
+    check_options("attribute_pairs", options, PassOptions)
+    removal = removal_of(model, removal)
     question = ask(model, prompt, outputs, metric, units=units, inputs=inputs)
-    return pair_removals(
-        question, how, candidates=candidates, budget_bytes=budget_bytes, progress=progress
-    )
+    return pair_removals(question, removal, candidates=candidates, **options)
 
 
 def pair_removals(
@@ -98,21 +99,21 @@ def pair_removals(
     removal: str | RemoveOne | Removal = "delete",
     *,
     candidates: int | Sequence[int] = 8,
-    budget_bytes: int | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[PassOptions],
 ) -> xr.Dataset:
-    """As `attribute_pairs`, of a question.
+    """As `attribute_pairs`, for a question.
 
     Raises:
         ValueError: as `attribute_pairs`.
         HookError: as `attribute_pairs`.
     """
+    check_options("pair_removals", options, PassOptions)
     began = time.perf_counter()
-    how = removal_of(question.model, removal)
+    removal = removal_of(question.model, removal)
     wanted = question.attributed
     _check_candidates(question, candidates)
-    work = _Work(question, how, {"budget_bytes": budget_bytes, "progress": progress})
-    single = single_removals(question, how, **work.options)
+    work = _CountedDrops(question, removal, options)
+    single = single_removals(question, removal, **options)
     work.add(single.attrs)
     each = dict(zip(wanted, single.values[:, wanted].T, strict=True))
     alone = _alone(work)
@@ -121,21 +122,21 @@ def pair_removals(
     else:
         chosen = sorted({int(number) for number in candidates})
 
-    both = work.possible(list(itertools.combinations(chosen, 2)))
+    both = work.measure(list(itertools.combinations(chosen, 2)))
     interaction = {p: each[p[0]] + each[p[1]] - drop for p, drop in both.items()}
     hidden = {number: np.zeros(len(question.metrics)) for number in wanted}
     for pair, drop in both.items():
         beyond = -interaction[pair]
-        # As much of a rise hides as of a fall: inputs may hold an output back together.
+        # A joint rise counts as a joint fall does: inputs may suppress an output together.
         found = np.where(np.sign(drop) * beyond >= np.abs(drop) / 2, beyond, 0)
         for number in pair:
             larger = np.abs(found) > np.abs(hidden[number])
             hidden[number] = np.where(larger, found, hidden[number])
     score = {number: each[number] + hidden[number] / 2 for number in wanted}
-    groups = hidden_groups(question, chosen, each, both, alone, work.possible)
+    groups = hidden_groups(question, chosen, each, both, alone, work.measure)
     for group in groups:
         members, i = group["units"], group["output"]
-        # What a larger group hides beyond that is shared equally by its members.
+        # What a larger group hides beyond pairs is shared equally among its members.
         rest = group["joint"] - sum(score[number][i] for number in members)
         if len(members) > 2 and rest * group["joint"] > 0:
             for number in members:
@@ -145,7 +146,7 @@ def pair_removals(
         **single.attrs,
         **work.cost,
         "method": "single and pair removals",
-        **({} if question.metric.distance else {"sign": SIGN}),
+        **({} if question.metric.distance else {"sign": f"{single.attrs['sign']} {SCORE_NOTE}"}),
         "candidates": chosen,
         "groups": groups,
         "interaction_sign": INTERACTION_SIGN,
@@ -156,58 +157,57 @@ def pair_removals(
     return result
 
 
-class _Work:
-    """Drops of sets, and what all of them cost."""
+class _CountedDrops:
+    """Measures drops of sets, and adds up what they cost."""
 
-    def __init__(self, question: Question, how: Removal, options: dict[str, Any]) -> None:
-        self.question, self.how, self.options = question, how, options
+    def __init__(self, question: Question, removal: Removal, options: PassOptions) -> None:
+        self.question, self.removal, self.options = question, removal, options
         self.cost = {"arms": 0, "passes": 0, "token_layers": 0, "token_layers_naive": 0}
 
-    def add(self, attrs: Any) -> None:
-        """Count what was done elsewhere."""
+    def add(self, attrs: Mapping[str, Any]) -> None:
+        """Add the cost of another result."""
         for name in self.cost:
             self.cost[name] += int(attrs.get(name, 0))
 
-    def drops(self, sets: Sequence[Collection[int]]) -> Float[np.ndarray, "output set"]:
-        """How far the outputs fall; counted."""
-        fallen = drops(self.question, sets, self.how, **self.options)
-        self.add(fallen.attrs)
-        return np.asarray(fallen["drop"].values)
-
-    def possible(self, sets: Sequence[Members]) -> dict[Members, Float[np.ndarray, " output"]]:
+    def measure(self, sets: Sequence[Members]) -> dict[Members, Float[np.ndarray, " output"]]:
         """The drops of those sets that can be removed."""
-        asked = [s for s in sets if can_remove(self.question, s, self.how)]
-        return dict(zip(asked, self.drops(asked).T, strict=True)) if asked else {}
+        asked = [s for s in sets if can_remove(self.question, s, self.removal)]
+        if not asked:
+            return {}
+        measured = drops(self.question, asked, self.removal, **self.options)
+        self.add(measured.attrs)
+        return dict(zip(asked, measured["drop"].values.T, strict=True))
 
 
 def _check_candidates(question: Question, candidates: int | Sequence[int]) -> None:
     wanted = question.attributed
     if len(wanted) < 2:
         raise ValueError(
-            f"pairs: {question.units[wanted[0]].text!r} is all that is attributed, and a pair "
-            f"takes two. Use single removals (attribute), or smaller units."
+            f"pairs: only {question.units[wanted[0]].text!r} is attributed, and a pair needs two "
+            f"units. Use single removals (attribute), or smaller units."
         )
     if isinstance(candidates, int):
         if candidates < 2:
-            raise ValueError(f"candidates={candidates}: a pair takes two. Give 2 or more.")
+            raise ValueError(f"candidates={candidates}: a pair needs two. Give 2 or more.")
         return
     for number in candidates:
         if number not in wanted:
             shown = ", ".join(f"{n}: {question.units[n].text!r}" for n in wanted)
-            raise ValueError(f"candidate {number} is not attributed; these are: {shown}.")
+            raise ValueError(f"candidate {number} is not attributed. Choose among: {shown}.")
     if len(set(candidates)) < 2:
-        raise ValueError(f"candidates={list(candidates)}: a pair takes two.")
+        raise ValueError(f"candidates={list(candidates)}: a pair needs two. Give 2 or more.")
 
 
-def _alone(work: _Work) -> Float[np.ndarray, "output attributed"]:
-    """What each unit does where all the others are removed: the far end from one at a time.
+def _alone(work: _CountedDrops) -> Float[np.ndarray, "output attributed"]:
+    """What each unit does where all the others are removed: the opposite of single removals.
 
-    Of units each of which is enough, every one does all of it here. Deletions make it cheap: little
-    is left to run. It is relative to the removal of all; where that cannot be, to the least.
+    Of units each of which is enough, every one has the whole effect here. Deletions make this
+    cheap, since little is left to run. Effects are relative to the removal of all units, or, where
+    that is impossible, to the largest drop measured.
     """
     wanted = work.question.attributed
     others = [tuple(n for n in wanted if n != number) for number in wanted]
-    drop = work.possible([*others, tuple(wanted)])
+    drop = work.measure([*others, tuple(wanted)])
     alone = np.full((len(work.question.metrics), len(wanted)), np.nan)
     if drop:
         whole = drop.get(tuple(wanted))
@@ -219,7 +219,7 @@ def _alone(work: _Work) -> Float[np.ndarray, "output attributed"]:
 
 
 def _screened(question: Question, single: np.ndarray, alone: np.ndarray, most: int) -> list[int]:
-    """The candidates: in turn the largest alone and the largest single effects, and their repeats.
+    """The candidates: alternately the largest effects alone and single, with repeats of their text.
 
     Effects are relative to the largest of each output.
     """
@@ -245,9 +245,9 @@ def _result(
     single: xr.DataArray,
     values: np.ndarray,
     alone: np.ndarray,
-    interaction: dict[Members, np.ndarray],
+    interaction: Mapping[Members, np.ndarray],
     chosen: Sequence[int],
-    attrs: dict[str, Any],
+    attrs: Mapping[str, object],
 ) -> xr.Dataset:
     square = np.full((len(question.metrics), len(chosen), len(chosen)), np.nan)
     for (first, second), value in interaction.items():
@@ -255,13 +255,15 @@ def _result(
         square[:, i, j] = square[:, j, i] = value
     joint = single["joint_effect"].values
     coords = {"bos_effect": single["bos_effect"].values, "joint_effect": joint}
-    whole = scored(question, values, attrs, **coords, residual=additivity_residual(values, joint))
+    whole = label_scores(
+        question, values, attrs, **coords, residual=additivity_residual(values, joint)
+    )
     texts = [question.units[number].text for number in chosen]
     return xr.Dataset(
         {
             "score": whole,
             "single": whole.copy(data=single.values).assign_attrs(sign=single.attrs["sign"]),
-            "alone": scored(question, alone, {}, **coords),
+            "alone": label_scores(question, alone, {}, **coords),
             "interaction": xr.DataArray(
                 square,
                 dims=("output", "first", "second"),
@@ -271,13 +273,14 @@ def _result(
                     "first_token": ("first", texts),
                     "second_token": ("second", texts),
                 },
+                attrs=no_support(INTERACTION_SIGN),
             ),
         },
-        attrs=attrs | {name: whole.attrs[name] for name in ("unit", "prompt", "metric")},
+        attrs={**attrs} | {name: whole.attrs[name] for name in ("unit", "prompt", "metric")},
     )
 
 
-def _warn(question: Question, groups: Sequence[dict[str, Any]]) -> None:
+def _warn(question: Question, groups: Sequence[Group]) -> None:
     if groups:
         group = groups[0]
         *before, final = [repr(text.strip()) for text in group["texts"]]

@@ -1,6 +1,6 @@
-"""Linear fits to what sets of units do when removed: `fit_with_sum`, `fit_sparse`, `paired_sets`.
+"""Linear fits to the drops of sets of units: `fit_with_sum`, `fit_sparse`; the sets of KernelSHAP.
 
-Numbers only, without a model. `paired_sets` are those that KernelSHAP takes.
+Numbers only, without a model.
 
 >>> import numpy as np
 >>> from mechinterp.attribution.methods.subset_fits import paired_sets
@@ -24,17 +24,18 @@ Places = tuple[int, ...]
 
 N_FOLDS = 5
 MOST_ROUNDS = 100_000
-"""Of the LASSO's coordinate descent."""
+"""The most rounds of the LASSO's coordinate descent."""
 
 
 def paired_sets(
     n: int, n_pairs: int, rng: np.random.Generator
 ) -> tuple[list[Places], Float[np.ndarray, " set"], Bool[np.ndarray, " set"]]:
-    """One set of each pair of complements, what it weighs, and whether it was drawn.
+    """One set of each pair of complements, its weight, and whether it was drawn.
 
-    The smallest come first, all of a size if the pairs are enough for its share of the weight; of
-    the sizes left each gets as many as its share, rounded at random, and all drawn weigh the same.
-    Size 1 is always whole: it alone tells all units apart, and the fit is then much less noisy.
+    Sizes are taken from the smallest, complete as long as a size's share of the pairs covers it.
+    The remaining pairs are drawn among the other sizes by their shares, rounded at random, all of
+    the same weight. Size 1 is always complete: it alone tells all units apart, which makes the fit
+    much less noisy.
     """
     halves = {size: 1 if 2 * size == n else 2 for size in range(1, n // 2 + 1)}
     weights = {size: half / (size * (n - size)) for size, half in halves.items()}
@@ -61,13 +62,13 @@ def paired_sets(
 
 
 def _all_of_size(n: int, size: int) -> list[Places]:
-    """One set of each pair: if both sides have the size, the one with unit 0."""
+    """One set of each pair of complements; if both have the size, the one with unit 0."""
     sets = itertools.combinations(range(n), size)
     return [one for one in sets if 2 * size != n or one[0] == 0]
 
 
 def _some_of_size(n: int, size: int, count: int, of: int, rng: np.random.Generator) -> list[Places]:
-    """`count` different ones of the `of` sets that `_all_of_size` lists."""
+    """`count` different sets drawn from the `of` sets of `_all_of_size`."""
     if of <= 4 * count:
         whole = _all_of_size(n, size)
         return [whole[at] for at in sorted(rng.choice(of, count, replace=False).tolist())]
@@ -89,29 +90,29 @@ def fit_with_sum(
 ) -> tuple[Float[np.ndarray, " unit"], Float[np.ndarray, " unit"]]:
     """Weighted least squares for values that sum to `joint`, and their standard errors.
 
-    The error is the jackknife's over the sets that were drawn (HC3: a residual is divided by how
-    little the fit could bend to its own set); NaN if they are fewer than the units.
+    `told`: what each set says of the sum of its values. The errors are the jackknife's over the
+    drawn sets (HC3: a residual is divided by 1 - leverage); NaN if they are fewer than the units.
     """
     n = removed.shape[1]
-    free = np.linalg.svd(np.ones((1, n)))[2][1:].T  # the directions that leave the sum as it is
+    free = np.linalg.svd(np.ones((1, n)))[2][1:].T  # directions that do not change the sum
     root = np.sqrt(weight)
     rows, wanted = root[:, None] * removed @ free, root * (told - removed.sum(1) * joint / n)
     inverse = np.linalg.pinv(rows)
     values = joint / n + free @ (inverse @ wanted)
     if drawn.sum() < n:
         return values, np.full(n, np.nan)
-    bent = (rows * inverse.T).sum(1)
-    without = (wanted - rows @ (inverse @ wanted)) / np.maximum(1 - bent, 1e-6)
+    leverage = (rows * inverse.T).sum(1)
+    without = (wanted - rows @ (inverse @ wanted)) / np.maximum(1 - leverage, 1e-6)
     return values, np.sqrt(((free @ inverse * without)[:, drawn] ** 2).sum(1))
 
 
 def fit_sparse(
     removed: Float[np.ndarray, "set unit"], drop: Float[np.ndarray, " set"], alpha: float | None
 ) -> tuple[Float[np.ndarray, " unit"], float, float]:
-    """The weight of each unit in a LASSO fit, the R squared of sets left out, and the penalty.
+    """The weight of each unit in a LASSO fit, its cross-validated R squared, and the penalty.
 
-    The penalty is on weights of indicators scaled to a spread of 1; without one, that which
-    predicts best what each fold of `N_FOLDS` leaves out.
+    The penalty applies to weights of indicators scaled to standard deviation 1. Without `alpha` it
+    is chosen by cross-validation with `N_FOLDS` folds.
 
     Raises:
         ValueError: if the fit does not converge.

@@ -1,50 +1,50 @@
-"""What an attribution asks: `Question`, a prompt in units, its outputs, and what is measured there.
+"""What an attribution asks: `Question`, a prompt split into units, its outputs and their metrics.
 
 The continuation is fixed (the greedy one of the whole prompt, or yours), and every output token is
-read at the position before it: one pass serves all outputs. Every method answers a question:
+read at the position before it, so one pass serves all outputs. Every method answers a question:
 
 >>> from mechinterp import ask, load_model
 >>> from mechinterp.attribution.question.definition import drops
 >>> question = ask(load_model("toy:and"), "bring copper and the lantern", outputs=1)
 >>> [unit.text for unit in question.units][1:]
 ['bring', 'copper', 'and', 'the', 'lantern']
->>> fallen = drops(question, [(2,), (5,), (2, 5), (1,)])
->>> fallen["drop"].round().astype(int).values.tolist()
+>>> measured = drops(question, [(2,), (5,), (2, 5), (1,)])
+>>> measured["drop"].round().astype(int).values.tolist()
 [[8, 8, 8, 0]]
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
 
 import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float, Int
 
-from mechinterp.attribution.question.outputs import Last, check_room, trimmed, with_outputs
+from mechinterp.attribution.question.outputs import Last, append_outputs, check_room, trim_padding
 from mechinterp.attribution.question.removals import REMOVALS, Removal, RemoveOne, removal_of
 from mechinterp.attribution.question.units import Spans, Unit, units_of
 from mechinterp.core.metrics import Metric, log_prob, top_token
 from mechinterp.core.prompts import Prompts
+from mechinterp.core.signs import sign_of_support
 from mechinterp.core.sites import HookError
 from mechinterp.engine.arms import prepare_arm
 from mechinterp.engine.runner import run
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps.experiment import sweep_each
-from mechinterp.sweeps.options import Progress
+from mechinterp.sweeps.options import PassOptions, Progress
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
     """A prompt in units and its outputs. Made by `ask`.
 
-    `sequence`: the prompt and all outputs but the last. `kind`: what the units are, "token", "span"
-    and so on. `rows`: for each output the position up to which it depends on the input. `metrics`:
-    what is measured of each; `scores`: of the whole prompt. `reads`: the positions of all output
-    tokens; `tops`: the model's top tokens there.
+    `sequence`: the prompt and all outputs but the last. `kind`: what the units are, such as "token"
+    or "span". `rows`: for each output the last position that it depends on. `metrics`: one for each
+    output; `scores`: their values on the whole prompt. `reads`: the positions at which the output
+    tokens are read; `tops`: the model's top tokens there. `n_passes`: the passes made so far.
     """
 
     model: Model
@@ -69,13 +69,13 @@ class Question:
 
     @property
     def pasts(self) -> list[list[int]]:
-        """For each output the places, among the attributed units, of those it can depend on."""
+        """For each output, which of the attributed units it can depend on, by place among them."""
         firsts = [self.units[number].positions[0] for number in self.attributed]
         return [[j for j, first in enumerate(firsts) if first <= row] for row in self.rows]
 
     @property
     def text(self) -> str:
-        """What the units cover, as it stands."""
+        """The text that the units cover."""
         n_shown = sum(len(unit.positions) for unit in self.units)
         return "".join(self.sequence.token_text[0][:n_shown])
 
@@ -83,16 +83,16 @@ class Question:
         """The positions of some units, in order.
 
         Raises:
-            ValueError: if a unit is not there.
+            ValueError: if there is no unit of a number.
         """
         for number in chosen:
             if not 0 <= number < len(self.units):
-                raise ValueError(f"unit {number}: there are units 0 to {len(self.units) - 1}.")
+                raise ValueError(f"unit {number}: the units are 0 to {len(self.units) - 1}.")
         return tuple(sorted(pos for number in set(chosen) for pos in self.units[number].positions))
 
     def on(self, model: Model) -> "Question":
-        """The same question, outputs and all, to another model with the same tokens."""
-        return _measured(replace(self, model=model))
+        """The same question, with the same outputs, to another model with the same tokens."""
+        return _bind_metrics(replace(self, model=model))
 
 
 def ask(
@@ -104,41 +104,44 @@ def ask(
     units: str | Spans = "token",
     inputs: str | Sequence[int] = "text",
 ) -> Question:
-    """The question which inputs drive which outputs.
+    """The question of which inputs drive which outputs.
 
-    `prompt`: text, a chat, token ids or `Prompts`, of one prompt. `outputs`: how many greedy
-    tokens (fewer if the model ends before), a continuation of yours as text or token ids, or
-    `last(n)`. `metric`: default `log_prob()`, of each output; one such as `sequence_log_prob()` is
-    of all of them, and there is one output; where it is read is decided here, but an answer that it
-    was made with stays. `units` and `inputs`: as in `units_of`.
+    `prompt`: text, a chat, token ids or `Prompts`; one prompt. `outputs`: how many greedy tokens
+    (fewer if the model ends its answer), a continuation of yours as text or token ids, or
+    `last(n)`. `metric`: default `log_prob()` of each output; one such as `sequence_log_prob()`
+    scores all of them as one output. This function decides where the metric is read, and for which
+    token, unless the metric was made with an answer. `units` and `inputs`: as in `units_of`.
 
     Raises:
-        ValueError: if there is not one prompt, nothing to remove, or too many outputs.
+        ValueError: if there is more than one prompt, nothing to remove, or too many outputs.
     """
     prompts = tokenize(model, prompt)
     if len(prompts) != 1:
         raise ValueError(
-            f"one prompt is attributed at a time, not {len(prompts)}. See attribute_each."
+            f"ask takes one prompt, not {len(prompts)}. For several use attribute_each."
         )
-    prompts = trimmed(prompts)
+    prompts = trim_padding(prompts)
     metric = log_prob() if metric is None else metric
     if not isinstance(metric, Metric):
         raise ValueError(
-            f"metric={metric!r} is no Metric: make one, such as log_prob() or logit_diff(a, b)."
+            f"metric={metric!r} is not a Metric: make one, such as log_prob() or logit_diff(a, b)."
         )
     if metric.bind is None and metric.together is None:
-        raise ValueError(f"metric {metric.name} cannot ask for an output token: it has no bind.")
+        raise ValueError(
+            f"metric {metric.name} cannot be bound to an output token: it has no bind. Use one "
+            f"made without an answer, such as log_prob()."
+        )
     check_room(model, prompts, outputs)
     if isinstance(inputs, str) and inputs != "sequence":
-        units_of(model, prompts, units, inputs)  # what is wrong shows before a token is generated
-    sequence, targets, reads, generated = with_outputs(model, prompts, outputs)
-    found = units_of(model, sequence, units, inputs, shown=prompts.width)
-    a_row = not isinstance(outputs, Last)  # those of `last` do not follow each other
-    texts = sequence.texts(targets) if a_row else tuple(map(sequence.decode, targets))
+        units_of(model, prompts, units, inputs)  # fail before a token is generated
+    sequence, targets, reads, generated = append_outputs(model, prompts, outputs)
+    chosen = units_of(model, sequence, units, inputs, shown=prompts.width)
+    in_a_row = not isinstance(outputs, Last)  # those of `last` do not follow each other
+    texts = sequence.texts(targets) if in_a_row else tuple(map(sequence.decode, targets))
     question = Question(
         model,
         sequence,
-        found,
+        chosen,
         units if isinstance(units, str) else "span",
         metric,
         metrics=(),
@@ -151,15 +154,13 @@ def ask(
         tops=np.zeros(0, dtype=int),
         n_passes=1 + generated,
     )
-    return _measured(question)
+    return _bind_metrics(question)
 
 
-class DropOptions(TypedDict, total=False):
-    """Keyword options of `drops`, passed on by the methods that are sweeps over sets."""
+class DropOptions(PassOptions, total=False):
+    """Keyword options of `drops`, which methods that sweep over sets pass on."""
 
     out: str | Path | None
-    budget_bytes: int | None
-    progress: Progress | None
 
 
 def drops(
@@ -174,37 +175,37 @@ def drops(
     """How far each output's score falls when the units of a set are removed together.
 
     Variables: `drop` (output, set), in the metric's unit, the mean over the removal's draws;
-    `error`, its standard error (NaN of one draw); `flip`, true where the model's top token is then
-    another (for most draws; of several outputs together, any of those that are read). Of sets that
-    come after an output, and of empty ones: exactly 0; so a removal of yours must not act on what
-    comes before its position.
+    `error`, its standard error (NaN for one draw); `flip`, true where most draws change the model's
+    top token (at any position that the metric of a whole sequence reads). Exactly 0 for empty sets
+    and for sets after an output, so a removal of yours must not act before its position.
 
     Raises:
-        ValueError: if a set leaves nothing from which an output could be read.
+        ValueError: if a set leaves no position from which an output could be read.
         HookError: as `sweep`.
     """
-    how = removal_of(question.model, removal)
+    removal = removal_of(question.model, removal)
     positions = [question.positions(chosen) for chosen in sets]
     for chosen, at in zip(sets, positions, strict=True):
-        if at and not can_remove(question, chosen, how):
+        if at and not can_remove(question, chosen, removal):
             texts = [question.units[number].text for number in sorted(chosen)]
             raise ValueError(
-                f"removing {texts} leaves nothing before position {min(question.reads)} from which "
-                f"the output could be read. Keep a token before it."
+                f"removing {texts} leaves no position up to {min(question.reads)} from which the "
+                f"output could be read. Keep a token before it."
             )
     at_all = [number for number, at in enumerate(positions) if at]
     n_outputs = len(question.metrics)
     together = question.metric.together is not None
     looked_at = _read_by(question) if together else list(range(len(question.reads)))
-    drop = np.zeros((n_outputs, len(sets), how.n_draws))
-    flip = np.zeros((n_outputs, len(sets), how.n_draws))
-    attrs: Mapping[str, Any] = {}
+    drop = np.zeros((n_outputs, len(sets), removal.n_draws))
+    flip = np.zeros((n_outputs, len(sets), removal.n_draws))
+    attrs: Mapping[str, object] = {}
+    remove = removal.specs
     if at_all:
         swept = sweep_each(
             question.model,
             question.sequence,
-            {"set": at_all, "draw": range(how.n_draws)},
-            lambda set, draw: how.specs(positions[set], draw),
+            {"set": at_all, "draw": range(removal.n_draws)},
+            lambda set, draw: remove(positions[set], draw),
             [*question.metrics, *(top_token(at=question.reads[i]) for i in looked_at)],
             out=out,
             budget_bytes=budget_bytes,
@@ -219,8 +220,8 @@ def drops(
     future = first > np.array(question.rows)[:, None]
     drop[future], flip[future] = 0.0, 0.0
     error = np.full(drop.shape[:2], np.nan)
-    if how.n_draws > 1:
-        error = drop.std(2, ddof=1) / np.sqrt(how.n_draws)
+    if removal.n_draws > 1:
+        error = drop.std(2, ddof=1) / np.sqrt(removal.n_draws)
     dims = ("output", "set")
     return xr.Dataset(
         {
@@ -229,24 +230,35 @@ def drops(
             "flip": (dims, flip.mean(2) > 0.5),
         },
         attrs={
-            "removal": how.name,
-            "n_draws": how.n_draws,
-            **({"removal_note": how.note} if how.note else {}),
+            "removal": removal.name,
+            "n_draws": removal.n_draws,
+            **sign_of_drop(question.metric),
+            **({"removal_note": removal.note} if removal.note else {}),
             **attrs,
         },
     )
 
 
+def sign_of_drop(metric: Metric) -> dict[str, str]:
+    """The `sign` and `supports` of a drop of the output's score."""
+    if metric.distance:
+        # Attribution pages look for "no direction".
+        reason = "removing the input moves the whole prediction, in no direction"
+    else:
+        reason = "removing the input lowers the score of the output"
+    return sign_of_support(reason, part="input")
+
+
 def can_remove(
     question: Question, chosen: Collection[int], removal: str | RemoveOne | Removal
 ) -> bool:
-    """True unless removing these units leaves nothing from which an output could be read."""
-    how = removal_of(question.model, removal)
+    """Whether removing these units leaves a position from which every output can be read."""
+    removal = removal_of(question.model, removal)
     positions = question.positions(chosen)
     first = min(question.reads)
-    if how.name in REMOVALS:
-        return not how.deletes or len([pos for pos in positions if pos <= first]) <= first
-    specs = how.specs(positions, 0)
+    if removal.name in REMOVALS:
+        return not removal.deletes or len([pos for pos in positions if pos <= first]) <= first
+    specs = removal.specs(positions, 0)
     try:
         prepare_arm(question.model, question.sequence, specs).prompts.reading(question.reads)
     except (ValueError, HookError):
@@ -255,7 +267,7 @@ def can_remove(
 
 
 def changes_nothing(question: Question, chosen: Collection[int], removal: Removal) -> bool:
-    """True if a removal puts the tokens that stand there in their place, and does no more."""
+    """Whether a removal replaces the tokens by the same tokens, and does nothing else."""
     specs = removal.specs(question.positions(chosen), 0)
     if any(spec.site.act != "tokens" for spec in specs):
         return False
@@ -264,13 +276,13 @@ def changes_nothing(question: Question, chosen: Collection[int], removal: Remova
 
 
 def _read_by(question: Question) -> list[int]:
-    """Which of the reads the metric of all of them looks at."""
+    """The numbers of the reads that the metric of the whole sequence looks at."""
     at = {int(question.sequence.given_positions(pos)[0]) for pos in question.metrics[0].at}
     return [number for number, pos in enumerate(question.reads) if pos in at]
 
 
-def _measured(question: Question) -> Question:
-    """The question with its metrics bound to the outputs, and what the whole prompt scores."""
+def _bind_metrics(question: Question) -> Question:
+    """The question with its metrics bound to the outputs, and the scores of the whole prompt."""
     model, reads = question.model, list(question.reads)
     base = run(model, question.sequence, logits_at=reads)
     targets = torch.tensor(question.read_ids, device=question.sequence.tokens.device)

@@ -1,12 +1,12 @@
-"""Does the attribution match what was expected? The user names the tokens that should matter.
+"""Compare an attribution with what was expected: the user names the tokens that should matter.
 
 >>> from mechinterp import attribute, compare, load_model
 >>> scores = attribute(load_model("toy:trigger"), "please bring the sesame", outputs=1)
 >>> compare(scores, ["sesame"])[0].verdict
 'as expected'
 
-Tokens are ranked by the absolute score. Unexpected tokens that outrank expected ones come first in
-the report: they are what a safety reader must see.
+Tokens are ranked by absolute score. Unexpected tokens that outrank expected ones come first in a
+report, since they are what a safety reader must see.
 """
 
 import itertools
@@ -19,10 +19,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool
 
-from mechinterp.attribution.question.units import Span, Unit, find_or_refuse
+from mechinterp.attribution.question.units import Span, Unit, find_or_raise
 
 Expected = Span
-"""A token or phrase by its text, the number of an input, or several (first, last)."""
+"""A token or phrase by its text, the number of an input, or a range of inputs (first, last)."""
 
 Verdict = Literal["as expected", "partly as expected", "not as expected"]
 
@@ -31,7 +31,7 @@ CHANCE = 0.05
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedInput:
     """One input token: its rank by absolute score (1 is first), score, share of absolute mass."""
 
     input: int
@@ -45,17 +45,17 @@ class Ranked:
 class Comparison:
     """How an expectation fares at one output, or (`output=None`) on the mean over all.
 
-    `unexpected_above`: tokens nobody expected that outrank an expected one. `precision_at_k`: the
-    share of expected tokens among the first k, k their number. `p_value`: how often as many
-    tokens drawn at random reach the same average precision.
+    `unexpected_above`: tokens that were not expected and outrank an expected one.
+    `precision_at_k`: the share of expected tokens among the first k, where k is their number.
+    `p_value`: how often as many tokens ranked at random reach the same average precision.
     """
 
     output: int | None
     output_token: str
     verdict: Verdict
     reason: str
-    expected: tuple[Ranked, ...]
-    unexpected_above: tuple[Ranked, ...]
+    expected: tuple[RankedInput, ...]
+    unexpected_above: tuple[RankedInput, ...]
     k: int
     precision_at_k: float
     average_precision: float
@@ -71,11 +71,11 @@ def compare(
 ) -> tuple[Comparison, ...]:
     """The scores of `attribute` against the input tokens that should matter.
 
-    `expected`: for all outputs alike (gives the comparison on their mean, then on each), or by
-    output number. A text stands for every token, or run of tokens, that spells it.
+    `expected`: the same for all outputs (compared on their mean, then on each), or by output
+    number. A text means every token, or run of tokens, that spells it.
 
     Raises:
-        ValueError: if an expected token is not among the attributed ones, showing those.
+        ValueError: if an expected token is not among the attributed ones, listing those.
     """
     if isinstance(expected, Mapping):
         return tuple(_compare(scores, output, each, seed) for output, each in expected.items())
@@ -86,10 +86,10 @@ def compare(
 
 
 def check_expected(units: Sequence[Unit], expected: Sequence[Expected]) -> None:
-    """Nothing, if scores of these units can be compared with what is expected.
+    """Check that scores of these units can be compared with what is expected.
 
     Raises:
-        ValueError: as `compare`, before anything is computed.
+        ValueError: as `compare`, but before anything is computed.
     """
     attributed = [number for number, unit in enumerate(units) if unit.attributed]
     _positions([unit.text for unit in units], attributed, expected)
@@ -99,7 +99,7 @@ def _compare(
     scores: xr.DataArray, output: int | None, expected: Sequence[Expected], seed: int
 ) -> Comparison:
     if output is not None and not 0 <= output < scores.sizes["output"]:
-        raise ValueError(f"output {output}: there are outputs 0 to {scores.sizes['output'] - 1}.")
+        raise ValueError(f"output {output}: the outputs are 0 to {scores.sizes['output'] - 1}.")
     row = scores.mean("output") if output is None else scores.isel(output=output)
     token = "all outputs" if output is None else str(row.output_token.values)
     attributed = np.flatnonzero(np.isfinite(row.values))
@@ -109,7 +109,7 @@ def _compare(
     is_wanted = np.isin(attributed, list(wanted))
     total = float(size.sum())
     ranked = [
-        Ranked(
+        RankedInput(
             int(pos),
             texts[pos],
             1 + int((size > size[i]).sum()),
@@ -125,9 +125,9 @@ def _compare(
     above = tuple(r for r in ranked if r.input not in wanted and r.rank < lowest)
     k = int(is_wanted.sum())
     precision, average = float(hits[:k].mean()), average_precision(hits)
-    p_value = chance_of(average, len(hits), k, seed)
+    p_value = p_value_of(average, len(hits), k, seed)
     share = float(size[is_wanted].sum() / total) if total else 0.0
-    verdict, reason = _judged(ranked, above, wanted, precision, share, p_value)
+    verdict, reason = _judge(ranked, above, wanted, precision, share, p_value)
     return Comparison(
         output,
         token,
@@ -144,15 +144,15 @@ def _compare(
 
 
 def average_precision(hits: Bool[np.ndarray, " rank"]) -> float:
-    """Mean, over the expected tokens, of the precision at the rank of each; 1 is perfect."""
+    """Mean over the expected tokens of the precision at the rank of each; 1 is perfect."""
     ranks = np.flatnonzero(hits) + 1
     return float((np.arange(1, len(ranks) + 1) / ranks).mean())
 
 
-def chance_of(average: float, n: int, k: int, seed: int) -> float:
-    """How often k of n tokens ranked at random reach an average precision at least as high.
+def p_value_of(average: float, n: int, k: int, seed: int) -> float:
+    """How often k of n tokens ranked at random reach at least this average precision.
 
-    Exact where the choices are few, else from 20,000 draws.
+    Exact if there are at most `N_DRAWS` rankings, else estimated from that many draws.
     """
     if math.comb(n, k) <= N_DRAWS:
         ranks = np.array(list(itertools.combinations(range(1, n + 1), k)))
@@ -164,15 +164,15 @@ def chance_of(average: float, n: int, k: int, seed: int) -> float:
     return float((1 + (reached >= average - 1e-12).sum()) / (1 + N_DRAWS))
 
 
-def _judged(
-    ranked: Sequence[Ranked],
-    above: Sequence[Ranked],
+def _judge(
+    ranked: Sequence[RankedInput],
+    above: Sequence[RankedInput],
     wanted: set[int],
     precision: float,
     share: float,
     p_value: float,
 ) -> tuple[Verdict, str]:
-    """The verdict and its reason, in that order of the rules."""
+    """The verdict and its reason, by the first rule that applies."""
     if all(r.score == 0 for r in ranked):
         return "not as expected", "No input token has any effect on this output."
     numbers = f"{share:.0%} of the absolute mass, p = {p_value:.2g}"
@@ -205,10 +205,10 @@ def _positions(
     found: set[int] = set()
     for item in expected:
         where = "the attributed input tokens"
-        found.update(find_or_refuse(texts, attributed, item, "expected", where))
+        found.update(find_or_raise(texts, attributed, item, "expected", where))
     if len(found) == len(attributed):
         raise ValueError(
-            "every attributed input is expected, so that there is none for them to be above. Name "
-            "those that should matter more than the others."
+            "every attributed input is expected, so none is left to rank below. Name the "
+            "inputs that should matter more than the others."
         )
     return found

@@ -1,16 +1,15 @@
-"""What an attribution explains: tokens that the model writes, an answer of yours, or `last`.
+"""Outputs to explain: tokens that the model generates, an answer of yours, or `last(n)`.
 
 >>> from mechinterp import load_model, tokenize
->>> from mechinterp.attribution.question.outputs import last, with_outputs
+>>> from mechinterp.attribution.question.outputs import last, append_outputs
 >>> model = load_model("toy:induction")
->>> sequence, targets, rows, n_passes = with_outputs(model, tokenize(model, "a b c a"), 2)
+>>> sequence, targets, rows, n_passes = append_outputs(model, tokenize(model, "a b c a"), 2)
 >>> sequence.token_text[0], [sequence.decode(t) for t in targets], rows
 (('<bos>', 'a', 'b', 'c', 'a', 'b'), ['b', 'c'], [4, 5])
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -23,24 +22,24 @@ from mechinterp.models.tokenization import check_length, known_ids
 
 @dataclass(frozen=True)
 class Last:
-    """The last `n` positions of the prompt itself, each with the token that the model expects."""
+    """The last `n` positions of the prompt, each with the model's top token there as the output."""
 
     n: int
 
 
 def last(n: int) -> Last:
-    """Outputs for `attribute`: what the model predicts at the last `n` positions of the prompt."""
+    """Outputs for `attribute`: the model's top token at each of the prompt's last `n` positions."""
     return Last(n)
 
 
-def check_room(model: Model, prompts: Prompts, outputs: Any) -> None:
-    """Nothing, if the outputs fit: asked before a token is generated.
+def check_room(model: Model, prompts: Prompts, outputs: object) -> None:
+    """Check that the outputs fit, before a token is generated.
 
     Raises:
-        ValueError: if there are none, more than the context holds, or the model is not causal.
+        ValueError: if there is none, they exceed the context, or the model is not causal.
     """
     if model.cfg.attention_dir != "causal":
-        raise ValueError("attribute needs a causal model: only there has an output its inputs.")
+        raise ValueError("attribute needs a causal model, in which an output has inputs before it.")
     n = outputs.n if isinstance(outputs, Last) else outputs
     if not isinstance(n, int | np.integer) and not hasattr(n, "__len__"):
         raise ValueError(
@@ -58,13 +57,13 @@ def check_room(model: Model, prompts: Prompts, outputs: Any) -> None:
         )
 
 
-def with_outputs(
+def append_outputs(
     model: Model, prompts: Prompts, outputs: int | str | Sequence[int] | Last
 ) -> tuple[Prompts, list[int], list[int], int]:
-    """The sequence to run, the output tokens, the positions that predict them, passes made.
+    """The sequence to run, the output tokens, the positions that predict them, the passes made.
 
     Raises:
-        ValueError: if the outputs are empty, or the sequence is too long.
+        ValueError: if `outputs` is empty, or the sequence is too long.
     """
     width = prompts.width
     if isinstance(outputs, Last):
@@ -74,14 +73,14 @@ def with_outputs(
     if isinstance(outputs, int | np.integer):
         targets, generated = generate_greedy(model, prompts, int(outputs)), 1
     else:
-        targets, generated = _continuation(model, outputs), 0
-    sequence = _extended(prompts, targets[:-1])
+        targets, generated = _target_ids(model, outputs), 0
+    sequence = _append_tokens(prompts, targets[:-1])
     check_length(model, sequence)
     rows = list(range(width - 1, width - 1 + len(targets)))
     return sequence, targets, rows, generated
 
 
-def _continuation(model: Model, outputs: str | Sequence[int]) -> list[int]:
+def _target_ids(model: Model, outputs: str | Sequence[int]) -> list[int]:
     if isinstance(outputs, str):
         if model.tokenizer is None:
             raise ValueError("this model has no tokenizer: give the outputs as token ids.")
@@ -91,12 +90,12 @@ def _continuation(model: Model, outputs: str | Sequence[int]) -> list[int]:
     return [int(i) for i in outputs]
 
 
-def trimmed(prompts: Prompts) -> Prompts:
-    """One prompt without padding behind it."""
-    return prompts if prompts.width == int(prompts.lengths[0]) else _extended(prompts, [])
+def trim_padding(prompts: Prompts) -> Prompts:
+    """One prompt without its padding."""
+    return prompts if prompts.width == int(prompts.lengths[0]) else _append_tokens(prompts, [])
 
 
-def _extended(prompts: Prompts, made: Sequence[int]) -> Prompts:
+def _append_tokens(prompts: Prompts, made: Sequence[int]) -> Prompts:
     n = int(prompts.lengths[0])
     return Prompts.from_ids(
         [[*prompts.tokens[0, :n].tolist(), *made]],

@@ -1,7 +1,7 @@
-"""How an input token is removed: `Removal`, specs for positions that are removed together.
+"""How input tokens are removed: `Removal` makes the specs for positions removed together.
 
-Deleting a token, hiding it from attention and putting another in its place are different
-questions, with different answers; none of them is anything that a user could not have written.
+Deleting a token, hiding it from attention and replacing it are different questions with different
+answers. Each removal is made of public specs, so you can write your own.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.attribution.question.removals import REMOVALS, removal_of
@@ -15,7 +15,6 @@ questions, with different answers; none of them is anything that a user could no
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,20 +27,20 @@ from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder
 
 UNHIDDEN = (
-    "What is hidden is hidden from later positions alone: 0 by construction for the last input "
-    "before an output."
+    "An input is hidden from later positions alone: 0 by construction for the last input before an "
+    "output."
 )
 
 RemoveOne = Callable[[int], Specs]
-"""Makes the specs that remove the token at a position."""
+"""Makes the specs that remove the token at one position."""
 
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """`specs(positions, draw)` removes the positions together; the effect is a mean over draws.
+    """`specs(positions, draw)` removes the positions together; the effect is the mean over draws.
 
-    `deletes`: what follows a removed token is read at the last one left before it. `note`: what a
-    reader of the scores must know of it.
+    `deletes`: an output at a removed token is read at the last token left before it. `note`: what
+    readers of the scores must know.
     """
 
     name: str
@@ -51,34 +50,35 @@ class Removal:
     note: str = ""
 
 
-def removal_of(model: Model, how: "str | RemoveOne | Removal") -> Removal:
+def removal_of(model: Model, removal: "str | RemoveOne | Removal") -> Removal:
     """A removal by its name in `REMOVALS`, or from a function of one position.
 
     Raises:
-        ValueError: if no removal has this name, or the model cannot do it.
+        ValueError: if no removal has this name, or the model does not support it.
     """
-    if isinstance(how, Removal):
-        return how
-    if callable(how):
-        return each(getattr(how, "__name__", "custom").replace("<lambda>", "custom"), how)
-    if how not in REMOVALS:
+    if isinstance(removal, Removal):
+        return removal
+    if callable(removal):
+        name = getattr(removal, "__name__", "custom").replace("<lambda>", "custom")
+        return by_position(name, removal)
+    if removal not in REMOVALS:
         raise ValueError(
-            f"removal {how!r} is unknown: {', '.join(REMOVALS)}, or a function of a position."
+            f"removal {removal!r} is unknown: {', '.join(REMOVALS)}, or a function of a position."
         )
-    return REMOVALS[how](model)
+    return REMOVALS[removal](model)
 
 
-def each(name: str, remove: RemoveOne) -> Removal:
-    """Removes positions together by removing each."""
+def by_position(name: str, remove: RemoveOne) -> Removal:
+    """A removal that applies `remove` to each of the positions."""
 
     def specs(positions: tuple[int, ...], draw: int) -> Specs:
-        return tuple(spec for pos in positions for spec in removed(pos))
+        return tuple(spec for pos in positions for spec in checked(pos))
 
-    def removed(pos: int) -> Specs:
+    def checked(pos: int) -> Specs:
         made = remove(pos)
         if not isinstance(made, tuple) or not made:
             raise ValueError(
-                f"removal {name} gave {made!r} for position {pos}, not specs. Return what "
+                f"removal {name} returned {made!r} for position {pos}, not specs. Return what "
                 f"functions such as delete_token(pos) make, joined with +."
             )
         return made
@@ -87,15 +87,15 @@ def each(name: str, remove: RemoveOne) -> Removal:
 
 
 def deletion(model: Model) -> Removal:
-    """Take the tokens out; those behind move up."""
-    return replace(each("delete", delete_token), deletes=True)
+    """Delete the tokens; those after them move up."""
+    return replace(by_position("delete", delete_token), deletes=True)
 
 
 def deletion_in_place(model: Model) -> Removal:
-    """Take the tokens out, while the others keep their positions, with a gap.
+    """Delete the tokens, while the others keep their positions.
 
-    No other position attends to a removed one in any layer, which for a causal model is the same
-    as its absence. What would be read at a removed position is read at the last one left before it.
+    No other position attends to a removed one in any layer, which in a causal model equals its
+    absence. An output at a removed position is read at the last position left before it.
     """
 
     def specs(positions: tuple[int, ...], draw: int) -> Specs:
@@ -105,7 +105,7 @@ def deletion_in_place(model: Model) -> Removal:
             return value
 
         end = Site("resid_post", model.cfg.n_layers - 1)
-        return _hidden(model, positions, -math.inf) + edit(end, last_left, name="read before")
+        return _hide_keys(model, positions, -math.inf) + edit(end, last_left, name="read before")
 
     return Removal("delete_keep", specs, deletes=True)
 
@@ -116,7 +116,7 @@ def attention_knockout(model: Model) -> Removal:
     Source: Geva et al. 2023, section 3, arXiv 2304.14767.
     """
     return Removal(
-        "knockout", lambda positions, draw: _hidden(model, positions, -math.inf), note=UNHIDDEN
+        "knockout", lambda positions, draw: _hide_keys(model, positions, -math.inf), note=UNHIDDEN
     )
 
 
@@ -135,32 +135,34 @@ def suppression(model: Model, factor: float = 0.9) -> Removal:
         raise ValueError(f"suppression: factor {factor} is not between 0 and 1.")
     less = math.log1p(-factor)
     return Removal(
-        "suppress", lambda positions, draw: _hidden(model, positions, less), note=UNHIDDEN
+        "suppress", lambda positions, draw: _hide_keys(model, positions, less), note=UNHIDDEN
     )
 
 
 def mean_embedding(model: Model) -> Removal:
-    """Put the mean of all token embeddings in the place of the tokens'."""
+    """Replace the tokens' embeddings by the mean of all token embeddings."""
     average = models.mean_embedding(model)
-    return each("mean", lambda pos: put(Site("embed", pos=pos), average))
+    return by_position("mean", lambda pos: put(Site("embed", pos=pos), average))
 
 
 def resampled_token(
     model: Model, n_draws: int = 4, seed: int = 0, pool: Sequence[int] | None = None
 ) -> Removal:
-    """Put drawn tokens in their place, `n_draws` times: the effect is the mean.
+    """Replace the tokens by random ones, `n_draws` times: the effect is the mean over draws.
 
-    `pool`: the token ids to draw from, such as those of a corpus; by default the vocabulary without
-    special tokens. A token of the pool comes as often as it stands there.
+    `pool`: the token ids to draw from, such as those of a corpus, where frequent tokens are drawn
+    more often; by default the vocabulary without special tokens.
 
     Raises:
-        ValueError: if there are no draws, or nothing to draw from.
+        ValueError: if `n_draws` is below 1 or the pool is empty.
     """
     special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
     ordinary = [i for i in range(model.cfg.d_vocab) if i not in special]
     ids = np.array(ordinary if pool is None else list(pool))
     if n_draws < 1 or not len(ids):
-        raise ValueError(f"resample: {n_draws} draws from {len(ids)} tokens. Give some of both.")
+        raise ValueError(
+            f"resample: {n_draws} draws from {len(ids)} tokens. Give at least 1 of both."
+        )
 
     def specs(positions: tuple[int, ...], draw: int) -> Specs:
         drawn = (np.random.default_rng([seed, draw, pos]).choice(ids) for pos in positions)
@@ -171,27 +173,27 @@ def resampled_token(
 
 
 def replacement_token(model: Model, token_id: int | None = None) -> Removal:
-    """Put one token in their place: by default the tokenizer's unknown token, or its end token.
+    """Replace the tokens by one token, by default the tokenizer's unknown token or end token.
 
     Raises:
-        ValueError: if none is given and the tokenizer has neither.
+        ValueError: if no token is given and the tokenizer has neither.
     """
     tokenizer = model.tokenizer
     candidates = [token_id, *(getattr(tokenizer, f"{k}_token_id", None) for k in ("unk", "eos"))]
     chosen = next((c for c in candidates if c is not None), None)
     if chosen is None:
         raise ValueError(
-            "this tokenizer has no unknown or end token: choose one, "
+            "this tokenizer has no unknown or end token. Choose a token: "
             "removal=replacement_token(model, token_id)."
         )
     text = decoder(model)(chosen)
     return replace(
-        each("replace", lambda pos: replace_token(pos, chosen)),
-        note=f"{text!r} stands in the place of what is removed.",
+        by_position("replace", lambda pos: replace_token(pos, chosen)),
+        note=f"{text!r} replaces what is removed.",
     )
 
 
-REMOVALS: dict[str, Callable[[Any], Removal]] = {
+REMOVALS: dict[str, Callable[[Model], Removal]] = {
     "delete": deletion,
     "delete_keep": deletion_in_place,
     "knockout": attention_knockout,
@@ -200,18 +202,19 @@ REMOVALS: dict[str, Callable[[Any], Removal]] = {
     "resample": resampled_token,
     "replace": replacement_token,
 }
-"""Name -> what makes the removal for a model."""
+"""Name -> the function that makes the removal for a model."""
 
 
-def _hidden(model: Model, positions: tuple[int, ...], change: float) -> Specs:
-    """Add a number to the scores of every later query for these keys, in every layer."""
+def _hide_keys(model: Model, positions: tuple[int, ...], change: float) -> Specs:
+    """Specs that add `change` to the scores of every later query for these keys, in every layer."""
 
     def less(old: Tensor, at: At) -> Tensor:
+        # old: prompt head query key; a pass may begin late, so queries are the last positions.
         keys = torch.stack([at.prompts.positions(pos) for pos in positions], 1)
         pos = torch.arange(old.shape[-1], device=old.device)
         queries = pos[-old.shape[-2] :]
-        gone = (keys[:, :, None] == pos).any(1)
-        link = gone[:, None, :] & (queries[:, None] > pos)
+        gone = (keys[:, :, None] == pos).any(1)  # prompt key
+        link = gone[:, None, :] & (queries[:, None] > pos)  # prompt query key
         return torch.where(link[:, None], old + change, old)
 
     shown = "@" + ",".join(map(str, positions))

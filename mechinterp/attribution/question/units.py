@@ -1,4 +1,4 @@
-"""What is removed as one: `Unit`, a token, a word, a sentence, a part of a chat, a span of yours.
+"""What is removed together: a `Unit` is a token, word, sentence, part of a chat or span of yours.
 
 >>> from mechinterp import load_model, tokenize
 >>> from mechinterp.attribution.question.units import units_of
@@ -7,27 +7,26 @@
 >>> [u.text for u in units_of(model, prompts, {"verb": "bring", "rest": (3, 4)}) if u.attributed]
 ['bring', 'thesesame']
 
-The units of a prompt are a partition of its positions; those that are not attributed (the start
-token, a chat's template, what no span names) are single tokens, or runs of them.
+The units of a prompt partition its positions. Those that are not attributed (the start token, the
+template of a chat, tokens outside all spans) are single tokens.
 """
 
 import bisect
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
 
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import tokens_are_words
 
 Span = int | str | tuple[int, int]
-"""A position, a text, which stands for all its occurrences, or (first, last) positions."""
+"""A position; a text, which means all its occurrences; or (first, last) positions."""
 
 Spans = Mapping[str, Span | Sequence[Span]]
-"""Name -> what is removed together under that name."""
+"""Name -> the span or spans that are removed together under that name."""
 
 KINDS = ("token", "word", "sentence", "part")
 INPUTS = {
@@ -38,7 +37,7 @@ INPUTS = {
 """Which tokens are attributed, by role."""
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+(?:['’\-]\w+)*|[^\w\s]+|\n+")
-# A stop ends a sentence before white space, unless it belongs to a title, an initial or a number.
+# A full stop ends a sentence before white space, unless it follows a title, initial or number.
 _SENTENCE_END = re.compile(
     r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bProf)(?<!\bSt)(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)"
     r"(?<!\b[A-Z])[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]+[”’」』]*|\n+"
@@ -47,9 +46,9 @@ _SENTENCE_END = re.compile(
 
 @dataclass(frozen=True)
 class Unit:
-    """Positions that are removed together, and how they read; `role` as in `Prompts`.
+    """Positions that are removed together, with their text; `role` as in `Prompts`.
 
-    `name`: what you call it; its text if you do not.
+    `name`: yours, or by default the text.
     """
 
     name: str
@@ -67,16 +66,16 @@ def units_of(
     *,
     shown: int | None = None,
 ) -> tuple[Unit, ...]:
-    """The units of one prompt, in its order, each position in exactly one.
+    """The units of one prompt in order, each position in exactly one.
 
-    `units`: "token"; "word" (white space and punctuation part them); "sentence"; "part" (runs of
-    one role: the messages of a chat, what its template puts between); or spans by name. `inputs`:
-    "text", the tokens that the user wrote; "prompt", the start token and the template's too;
-    "sequence", the text and the earlier outputs; or positions. `shown`: how many positions, at
-    least, the units cover (default: all).
+    `units`: "token"; "word" (split at white space and punctuation); "sentence"; "part" (runs of one
+    role: the messages of a chat and the template between them); or spans by name. `inputs`: which
+    are attributed: "text", the tokens that the user wrote; "prompt", also the start token and the
+    template; "sequence", the text and the earlier outputs; or positions. `shown`: the least number
+    of positions that the units cover (default: all).
 
     Raises:
-        ValueError: if nothing is to be removed, a span is not there, or two spans overlap.
+        ValueError: if there is nothing to remove, a span is not found, or two spans overlap.
     """
     texts = list(prompts.token_text[0])
     allowed = allowed_positions(prompts, inputs)
@@ -89,15 +88,20 @@ def units_of(
             raise ValueError(
                 f"units={units!r}: this model has no tokenizer, so no text. Use spans."
             )
-        found = _grouped(model, prompts, units, allowed)
-        groups = [(group, _read(texts, group)) for group in found]
+        groups = [
+            (group, _text_of(texts, group))
+            for group in _groups_by_kind(model, prompts, units, allowed)
+        ]
     else:
-        groups = _named(texts, allowed, units)
+        groups = _groups_by_name(texts, allowed, units)
     roles = prompts.roles[0]
-    made = [Unit(name, _read(texts, group), group, roles[group[0]], True) for group, name in groups]
+    made = [
+        Unit(name, _text_of(texts, group), group, roles[group[0]], attributed=True)
+        for group, name in groups
+    ]
     taken = set(itertools.chain.from_iterable(u.positions for u in made))
     rest = [
-        Unit(texts[pos], texts[pos], (pos,), roles[pos], False)
+        Unit(texts[pos], texts[pos], (pos,), roles[pos], attributed=False)
         for pos in range(shown)
         if pos not in taken
     ]
@@ -105,24 +109,23 @@ def units_of(
 
 
 def find(texts: Sequence[str], allowed: Sequence[int], span: Span) -> list[int]:
-    """The positions that a span stands for; none if it is not there.
+    """The positions of a span; none if it is not found.
 
-    A text stands for every token that is exactly it, and every run of tokens that spells it as
-    words.
+    A text means every token that equals it, and every run of tokens that spells it as words.
     """
     if isinstance(span, str):
-        return spelled(texts, allowed, span)
+        return find_text(texts, allowed, span)
     found = list(range(span[0], span[1] + 1)) if isinstance(span, tuple) else [int(span)]
     return found if set(found) <= set(allowed) else []
 
 
-def find_or_refuse(
+def find_or_raise(
     texts: Sequence[str], allowed: Sequence[int], span: Span, what: str, where: str
 ) -> list[int]:
-    """As `find`.
+    """As `find`, but an error if the span is not found.
 
     Raises:
-        ValueError: if it is not there, saying `what` was not among `where`, and what is.
+        ValueError: saying that `what` is not among `where`, and listing what is.
     """
     found = find(texts, allowed, span)
     if not found:
@@ -131,8 +134,8 @@ def find_or_refuse(
     return found
 
 
-def spelled(texts: Sequence[str], allowed: Sequence[int], wanted: str) -> list[int]:
-    """Positions of the tokens that are `wanted`, and of the runs of tokens that spell it."""
+def find_text(texts: Sequence[str], allowed: Sequence[int], wanted: str) -> list[int]:
+    """Positions of the tokens that equal a text, and of the runs of tokens that spell it."""
     word = wanted.strip()
     found = {j for j in allowed if texts[j].strip() == word}
     if not word:
@@ -156,7 +159,7 @@ def allowed_positions(prompts: Prompts, inputs: str | Sequence[int]) -> list[int
     """The positions of one prompt that are attributed; `inputs` as in `units_of`.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or `inputs` is unknown.
     """
     if isinstance(inputs, str):
         if inputs not in INPUTS:
@@ -167,14 +170,14 @@ def allowed_positions(prompts: Prompts, inputs: str | Sequence[int]) -> list[int
         for j in chosen:
             prompts.positions(j)
     if not chosen:
-        raise ValueError("there is no input token to remove. Choose others: inputs=...")
+        raise ValueError("there is no input token to remove. Choose other inputs=...")
     return chosen
 
 
-def _grouped(
+def _groups_by_kind(
     model: Model, prompts: Prompts, units: str, allowed: Sequence[int]
 ) -> Iterator[tuple[int, ...]]:
-    """The positions of each unit; none reaches over tokens of another role, or not allowed."""
+    """The positions of each unit; none spans tokens of two roles, or tokens not attributed."""
     if units == "token":
         yield from ((pos,) for pos in allowed)
         return
@@ -184,9 +187,9 @@ def _grouped(
             yield tuple(run)
         elif tokens_are_words(model):
             spaced = [texts[pos] if n == 0 else f" {texts[pos]}" for n, pos in enumerate(run)]
-            yield from _split(run, spaced, units)
+            yield from _split_run(run, spaced, units)
         else:
-            yield from _split(run, [texts[pos] for pos in run], units)
+            yield from _split_run(run, [texts[pos] for pos in run], units)
 
 
 def _runs(allowed: Sequence[int], roles: Sequence[str]) -> Iterator[list[int]]:
@@ -199,11 +202,11 @@ def _runs(allowed: Sequence[int], roles: Sequence[str]) -> Iterator[list[int]]:
     yield run
 
 
-def _split(run: Sequence[int], texts: Sequence[str], units: str) -> Iterator[tuple[int, ...]]:
-    """A run of tokens cut where a word or sentence begins.
+def _split_run(run: Sequence[int], texts: Sequence[str], units: str) -> Iterator[tuple[int, ...]]:
+    """A run of tokens split where words or sentences begin.
 
-    White space leads what follows it, but a new line is a word. A token that reaches over the
-    border belongs to where it begins.
+    White space belongs to what follows it, but a new line is a word. A token that crosses a
+    boundary belongs to the unit in which it begins.
     """
     whole = "".join(texts)
     space = re.compile(r"[^\S\n]*" if units == "word" else r"\s*")
@@ -226,63 +229,68 @@ def _split(run: Sequence[int], texts: Sequence[str], units: str) -> Iterator[tup
             yield tuple(unit)
             unit = []
         unit.append(pos)
-        number = at if text else number  # no text: the rest of the character before
+        number = at if text else number  # no text: the rest of the previous character
     yield tuple(unit)
 
 
-def _named(
+def _groups_by_name(
     texts: Sequence[str], allowed: Sequence[int], spans: Spans
 ) -> list[tuple[tuple[int, ...], str]]:
     if not spans:
-        raise ValueError("units={}: name at least one span.")
+        raise ValueError("units={} is empty: name at least one span.")
     owner: dict[int, str] = {}
     groups: list[tuple[tuple[int, ...], str]] = []
     for name, given in spans.items():
         positions: set[int] = set()
-        for span in several(given):
+        for span in parse_spans(given):
             named = f"span {name!r}:"
-            positions.update(find_or_refuse(texts, allowed, span, named, "the tokens to remove"))
+            positions.update(find_or_raise(texts, allowed, span, named, "the tokens to remove"))
         for pos in positions:
             if pos in owner:
                 raise ValueError(
-                    f"spans {owner[pos]!r} and {name!r} both hold position {pos}, {texts[pos]!r}. "
-                    f"Give each token to one."
+                    f"spans {owner[pos]!r} and {name!r} both contain position {pos}, "
+                    f"{texts[pos]!r}. Give each token to one span."
                 )
             owner[pos] = name
         groups.append((tuple(sorted(positions)), name))
     return groups
 
 
-def several(given: Any) -> list[Span]:
-    """The spans under one name; two ints in a tuple are one span, from first to last.
+def parse_spans(given: object) -> list[Span]:
+    """The spans under one name, a span or several; two ints in a tuple are one, (first, last).
 
     Raises:
-        ValueError: if it is no span, or an empty list.
+        ValueError: if it is not a span, or an empty list.
     """
-    if not isinstance(given, str | Integral | tuple) and len(given) == 0:
-        raise ValueError(f"{given!r} holds no span: give a text, a position or (first, last).")
-    listed = not isinstance(given, str | Integral) and not _is_range(given)
-    return [_one(span) for span in given] if listed else [_one(given)]
+    if _is_range(given) or isinstance(given, str | Integral):
+        return [_parse_span(given)]
+    if not isinstance(given, Iterable):
+        raise ValueError(f"{given!r} is not a span: give a text, a position or (first, last).")
+    spans = [_parse_span(span) for span in given]
+    if not spans:
+        raise ValueError(f"{given!r} contains no span: give a text, a position or (first, last).")
+    return spans
 
 
-def _is_range(given: Any) -> bool:
-    whole = isinstance(given, tuple) and len(given) == 2
-    return whole and all(isinstance(part, Integral) for part in given)
+def _is_range(given: object) -> bool:
+    if not isinstance(given, tuple) or len(given) != 2:
+        return False
+    return all(isinstance(part, Integral) for part in given)
 
 
-def _one(span: Any) -> Span:
+def _parse_span(span: object) -> Span:
     if isinstance(span, str):
         return span
     if isinstance(span, Integral):
         return int(span)
-    if _is_range(span):
+    if isinstance(span, tuple) and _is_range(span):
         return int(span[0]), int(span[1])
-    raise ValueError(f"{span!r} is no span: give a text, a position or (first, last).")
+    raise ValueError(f"{span!r} is not a span: give a text, a position or (first, last).")
 
 
-def _read(texts: Sequence[str], group: tuple[int, ...]) -> str:
-    """The text of the positions, with a gap where they are not neighbours."""
-    read = texts[group[0]]
+def _text_of(texts: Sequence[str], group: tuple[int, ...]) -> str:
+    """The text of the positions, with an ellipsis where they are not neighbours."""
+    text = texts[group[0]]
     for before, pos in itertools.pairwise(group):
-        read += texts[pos] if pos == before + 1 else f" … {texts[pos].strip()}"
-    return read
+        text += texts[pos] if pos == before + 1 else f" … {texts[pos].strip()}"
+    return text

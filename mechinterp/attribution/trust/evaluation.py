@@ -1,7 +1,7 @@
 """Faithfulness over prompts: means with intervals, one method beside the others, a table.
 
 >>> from mechinterp import ask, load_model
->>> from mechinterp.attribution.trust.evaluation import summarised, table
+>>> from mechinterp.attribution.trust.evaluation import summarise, table
 >>> from mechinterp.attribution.trust.faithfulness import faithfulness
 >>> from mechinterp.attribution.methods.single_removal import leave_one_out
 >>> model, each = load_model("toy:trigger"), []
@@ -10,18 +10,18 @@
 ...     question = ask(model, prompt, outputs=1)
 ...     options = {"keep": (), "k": [1], "fractions": [0.5], "seed": seed}
 ...     each.append(faithfulness(question, {"one out": leave_one_out(question)}, **options))
->>> print(table(summarised(each).sel(scorer=["one out"], removal=["delete"])))
+>>> print(table(summarise(each).sel(scorer=["one out"], removal=["delete"])))
 | removal | scorer | comprehensiveness ↑ | sufficiency ↓ | drop@1 ↑ | sufficiency@1 ↓ |
 |---|---|---|---|---|---|
 | delete | one out | 8.00 [8.00, 8.00] | 0.00 [0.00, 0.00] | 8.00 [8.00, 8.00] | 0.00 [0.00, 0.00] |
 
-The prompts are the sample, and every mean of a measure is over the same ones. It says nothing about
-prompts of another kind, and with few (below about 20) the intervals are too narrow.
+The prompts are the sample: every mean of a measure is over the same ones. Results say nothing of
+prompts of another kind, and with few prompts (below about 20) the intervals are too narrow.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import xarray as xr
@@ -33,18 +33,26 @@ _ALIKE = ("scorer", "removal", "keep", "fraction", "k")
 _EACH = {"lds": "keep", "drop_at_k": "k", "sufficiency_at_k": "k"}
 
 
+class IntervalOptions(TypedDict, total=False):
+    """Keyword options of `stats.interval` and `stats.difference`."""
+
+    level: float
+    n_resamples: int
+    seed: int
+
+
 class SharedSeedWarning(UserWarning):
-    """Prompts were evaluated with the same draws: intervals over them are too narrow."""
+    """Prompts were evaluated with the same draws, so intervals over them are too narrow."""
 
 
 def measures(results: Sequence[xr.Dataset]) -> xr.DataArray:
-    """The figures of several prompts, from `faithfulness`: dims (measure, removal, scorer, prompt).
+    """The measures of several prompts, from `faithfulness`: (measure, removal, scorer, prompt).
 
     Measures: "comprehensiveness", "sufficiency", "lds@0.5", "drop@3", "sufficiency@5" and so on,
-    each the mean over the outputs of a prompt that have it; in the unit of `unit`, and low is good
-    where `low_is_good`.
+    each the mean over the outputs of a prompt that have a value. The coordinate `unit` gives its
+    unit, and `low_is_good` whether low is good.
 
-    Warns: `SharedSeedWarning` if prompts have one seed, so that they are no independent sample.
+    Warns: `SharedSeedWarning` if prompts share a seed, so that they are not independent.
 
     Raises:
         ValueError: if there are no results, or they differ in a label or the metric.
@@ -54,7 +62,7 @@ def measures(results: Sequence[xr.Dataset]) -> xr.DataArray:
     parts: dict[str, list[xr.DataArray]] = {}
     for result in results:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Mean of empty slice")  # no output has it: NaN
+            warnings.filterwarnings("ignore", "Mean of empty slice")  # no value: NaN
             mean = result.mean("output", skipna=True)
         for name in _SINGLE:
             parts.setdefault(name, []).append(mean[name])
@@ -85,26 +93,26 @@ def measures(results: Sequence[xr.Dataset]) -> xr.DataArray:
     )
 
 
-def summarised(
+def summarise(
     results: Sequence[xr.Dataset], *, level: float = 0.95, n_resamples: int = 9999, seed: int = 0
 ) -> xr.Dataset:
     """`mean`, `low`, `high` of each measure over prompts: dims (measure, removal, scorer).
 
-    `n`: how many prompts; those count of which the measure is known for every scorer. NaN: fewer
-    than two. The intervals are as in `stats.interval`.
+    `n`: the number of prompts with a value for every scorer; only those count. NaN: fewer than two.
+    The intervals are those of `stats.interval`.
 
     Raises:
         ValueError: as `measures`, or if `level` is not between 0 and 1.
     """
-    how: dict[str, Any] = {"level": level, "n_resamples": n_resamples, "seed": seed}
+    options: IntervalOptions = {"level": level, "n_resamples": n_resamples, "seed": seed}
     values = measures(results)
     scorers = values["scorer"].values.tolist()
     return _each_cell(
-        values, ("mean", "low", "high"), scorers, lambda cell: stats.interval(cell, **how)
-    ).assign_attrs(how)
+        values, ("mean", "low", "high"), scorers, lambda cell: stats.interval(cell, **options)
+    ).assign_attrs(options)
 
 
-def compared(
+def compare_scorers(
     results: Sequence[xr.Dataset],
     scorer: str,
     *,
@@ -114,36 +122,36 @@ def compared(
 ) -> xr.Dataset:
     """How much better one scorer is than each other, prompt by prompt: (measure, removal, scorer).
 
-    `mean`, `low`, `high` and `p` as of `stats.difference`, with the sign turned where low was good:
-    positive means that `scorer` is the more faithful. Where `high` is below 0 the other beats it.
-    `n` as of `summarised`. Of many comparisons some come out by chance: `stats.correct_p_values`.
+    `mean`, `low`, `high` and `p` as in `stats.difference`, the sign reversed where low is good:
+    positive means that `scorer` is the more faithful. Where `high` is below 0 the other is better.
+    `n` as in `summarise`. Correct many comparisons by `stats.correct_p_values`.
 
     Raises:
-        ValueError: as `summarised`, or if no scorer has this name.
+        ValueError: as `summarise`, or if no scorer has this name.
     """
     values = measures(results)
     names = values["scorer"].values.tolist()
     if scorer not in names:
         raise ValueError(f"no scorer is called {scorer!r}: {', '.join(names)}.")
     others = [name for name in names if name != scorer]
-    how: dict[str, Any] = {"level": level, "n_resamples": n_resamples, "seed": seed}
+    options: IntervalOptions = {"level": level, "n_resamples": n_resamples, "seed": seed}
 
     def beside(cell: xr.DataArray) -> xr.Dataset:
         theirs = cell.sel(scorer=others)
         ours = theirs.copy(data=np.broadcast_to(cell.sel(scorer=scorer).values, theirs.shape))
         a, b = (theirs, ours) if cell["low_is_good"] else (ours, theirs)
-        return stats.difference(a, b, **how)
+        return stats.difference(a, b, **options)
 
     found = _each_cell(values, ("mean", "low", "high", "p"), others, beside)
     return found.assign_coords(low_is_good=found["low_is_good"] & False).assign_attrs(
-        how, sign=f"Positive: {scorer} is the more faithful."
+        options, sign=f"Positive: {scorer} is the more faithful."
     )
 
 
 def table(summary: xr.Dataset) -> str:
     """A summary as a Markdown table: a row for each removal and scorer, a column for each measure.
 
-    The arrow of a measure says which way is good; in brackets are the ends of the interval.
+    The arrow of a measure says which way is good; brackets hold the interval.
     """
     names = summary["measure"].values.tolist()
     arrows = ["↓" if low else "↑" for low in summary["low_is_good"].values]
@@ -159,7 +167,7 @@ def table(summary: xr.Dataset) -> str:
 
 def _check_alike(results: Sequence[xr.Dataset]) -> None:
     if not results:
-        raise ValueError("measures: there are no results. Give those of faithfulness, in a list.")
+        raise ValueError("measures: there are no results. Give a list of those of faithfulness.")
     first, *others = ({**_labels(result), "metric": result.attrs["metric"]} for result in results)
     for number, other in enumerate(others, 1):
         for name, found in other.items():
@@ -171,15 +179,15 @@ def _check_alike(results: Sequence[xr.Dataset]) -> None:
     seeds = [result.attrs["seed"] for result in results]
     if len(set(seeds)) < len(seeds):
         warnings.warn(
-            f"{len(seeds)} prompts have {len(set(seeds))} seed(s): those of as many units met the "
-            f"same random sets and random scores, which an average does not smooth out, and the "
-            f"intervals do not know. Give faithfulness another seed for each prompt.",
+            f"{len(seeds)} prompts have {len(set(seeds))} seed(s): prompts of equally many units "
+            f"share random sets and scores, whose errors do not average out, and the intervals do "
+            f"not show it. Give faithfulness another seed for each prompt.",
             SharedSeedWarning,
             stacklevel=4,
         )
 
 
-def _labels(result: xr.Dataset) -> dict[str, Any]:
+def _labels(result: xr.Dataset) -> dict[str, object]:
     return {name: result[name].values.tolist() for name in _ALIKE}
 
 
@@ -189,7 +197,7 @@ def _each_cell(
     scorers: Sequence[str],
     statistic: Callable[[xr.DataArray], xr.Dataset],
 ) -> xr.Dataset:
-    """The statistic of each measure and removal, over the prompts of which all is known."""
+    """The statistic of each measure and removal, over the prompts with values for all scorers."""
     dims = ("measure", "removal", "scorer")
     shape = (*values.shape[:2], len(scorers))
     made = {name: np.full(shape, np.nan) for name in names}

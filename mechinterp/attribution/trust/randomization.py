@@ -1,8 +1,8 @@
-"""Does a method look at what was learnt? Its scores, while the weights are shuffled layer by layer.
+"""Do scores depend on what was learnt? Compare them while weights are shuffled layer by layer.
 
-Scores that stay as they are when the model's weights are destroyed say nothing about what the model
-learnt. From the output down, one part after another gets its weights in random order, and the
-scores are compared with those of the trained model:
+Scores that survive the destruction of the weights say nothing about what the model learnt. From the
+output down, one part after another gets its weights in random order, and the scores are compared
+with those of the trained model:
 
 >>> from mechinterp import ask, load_model
 >>> from mechinterp.attribution.methods.single_removal import single_removals
@@ -14,8 +14,8 @@ scores are compared with those of the trained model:
 >>> bool((abs(found[-1]) < 0.7).all())
 True
 
-A faithful method's correlation falls. That it falls does not make a method faithful: random scores
-have none to begin with.
+The correlation of a faithful method falls. The converse does not hold: random scores have no
+correlation to begin with.
 """
 
 import itertools
@@ -29,13 +29,13 @@ from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.trust.faithfulness import rank_correlation
 from mechinterp.models.weights import copy_model, shuffle_weights, weights_by_part
 
-Method = Callable[[Question], xr.DataArray]
-"""Makes the scores that answer a question, such as `leave_one_out`."""
+Scorer = Callable[[Question], xr.DataArray]
+"""A function from a question to its scores, such as `leave_one_out`."""
 
 
 def cascading_randomization(
     question: Question,
-    method: Method,
+    method: Scorer,
     *,
     steps: Sequence[int] | None = None,
     seed: int = 0,
@@ -43,32 +43,32 @@ def cascading_randomization(
     """How alike the scores are to those of the trained model: dims (n_randomized, output).
 
     Spearman's correlation of the signed scores over the units up to the output, -1 to 1; 0 if the
-    randomized model's are all equal, NaN if the trained one's are, or of fewer than 3 units.
+    randomized model's are all equal; NaN if the trained model's are, or for fewer than 3 units.
 
-    `n_randomized` parts have random weights, from the output down: the unembedding with the final
-    norm, the last layer to the first, then the embeddings with all else. Of each weight tensor the
-    numbers are put in random order, so that their mean, spread and outliers stay (the source draws
-    new ones as at the start of training). `part` names the last of them. `steps`: at which numbers
-    of parts the method runs, such as `[1, 2, 4, 8]`; by default at every one. The outputs stay
-    those of the trained model. `model` is copied once, and not changed.
+    `n_randomized` parts have shuffled weights, from the output down: the unembedding with the final
+    norm, the layers from last to first, then the embeddings with all else. Shuffling the numbers of
+    a weight tensor keeps their mean, spread and outliers (the source draws new ones as at the start
+    of training). `part` names the part shuffled last. `steps`: the numbers of parts at which the
+    method runs, such as `[1, 2, 4, 8]`; by default every one. The outputs stay those of the trained
+    model. The model is copied once, and not changed.
 
     Raises:
-        ValueError: if a step is out of range, or the model has somebody's hooks, which a copy
-            would lose.
+        ValueError: if a step is out of range, or the model has foreign hooks, which a copy would
+            lose.
         HookError: as the method.
 
     Source: Adebayo et al. 2018, section 3.1, arXiv 1810.03292.
     """
     if models.has_foreign_hooks(question.model):
         raise ValueError(
-            "somebody's hooks are on the model, and its copy would run without them. Remove them "
-            "before: model.reset_hooks(including_permanent=True)."
+            "the model has foreign hooks, and its copy would run without them. Remove them first: "
+            "model.reset_hooks(including_permanent=True)."
         )
     n_parts = question.model.cfg.n_layers + 2
     wanted = sorted(set(range(1, n_parts + 1) if steps is None else steps))
     if not wanted or wanted[0] < 1 or wanted[-1] > n_parts:
         raise ValueError(
-            f"steps={list(wanted)}: numbers of parts from 1 to {n_parts}, which are the "
+            f"steps={list(wanted)}: give numbers of parts from 1 to {n_parts}. The parts are the "
             f"unembedding, {n_parts - 2} layers and the embeddings."
         )
     trained = method(question).values[:, question.attributed]

@@ -12,7 +12,7 @@ NOT_AS_EXPECTED = "not as expected"
 
 
 @runtime_checkable
-class Ranked(Protocol):
+class RankedInput(Protocol):
     """One input token with its rank, its score and its share (0 to 1) of the absolute scores."""
 
     @property
@@ -40,9 +40,9 @@ class Comparison(Protocol):
     @property
     def reason(self) -> str: ...
     @property
-    def expected(self) -> tuple[Ranked, ...]: ...
+    def expected(self) -> tuple[RankedInput, ...]: ...
     @property
-    def unexpected_above(self) -> tuple[Ranked, ...]: ...
+    def unexpected_above(self) -> tuple[RankedInput, ...]: ...
     @property
     def k(self) -> int: ...
     @property

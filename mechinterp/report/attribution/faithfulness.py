@@ -1,7 +1,7 @@
 """How faithful methods are, as a reader goes through it: curves and figures for each removal.
 
 Of one prompt (`faithfulness`) there are curves and figures for each output, and for their mean; of
-several (`summarised`) there are means with intervals.
+several (`summarise`) there are means with intervals.
 
     found = read_faithfulness(dataset)
     found.rows[0].panels[0].figures["leave-one-out"][0].value
@@ -87,7 +87,7 @@ class Faithfulness:
 
 
 def read_faithfulness(found: xr.Dataset) -> Faithfulness:
-    """The result of `faithfulness` for one prompt, or of `summarised` for several.
+    """The result of `faithfulness` for one prompt, or of `summarise` for several.
 
     Raises:
         ValueError: if it is neither.
@@ -98,7 +98,7 @@ def read_faithfulness(found: xr.Dataset) -> Faithfulness:
         return _of_one(found)
     raise ValueError(
         f"faithfulness holds {', '.join(map(str, found.data_vars))}: give the dataset of "
-        "faithfulness, for one prompt, or of summarised, for several."
+        "faithfulness, for one prompt, or of summarise, for several."
     )
 
 

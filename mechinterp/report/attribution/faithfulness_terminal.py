@@ -32,7 +32,7 @@ def print_faithfulness(found: xr.Dataset, *, console: Console | None = None) -> 
     where there are several methods.
 
     Raises:
-        ValueError: if it is the result neither of `faithfulness` nor of `summarised`.
+        ValueError: if it is the result neither of `faithfulness` nor of `summarise`.
     """
     faithful = read_faithfulness(found)
     pen = Pen(console or Console())

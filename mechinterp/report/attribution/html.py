@@ -69,7 +69,7 @@ def attribution_page(
     `scores`: a result; or several of one question by the name of their level ("word", "token"), or
     in a sequence, as `attribute_by_level` gives them, between which the page switches.
     `interactions`: the dataset of `attribute_pairs`; if `scores` is such a dataset, its own.
-    `faithfulness`: the dataset of that name for this prompt, or of `summarised` for several.
+    `faithfulness`: the dataset of that name for this prompt, or of `summarise` for several.
     `beside`: another result of the same prompt, units and outputs, or several by name.
 
     Raises:

@@ -22,7 +22,7 @@ from mechinterp.report.attribution.comparisons import (
     NOT_AS_EXPECTED,
     PARTLY,
     Comparison,
-    Ranked,
+    RankedInput,
     split_for_show,
 )
 from mechinterp.report.attribution.levels import Level, Scores, score_of, where_at
@@ -216,7 +216,7 @@ def _bos_line(reading: Reading) -> str:
 
 
 def _print_verdict(pen: Pen, reading: Reading, comparison: Comparison, form: NumberFormat) -> None:
-    def ranked(found: Ranked) -> str:
+    def ranked(found: RankedInput) -> str:
         where = where_at([Level("", reading)], found.input, found.token)
         token = f"{show(found.token)} (position {where})"
         return f"rank {found.rank}  {token}  {form(found.score)}  {percent(found.share)}"

@@ -135,13 +135,13 @@ def test_progress_goes_from_nothing_to_all():
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"promt": "a"}', r'line 1: a line is an object with "prompt"'),
-        ('{"prompt": 3}', 'line 1: "prompt" is text'),
-        ('{"prompt": "a", "spans": {"x": [1, 2, 3]}}', r"line 1: \[1, 2, 3\] is no span"),
-        ('{"prompt": "a", "expect": "a"}', '"expect" is a list'),
+        ('{"promt": "a"}', r'line 1: a line must be an object with "prompt"'),
+        ('{"prompt": 3}', 'line 1: "prompt" must be text'),
+        ('{"prompt": "a", "spans": {"x": [1, 2, 3]}}', r"line 1: \[1, 2, 3\] is not a span"),
+        ('{"prompt": "a", "expect": "a"}', '"expect" must be a list'),
         ("{", "line 1 is not JSON"),
-        ('{"prompt": "a", "spans": {"x": "a", "x": "b"}}', 'line 1: "x" is there twice'),
-        ("", "holds no prompts"),
+        ('{"prompt": "a", "spans": {"x": "a", "x": "b"}}', 'line 1: "x" occurs twice'),
+        ("", "contains no prompts"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, line, said):
@@ -159,7 +159,7 @@ def test_results_that_do_not_belong_together():
         by_span([one, other])
     with pytest.raises(ValueError, match="2 spans for 1 results"):
         by_span([one], [{}, {}])
-    with pytest.raises(ValueError, match="prompt 0: span 'x', 'bread', is not among what is"):
+    with pytest.raises(ValueError, match="prompt 0: span 'x', 'bread', is not attributed"):
         by_span([one], [{"x": "bread"}])
     with pytest.raises(ValueError, match="no results"):
         by_span([])
@@ -170,7 +170,7 @@ def test_a_folder_is_refused_where_somebody_has_hooks_on_the_model(tmp_path, abs
     attribute_each(absolute_model, ids, 1, out=tmp_path)
     absolute_model.add_hook("blocks.1.hook_resid_post", lambda value, hook: value * 0.3)
     try:
-        with pytest.raises(ValueError, match="somebody else's hooks"):
+        with pytest.raises(ValueError, match="foreign hooks"):
             attribute_each(absolute_model, ids, 1, out=tmp_path)
     finally:
         absolute_model.reset_hooks()

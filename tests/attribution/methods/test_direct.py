@@ -192,7 +192,7 @@ def test_positions_that_each_layer_reads_are_no_part(small):
     [
         ({"use_normalization_before_and_after": True}, ValueError, "norm on what all heads"),
         ({"output_logits_soft_cap": 3.0}, ValueError, "caps its logits"),
-        ({"clip_qkv": 0.5}, HookError, "miss what the heads wrote"),
+        ({"clip_qkv": 0.5}, HookError, "differ from what the heads wrote"),
     ],
 )
 def test_a_logit_that_is_no_sum_is_refused(options, kind, said, small):

@@ -13,7 +13,7 @@ from mechinterp.attribution.methods.gradient import (
     gradient_x_input,
     integrated_gradients,
 )
-from mechinterp.attribution.methods.integration_path import Point, Way
+from mechinterp.attribution.methods.integration_path import IntegrationPath, Point
 from mechinterp.attribution.methods.single_removal import RedundancyWarning, leave_one_out
 from mechinterp.core.metrics import sequence_log_prob, top_token
 from mechinterp.tasks.refusals import refusal_log_odds
@@ -148,25 +148,25 @@ def test_two_triggers_share_what_either_does():
     assert sorted(np.argsort(-slopes)[:2]) == at
 
 
-def test_steps_go_where_the_way_is_rough():
+def test_steps_go_where_gradients_change_fast():
     question = ask(load_model("toy:trigger"), "bring the sesame and the sesame", 1)
     assert 9 < integrated_gradients(question, "zero").attrs["steps"] < 64
-    way = Way.of(question, torch.zeros(question.model.cfg.d_model), None)
+    path = IntegrationPath.from_question(question, torch.zeros(question.model.cfg.d_model), None)
     # Scores of 0, 0, 1, 3, 3 over slopes of nothing: all that there is happens in the middle.
     for share, score in zip((0.0, 0.25, 0.5, 0.75, 1.0), (0, 0, 1, 3, 3), strict=True):
-        way.visited[share] = Point(np.array([float(score)]), np.zeros((1, 7)))
-    assert way.rough(8) == [0.625, 0.375]
-    assert way.rough(1) == [0.625]
-    assert way.misses()[:, 0].tolist() == [0, -1, -2, 0]
+        path.points[share] = Point(np.array([float(score)]), np.zeros((1, 7)))
+    assert path.midpoints_to_refine(8) == [0.625, 0.375]
+    assert path.midpoints_to_refine(1) == [0.625]
+    assert path.trapezoid_errors()[:, 0].tolist() == [0, -1, -2, 0]
 
 
 def test_scores_are_the_integral_though_what_one_gains_another_loses(absolute_model):
     question = ask(absolute_model, torch.tensor(IDS), 3)
     found, fine = (
         integrated_gradients(question),
-        Way.of(question, models.mean_embedding(absolute_model), None),
+        IntegrationPath.from_question(question, models.mean_embedding(absolute_model), None),
     )
-    fine.visit(np.linspace(0, 1, 513).tolist())
+    fine.evaluate(np.linspace(0, 1, 513).tolist())
     truth = fine.integral()[:, question.attributed]
     off = np.abs(found.values[:, question.attributed] - truth)
     size = np.abs(truth).sum(1, keepdims=True)
@@ -199,7 +199,7 @@ def test_a_distance_is_what_moves_the_prediction(model):
     total = found.sum("input") - found.completeness_error
     np.testing.assert_allclose(total, found.baseline_score, atol=1e-4)
     assert (found.baseline_score > 0.001).all()
-    with pytest.raises(ValueError, match="kl is least at the whole prompt"):
+    with pytest.raises(ValueError, match="kl is least at the unchanged prompt"):
         gradient_x_input(question)
 
 
@@ -281,7 +281,7 @@ def test_nothing_is_left_on_the_model(absolute_model, snapshot, method):
 
 
 def test_a_model_that_trains_gets_no_gradients(absolute_model, method):
-    model = copy.deepcopy(absolute_model).requires_grad_(True)
+    model = copy.deepcopy(absolute_model).requires_grad_(requires_grad=True)
     found = method(ask(model, torch.tensor(IDS), 2))
     assert all(weight.grad is None for weight in model.parameters())
     frozen = method(ask(absolute_model, torch.tensor(IDS), 2))
@@ -302,7 +302,7 @@ def test_a_metric_of_the_first_answer_alone():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"baseline": "average"}, "baseline='average': mean, zero, or a token id"),
+        ({"baseline": "average"}, "baseline='average' is unknown: mean, zero, or a token id"),
         ({"baseline": 37}, "a token id below 37"),
         ({"baseline": -1}, "a token id below 37"),
         ({"steps": 1}, "steps=1"),

@@ -70,7 +70,7 @@ def test_a_unit_that_reaches_over_the_border_goes_with_what_is_opened():
 
 @pytest.mark.parametrize("wrong", [{"levels": ()}, {"levels": "word"}, {"share": 0.0}, {"most": 0}])
 def test_errors_say_what_to_do(wrong):
-    with pytest.raises(ValueError, match="at least one level"):
+    with pytest.raises(ValueError, match="give a list of levels"):
         attribute_by_level(TRIGGER, TEXT, 1, **wrong)
 
 
@@ -91,7 +91,7 @@ def test_sentences_then_words_of_a_real_model(smollm2):
 
 
 def test_levels_that_open_nothing_are_refused():
-    with pytest.raises(ValueError, match=r"have \[4, 1\] units: give them from coarse to fine"):
+    with pytest.raises(ValueError, match=r"have \[4, 1\] units. Order them from coarse to fine"):
         attribute_by_level(
             load_model("toy:trigger"), "please bring the sesame", 1, levels=("word", "sentence")
         )

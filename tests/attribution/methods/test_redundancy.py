@@ -170,7 +170,7 @@ def test_no_warning_without_redundancy(prompt):
 
 def test_attribute_alone_warns_that_something_is_hidden():
     model = load_model("toy:trigger")
-    with pytest.warns(RedundancyWarning, match="attribute_pairs finds what"):
+    with pytest.warns(RedundancyWarning, match="attribute_pairs finds which"):
         hidden = attribute(model, "bring the sesame and the sesame", 1)
     assert float(hidden.residual[0]) > 0.99
     with warnings.catch_warnings():
@@ -196,11 +196,11 @@ def test_the_rule_of_a_stand_in_by_hand():
 
 def test_candidates_can_be_chosen_and_are_checked():
     question = ask(load_model("toy:trigger"), "bring the sesame and the sesame", 1)
-    with pytest.raises(ValueError, match="candidate 0 is not attributed; these are: 1: 'bring'"):
+    with pytest.raises(ValueError, match=r"0 is not attributed\. Choose among: 1: 'bring'"):
         pair_removals(question, candidates=[0, 3])
-    with pytest.raises(ValueError, match="a pair takes two"):
+    with pytest.raises(ValueError, match="a pair needs two"):
         pair_removals(question, candidates=1)
-    with pytest.raises(ValueError, match="a pair takes two"):
+    with pytest.raises(ValueError, match="a pair needs two"):
         pair_removals(question, candidates=[3, 3])
     with pytest.warns(RedundancyWarning):
         found = pair_removals(question, candidates=[3, 6])
@@ -246,5 +246,5 @@ def test_a_score_says_what_it_is_of():
 
 def test_a_pair_takes_two():
     question = ask(load_model("toy:trigger"), "sesame", outputs=1)
-    with pytest.raises(ValueError, match="'sesame' is all that is attributed"):
+    with pytest.raises(ValueError, match="only 'sesame' is attributed"):
         pair_removals(question)

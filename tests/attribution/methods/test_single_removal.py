@@ -321,7 +321,7 @@ def test_indirect_object_of_a_real_model(smollm2):
     [
         (
             {"prompt": ["bring the bread", "bring a bread"]},
-            "one prompt is attributed at a time, not 2",
+            "ask takes one prompt, not 2",
         ),
         ({"prompt": ""}, "empty"),
         ({"outputs": 0}, "at least one"),
@@ -344,19 +344,19 @@ def test_a_metric_that_cannot_ask_is_refused():
     from mechinterp import Metric
 
     mine = Metric("mine", "logits", ("end",), lambda logits: logits[:, 0, 0])
-    with pytest.raises(ValueError, match="metric mine cannot ask"):
+    with pytest.raises(ValueError, match="metric mine cannot be bound"):
         attribute(TRIGGER, "bring the bread", 1, metric=mine)
 
 
 def test_removing_the_only_token_is_an_error(absolute_model):
-    with pytest.raises((ValueError, HookError), match=r"leaves nothing|nothing is left"):
+    with pytest.raises((ValueError, HookError), match=r"leaves no|nothing is left"):
         attribute(absolute_model, torch.tensor([7]), 1)
     found = attribute(absolute_model, torch.tensor([7]), 1, put_zero)
     assert found.shape == (1, 1)
 
 
 def test_a_replacement_needs_a_token(absolute_model):
-    with pytest.raises(ValueError, match="choose one"):
+    with pytest.raises(ValueError, match="Choose a token"):
         attribute(absolute_model, torch.tensor([7, 8]), 1, "replace")
 
 

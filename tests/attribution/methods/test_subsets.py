@@ -26,7 +26,6 @@ from mechinterp.attribution.methods.single_removal import leave_one_out
 from mechinterp.attribution.methods.subsets import (
     MOST_UNITS,
     kernel_shap,
-    random_sets,
     shapley,
     sparse_surrogate,
 )
@@ -299,29 +298,6 @@ def test_seeds_repeat(absolute_model):
         assert np.nanmax(np.abs(first - other)) > 1e-3
 
 
-# Random sets
-
-
-@given(n=st.integers(1, 12), keep=st.floats(0.01, 0.99), seed=st.integers(0, 99))
-def test_random_sets_are_sorted_places_neither_none_nor_all(n, keep, seed):
-    sets = random_sets(n, 20, keep, seed)
-    assert len(sets) == 20
-    assert sets == random_sets(n, 20, keep, seed)
-    for one in sets:
-        assert isinstance(one, tuple)
-        assert list(one) == sorted(set(one))
-        assert set(one) <= set(range(n))
-        assert 0 < len(one) < n or n == 1
-
-
-def test_random_sets_keep_each_unit_as_often_as_asked():
-    sets = random_sets(20, 4000, 0.7, seed=1)
-    removed = np.array([[j in one for j in range(20)] for one in sets], dtype=float)
-    np.testing.assert_allclose(removed.mean(0), 0.3, atol=0.04)
-    apart = np.corrcoef(removed.T)[~np.eye(20, dtype=bool)]
-    assert np.abs(apart).max() < 0.1
-
-
 # Errors
 
 
@@ -370,11 +346,6 @@ def test_no_convergence_is_an_error(monkeypatch, refuses):
     refuses(lambda: sparse_surrogate(question, alpha=1e-6), "did not converge", "larger alpha")
 
 
-@pytest.mark.parametrize("asked", [(0, 3), (3, 0)])
-def test_random_sets_want_some_of_both(refuses, asked):
-    refuses(lambda: random_sets(*asked), "some of both")
-
-
 # A real model
 
 
@@ -398,5 +369,5 @@ def test_more_sets_come_closer_on_a_real_model(smollm2):
 @pytest.mark.parametrize("method", [kernel_shap, sparse_surrogate])
 def test_sets_are_counted(as_users_call_it, method):
     question = ask(load_model("toy:trigger"), "please bring the sesame", outputs=1)
-    with pytest.raises(ValueError, match=r"n_subsets=20.5 is no whole number"):
+    with pytest.raises(ValueError, match=r"n_subsets=20.5 is not a whole number"):
         method(question, 20.5)

@@ -202,10 +202,10 @@ def test_a_number_twice_in_a_set_is_once_and_a_wrong_one_an_error():
         ({"outputs": 1.5}, r"outputs=1.5: give how many tokens"),
         ({"outputs": None}, r"outputs=None: give how many tokens"),
         ({"outputs": "zebra"}, "does not know a word of 'zebra'"),
-        ({"metric": "log_prob"}, "metric='log_prob' is no Metric"),
-        ({"metric": log_prob}, "is no Metric: make one, such as log_prob"),
-        ({"removal": lambda pos: None}, "removal custom gave None for position 0"),
-        ({"removal": lambda pos: ()}, r"removal custom gave \(\) for position 0"),
+        ({"metric": "log_prob"}, "metric='log_prob' is not a Metric"),
+        ({"metric": log_prob}, "is not a Metric: make one, such as log_prob"),
+        ({"removal": lambda pos: None}, "removal custom returned None for position 0"),
+        ({"removal": lambda pos: ()}, r"removal custom returned \(\) for position 0"),
     ],
 )
 def test_wrong_inputs_are_named(as_users_call_it, given, said):

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from mechinterp import attribute, load_model
-from mechinterp.attribution.question.expectations import average_precision, chance_of, compare
+from mechinterp.attribution.question.expectations import average_precision, compare, p_value_of
 
 WORDS = ("<bos>", "please", " bring", " the", " ses", "ame", " now")
 
@@ -116,15 +116,15 @@ def test_chance_counts_every_choice(n, k):
         values.append(average_precision(hits))
     for value in set(values):
         at_least = sum(v >= value - 1e-12 for v in values) / len(values)
-        assert chance_of(value, n, k, seed=0) == pytest.approx(at_least)
+        assert p_value_of(value, n, k, seed=0) == pytest.approx(at_least)
 
 
 def test_chance_by_draws_is_close_to_the_exact_one_and_repeats():
     n, k = 60, 4
-    perfect = chance_of(1.0, n, k, seed=1)
-    assert perfect == chance_of(1.0, n, k, seed=1)
+    perfect = p_value_of(1.0, n, k, seed=1)
+    assert perfect == p_value_of(1.0, n, k, seed=1)
     assert perfect < 0.001
-    assert chance_of(0.0, n, k, seed=1) == 1.0
+    assert p_value_of(0.0, n, k, seed=1) == 1.0
 
 
 def test_an_expectation_of_everything_says_nothing():

@@ -148,7 +148,7 @@ def test_a_removal_of_ones_own_for_a_whole_set(absolute_model):
 @pytest.mark.parametrize("how", ["delete", "delete_keep"])
 def test_nothing_left_to_read_from_is_an_error(absolute_model, how):
     question = ask(absolute_model, torch.tensor([7, 8, 9]), 1)
-    with pytest.raises(ValueError, match="leaves nothing before position 2"):
+    with pytest.raises(ValueError, match="leaves no position up to 2"):
         drops(question, [(0, 1, 2)], how)
 
 

@@ -139,13 +139,13 @@ def test_spans_of_other_kinds_of_numbers(as_users_call_it):
 @pytest.mark.parametrize(
     ("units", "said"),
     [
-        ({"a": "sesame", "b": (2, 3)}, "spans 'a' and 'b' both hold position 2, 'sesame'"),
+        ({"a": "sesame", "b": (2, 3)}, "spans 'a' and 'b' both contain position 2, 'sesame'"),
         ({"a": "bread"}, "span 'a': 'bread' is not among the tokens to remove .*1: 'the'"),
         ({"a": 0}, "span 'a': 0 is not among"),
         ({"a": (1, 9)}, "span 'a'.*is not among"),
         ({}, "name at least one span"),
-        ({"a": []}, "holds no span"),
-        ({"a": ["the", [3, 4]]}, r"\[3, 4\] is no span"),
+        ({"a": []}, "contains no span"),
+        ({"a": ["the", [3, 4]]}, r"\[3, 4\] is not a span"),
         ("words", "one of token, word, sentence, part, or spans"),
     ],
 )

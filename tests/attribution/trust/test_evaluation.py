@@ -8,9 +8,9 @@ from mechinterp import ask, load_model, stats
 from mechinterp.attribution.methods.single_removal import leave_one_out
 from mechinterp.attribution.trust.evaluation import (
     SharedSeedWarning,
-    compared,
+    compare_scorers,
     measures,
-    summarised,
+    summarise,
     table,
 )
 from mechinterp.attribution.trust.faithfulness import faithfulness
@@ -88,7 +88,7 @@ def test_outputs_without_a_measure_do_not_count():
 
 def test_intervals_are_those_of_the_prompts():
     results = [made(seed) for seed in range(12)]
-    found, each = summarised(results, level=0.9), measures(results)
+    found, each = summarise(results, level=0.9), measures(results)
     for name in ("lds@0.5", "sufficiency"):
         expected = stats.interval(each.sel(measure=name, removal="resample"), level=0.9)
         for what in ("mean", "low", "high"):
@@ -100,7 +100,7 @@ def test_intervals_are_those_of_the_prompts():
 def test_prompts_of_which_a_scorer_is_unknown_are_left_out_for_all():
     results = [made(seed) for seed in range(8)]
     results[3]["drop_at_k"][1, 0, :, 1] = np.nan  # yours, by delete, at 3
-    found = summarised(results)
+    found = summarise(results)
     assert found["n"].sel(measure="drop@3").values.tolist() == [7, 8]
     assert (found["n"].drop_sel(measure="drop@3") == 8).all()
     left = measures([r for number, r in enumerate(results) if number != 3])
@@ -109,7 +109,7 @@ def test_prompts_of_which_a_scorer_is_unknown_are_left_out_for_all():
 
 
 def test_one_prompt_has_no_interval():
-    found = summarised([made(0)])
+    found = summarise([made(0)])
     assert np.isnan(found["mean"]).all()
     assert (found["n"] == 1).all()
 
@@ -119,7 +119,7 @@ def test_compared_is_the_paired_difference_and_positive_is_better():
     for result in results:
         for name in ("comprehensiveness", "sufficiency"):
             result[name][0] = result[name][1] + 1  # mine is one above yours
-    found = compared(results, "mine")
+    found = compare_scorers(results, "mine")
     assert found["scorer"].values.tolist() == SCORERS[1:]
     yours = found.sel(scorer="yours", removal="delete")
     assert yours["mean"].sel(measure="comprehensiveness").item() == pytest.approx(1)
@@ -136,7 +136,7 @@ def test_compared_is_the_paired_difference_and_positive_is_better():
 
 def test_the_table_has_all_in_its_place():
     results = [made(seed) for seed in range(6)]
-    summary = summarised(results)
+    summary = summarise(results)
     head, rule, *rows = table(summary).splitlines()
     assert head == (
         "| removal | scorer | lds@0.5 ↑ | lds@0.9 ↑ | comprehensiveness ↑ | sufficiency ↓ | "
@@ -160,11 +160,11 @@ def test_it_takes_what_faithfulness_gives():
         results.append(
             faithfulness(question, scores, ["delete"], k=[1, 4], n_subsets=16, seed=seed)
         )
-    summary = summarised(results)
+    summary = summarise(results)
     drop = summary.sel(scorer="one out", measure="drop@1", removal="delete")
     assert drop["mean"].item() == pytest.approx(8, abs=0.1)
     assert summary["n"].sel(measure="drop@4").item() == 2
-    better = compared(results, "one out").sel(scorer="random", measure="lds@0.5")
+    better = compare_scorers(results, "one out").sel(scorer="random", measure="lds@0.5")
     assert better["mean"].item() > 0.1
 
 
@@ -178,18 +178,18 @@ def test_it_takes_what_faithfulness_gives():
     ],
 )
 def test_results_that_do_not_go_together(results, said):
-    for function in (measures, summarised, lambda r: compared(r, "mine")):
+    for function in (measures, summarise, lambda r: compare_scorers(r, "mine")):
         with pytest.raises(ValueError, match=said):
             function(results)
 
 
 def test_prompts_that_share_draws_are_no_sample(recwarn):
-    summarised([made(0), made(1)])
+    summarise([made(0), made(1)])
     assert not recwarn
     with pytest.warns(SharedSeedWarning, match=r"3 prompts have 2 seed\(s\)"):
-        summarised([made(0), made(1), made(2).assign_attrs(seed=1)])
+        summarise([made(0), made(1), made(2).assign_attrs(seed=1)])
 
 
 def test_an_unknown_scorer():
     with pytest.raises(ValueError, match="no scorer is called 'hers': mine, yours, random"):
-        compared([made(0), made(1)], "hers")
+        compare_scorers([made(0), made(1)], "hers")

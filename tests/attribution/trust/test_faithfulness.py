@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechinterp import ask, centred_logit, load_model, sequence_log_prob
-from mechinterp.attribution.methods.redundancy import pair_removals
 from mechinterp.attribution.methods.single_removal import leave_one_out
 from mechinterp.attribution.methods.subsets import random_sets
-from mechinterp.attribution.question.removals import deletion, resampled_token
-from mechinterp.attribution.scores import scored
+from mechinterp.attribution.question.removals import resampled_token
+from mechinterp.attribution.scores import label_scores
 from mechinterp.attribution.trust.faithfulness import (
-    ROWS_OF_CHANCE,
+    CHANCE_SCORERS,
     SEED_OFFSET,
     faithfulness,
     rank_correlation,
@@ -34,7 +33,7 @@ def any_scores(question, seed=0, *, ties=False):
     drawn = np.random.default_rng(seed).normal(
         size=(len(question.metrics), len(question.attributed))
     )
-    return scored(question, drawn.round() + 0.0 if ties else drawn, {})
+    return label_scores(question, drawn.round() + 0.0 if ties else drawn, {})
 
 
 # The slow loop
@@ -210,7 +209,7 @@ def test_chance_is_about_zero(linear_model, zeroed):
     # What is random removes, on average, its share of what there is.
     half = xr.concat([one["most_first"] for one in drawn], "seed").isel(fraction=0)
     everything = scores["one out"].values.sum(1)
-    for name in ROWS_OF_CHANCE:
+    for name in CHANCE_SCORERS:
         apart = half.sel(scorer=name).mean("seed").values[0] - everything / 2
         error = half.sel(scorer=name).std("seed").values[0] / np.sqrt(12)
         assert (np.abs(apart) < 4 * error).all(), name
@@ -224,7 +223,8 @@ def test_the_planted_scorer_has_the_largest_drop_and_is_enough(place):
     words = ["please", "bring", "the", "a", "bread"]
     question = ask(TRIGGER, " ".join([*words[:place], "sesame", *words[place:]]), 1)
     one_hot = {
-        f"unit {j}": scored(question, np.eye(len(question.attributed))[[j]], {}) for j in range(6)
+        f"unit {j}": label_scores(question, np.eye(len(question.attributed))[[j]], {})
+        for j in range(6)
     }
     found = faithfulness(question, one_hot, ["delete"], n_subsets=8, k=[1])
     drop = found["drop_at_k"].sel(k=1).values[:6, 0, 0]
@@ -266,7 +266,7 @@ def test_equal_sets_are_removed_once():
 
 def test_the_first_method_is_shuffled():
     question = ask(TRIGGER, "the sesame now", 1)
-    one_hot = scored(question, np.eye(3)[[1]], {})
+    one_hot = label_scores(question, np.eye(3)[[1]], {})
     found = [
         faithfulness(question, {"a": one_hot}, ["delete"], n_subsets=8, k=[1], seed=seed)
         for seed in range(10)
@@ -348,89 +348,6 @@ def test_what_follows_the_output_is_left_out(absolute_model):
 def test_rank_correlation(scores, truth, expected):
     found = rank_correlation(np.array(scores, dtype=float), np.array(truth, dtype=float))
     assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
-
-
-# Errors
-
-
-def other_prompt(question):
-    return leave_one_out(ask(TRIGGER, "please bring the sesame to us today", 1))
-
-
-def other_outputs(question):
-    return leave_one_out(ask(TRIGGER, "please bring the sesame to me today", "COMPLY"))
-
-
-def other_units(question):
-    spans = {"all": (1, 4)}
-    return leave_one_out(ask(TRIGGER, "please bring the sesame to me today", 1, units=spans))
-
-
-def a_dataset(question):
-    return pair_removals(question)
-
-
-def with_a_gap(question):
-    scores = leave_one_out(question)
-    return scores.where(scores.input != 3)
-
-
-def bare(question):
-    return xr.DataArray(np.zeros((1, 8)), dims=("output", "input"))
-
-
-def wrong_dims(question):
-    return leave_one_out(question).T
-
-
-@pytest.mark.usefixtures("as_users_call_it")
-@pytest.mark.parametrize(
-    ("made", "said"),
-    [
-        (other_prompt, "'it' answers another question: its input_name is .*'us'"),
-        (other_outputs, "another question: its output_token_id is"),
-        (other_units, "another question: its input_name"),
-        (a_dataset, r'found\["score"\]'),
-        (with_a_gap, "no finite score for some unit"),
-        (bare, "its output_token_id is None"),
-        (wrong_dims, r"dims \('input', 'output'\), not"),
-    ],
-)
-def test_scores_of_another_question_are_refused(made, said):
-    question = ask(TRIGGER, "please bring the sesame to me today", 1)
-    with pytest.raises(ValueError, match=said):
-        faithfulness(question, {"it": made(question)}, ["delete"])
-
-
-@pytest.mark.usefixtures("as_users_call_it")
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"methods": {}}, "give a method at least"),
-        ({"removals": []}, "a list of removals"),
-        ({"removals": "delete"}, "a list of removals"),
-        ({"removals": ["remove"]}, "removal 'remove' is unknown"),
-        ({"removals": ["delete", deletion(TRIGGER)]}, "two removals are called the same"),
-        ({"n_subsets": 2}, "n_subsets=2"),
-        ({"fractions": [-0.1]}, "above 0 and up to 1"),
-        ({"fractions": [0.0, 0.5]}, "above 0 and up to 1"),
-        ({"fractions": [1.5]}, "above 0 and up to 1"),
-        ({"k": [0]}, "from 1 up"),
-        ({"keep": [1.0]}, "keep=1.0"),
-    ],
-)
-def test_errors_say_what_to_do(change, said):
-    question = ask(TRIGGER, "please bring the sesame to me today", 1)
-    options = {"methods": {"one out": leave_one_out(question)}, "removals": ["delete"]} | change
-    with pytest.raises(ValueError, match=said):
-        faithfulness(question, **options)
-
-
-@pytest.mark.parametrize("name", ROWS_OF_CHANCE)
-def test_the_names_of_added_rows_are_taken(name):
-    question = ask(TRIGGER, "please bring the sesame to me today", 1)
-    with pytest.raises(ValueError, match=f"method '{name}': a row of this name is added"):
-        faithfulness(question, {name: leave_one_out(question)})
 
 
 def test_nothing_is_left_on_the_model_and_scores_are_as_they_were(absolute_model, snapshot):

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from mechinterp import Prompts, ask, load_model
 from mechinterp.attribution.methods.single_removal import leave_one_out, single_removals
-from mechinterp.attribution.scores import scored
+from mechinterp.attribution.scores import label_scores
 from mechinterp.attribution.trust.randomization import cascading_randomization
 from mechinterp.models.weights import copy_model, shuffle_weights, weights_by_part
 
@@ -104,7 +104,9 @@ def test_the_model_is_left_as_it_was(model, snapshot):
 
 def by_position(question):
     n = len(question.attributed)
-    return scored(question, np.tile(np.arange(n, dtype=float), (len(question.metrics), 1)), {})
+    return label_scores(
+        question, np.tile(np.arange(n, dtype=float), (len(question.metrics), 1)), {}
+    )
 
 
 def test_what_does_not_look_at_the_weights_stays():
@@ -135,7 +137,7 @@ def test_equal_scores_are_alike_to_nothing():
     question = ask(load_model("toy:induction-trained"), "a b c d e f g h a b c", 1)
 
     def nothing(question):
-        return scored(question, np.ones((1, len(question.attributed))), {})
+        return label_scores(question, np.ones((1, len(question.attributed))), {})
 
     assert np.isnan(cascading_randomization(question, nothing)).all()
 
@@ -148,7 +150,7 @@ def test_equal_scores_are_alike_to_nothing():
 @pytest.mark.parametrize("steps", [[], [0, 1], [6], [-1]])
 def test_steps_out_of_range(absolute_model, steps):
     question = ask(absolute_model, IDS, 1)
-    with pytest.raises(ValueError, match=r"numbers of parts from 1 to 5, .* 3 layers"):
+    with pytest.raises(ValueError, match=r"numbers of parts from 1 to 5.* 3 layers"):
         cascading_randomization(question, single_removals, steps=steps)
 
 
@@ -156,7 +158,7 @@ def test_a_model_with_hooks_is_refused(absolute_model):
     question = ask(absolute_model, IDS, 1)
     handle = absolute_model.blocks[0].register_forward_hook(lambda *_: None)
     try:
-        with pytest.raises(ValueError, match="somebody's hooks"):
+        with pytest.raises(ValueError, match="foreign hooks"):
             cascading_randomization(question, single_removals)
     finally:
         handle.remove()

@@ -16,7 +16,7 @@ from rich.console import Console
 from mechinterp import ask, attribute_pairs, load_model
 from mechinterp.attribution.methods.levels import attribute_by_level
 from mechinterp.attribution.methods.single_removal import RedundancyWarning, leave_one_out
-from mechinterp.attribution.trust.evaluation import summarised
+from mechinterp.attribution.trust.evaluation import summarise
 from mechinterp.attribution.trust.faithfulness import faithfulness
 from mechinterp.report import attribution_page, print_faithfulness, print_interactions
 from mechinterp.report.attribution.read import read_scores
@@ -347,7 +347,7 @@ def test_what_the_package_measures_makes_a_page_and_is_printed():
             question = ask(model, text, 1)
             methods = {"one out": leave_one_out(question)}
             each.append(faithfulness(question, methods, ["delete"], keep=(), k=[1]))
-    for figures in (each[0], summarised(each)):
+    for figures in (each[0], summarise(each)):
         html = attribution_page(levels, interactions=pairs, faithfulness=figures, beside=pairs)
         assert "sesame</bdi> and <bdi" in html.replace("</span>", "")
         print_faithfulness(figures, console=Console(file=io.StringIO()))
