@@ -21,7 +21,7 @@ from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.formats.own import write_file
 from mechinterp.circuits.graph import Graph, node_of
 
-SUPPORTS, AGAINST, UNSCORED = "#2166ac", "#b2182b", "#888888"
+SUPPORTS, AGAINST, UNSCORED = "#b2182b", "#2166ac", "#888888"
 THIN, THICK = 0.5, 5.0
 
 

@@ -11,7 +11,7 @@
 
   const { element, shape } = make;
   const words = wordsOf(data);
-  const { nodeNames, scoreOf, number, rough, withUnit, count, edgeName, place, rankOf, hasInterval, interval, heldText } = words;
+  const { nodeNames, scoreOf, sideOf, number, rough, withUnit, count, edgeName, place, rankOf, hasInterval, interval, heldText } = words;
   const nPositions = Math.max(1, graph.positions.length);
   const LOGITS = graph.writers.length;
   const fed = graph.feeds.map((nodes) => (nodes.length ? nodes : [LOGITS]));
@@ -174,8 +174,7 @@
 
   function colourOf(e) {
     if (state.byCircuit) return ["neither", "one", "two", "both"][edges.held[e]];
-    const score = scoreOf(e);
-    return score === null ? "none" : score < 0 ? "neg" : "pos";
+    return sideOf(e);
   }
 
   function paths(list, withArrows, dashed) {

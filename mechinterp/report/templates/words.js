@@ -21,6 +21,12 @@ function wordsOf(data) {
   const { graph, edges } = data;
   const nodeNames = [...graph.writers, "logits"];
   const scoreOf = (e) => edges.s[e] ?? null;
+  /* Which side a score is on, whatever its sign: the class of its colour. */
+  function sideOf(e) {
+    const score = scoreOf(e);
+    if (score === null) return "none";
+    return score < 0 === (data.supports === "negative") ? "supports" : "against";
+  }
   function number(value) {
     if (value === null || value === undefined) return "–";
     let text = data.is_power ? value.toExponential(data.digits).replace(/e([+-])(\d)$/, "e$10$2") : value.toFixed(data.digits);
@@ -45,5 +51,5 @@ function wordsOf(data) {
     if (!data.names) return edges.held[e] ? "in the circuit" : "not in the circuit";
     return ["in neither circuit", `only in ${data.names[0]}`, `only in ${data.names[1]}`, "in both circuits"][edges.held[e]];
   }
-  return { nodeNames, scoreOf, number, rough, withUnit, count, edgeName, place, rankOf, hasInterval, interval, heldBy, heldText };
+  return { nodeNames, scoreOf, sideOf, number, rough, withUnit, count, edgeName, place, rankOf, hasInterval, interval, heldBy, heldText };
 }
