@@ -49,7 +49,7 @@ def test_a_metric_that_is_no_sum(mechinterp, tmp_path):
     file.write_text(json.dumps(pair))
     done = mechinterp("layers", "--model", "toy:trigger", "--pairs", file)
     assert done.returncode == 0, done.stderr
-    assert "log_prob is no sum of parts" in done.stdout
+    assert "log_prob is not a sum over parts" in done.stdout
 
 
 @pytest.mark.parametrize(
