@@ -23,16 +23,16 @@ from mechinterp.report.render.support import supporting_sign
 from mechinterp.storage.run_folder import begin_run, frame_parquet
 from mechinterp.sweeps.progress import progress_bar
 
-READING = (
-    "Layer 0 is the embedding; of a lens, a norm and a cosine, layer l is the stream after l "
-    "layers; of what is written or ablated, layer l is the layer itself, counted from 0 (in the "
-    "table it stands in the row of the stream that it made). Rank: the median over prompts of how "
-    "many tokens are ahead of the answer. A lens reads the stream with the final norm and the "
+_AXES = (
+    "Layer 0 is the embedding. For a lens, a norm and a cosine, layer l is the stream after l "
+    "layers. For what is written or ablated, layer l is the layer itself, counted from 0; in the "
+    "table it stands in the row of the stream that it made. Rank: how many tokens are ahead of the "
+    "answer, the median over prompts. A lens reads the stream with the final norm and the "
     "unembedding: what it does not show may be there in another basis, and what it shows need not "
-    "be used. Direct attribution holds the final norm's scale and counts what is written towards "
-    "the answer itself, not what later layers make of it; ablation beside it counts everything. "
-    "Bands are bootstrap intervals over prompts, layer by layer."
+    "be used. Direct attribution holds the final norm's scale fixed and counts what is written "
+    "towards the answer itself, not what later layers make of it; ablation counts everything."
 )
+_BANDS = "Bands are bootstrap intervals over prompts, layer by layer."
 
 
 def run_layers(model: Model, options: LayerOptions) -> None:
@@ -147,8 +147,16 @@ def _page(found: LayerFindings) -> str:
         sentences=found.sentences(),
         notes=found.notes,
         tables={name: rows for name, rows in tables.items() if rows},
-        reading=READING,
+        reading=_reading(found),
     )
+
+
+def _reading(found: LayerFindings) -> str:
+    """How to read the figures: what a layer is, and which sign supports the answer."""
+    signs = f"What a part writes is {supporting_sign(found.direct.attrs)} if it supports the answer"
+    if found.ablated is not None:
+        signs += f"; the change without it is then {supporting_sign(found.ablated.attrs)}"
+    return f"{_AXES} {signs}. {_BANDS}"
 
 
 def _parquet(found: LayerFindings) -> bytes:

@@ -26,6 +26,8 @@ def test_figures_page_and_files(mechinterp, tmp_path):
     page = (out / "report.html").read_text()
     assert page.count("<svg") == 6
     assert "First choices of each layer" in page
+    signs = "What a part writes is positive if it supports the answer"
+    assert f"{signs}; the change without it is then negative." in page
     again = mechinterp("layers", *TOY, "--out", out)
     assert again.returncode == 0, again.stderr
 

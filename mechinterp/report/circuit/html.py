@@ -46,7 +46,10 @@ from mechinterp.report.render.support import sign_sentence
 from mechinterp.report.render.tables import Rows, captioned
 from mechinterp.report.render.tokens import escape
 
-_SCRIPTS = ("words.js", "geometry.js", "pattern.js", "ranking.js", "save.js", "circuit.js")
+_SCRIPTS = (
+    *("words.js", "geometry.js", "marks.js", "pattern.js", "panel.js", "ranking.js", "save.js"),
+    "circuit.js",
+)
 _N_STRONGEST = 40
 _DIGITS = 5
 _EXTRA = 2  # digits of a score beyond the two that show its size

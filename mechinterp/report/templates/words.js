@@ -53,3 +53,27 @@ function wordsOf(data) {
   }
   return { nodeNames, scoreOf, sideOf, number, rough, withUnit, count, edgeName, place, rankOf, hasInterval, interval, heldBy, heldText };
 }
+
+/* Buttons of which one is chosen, by click or arrow keys; gives a function that chooses. */
+function radios(id, pick) {
+  const buttons = [...(document.getElementById(id)?.querySelectorAll("button") ?? [])];
+  const choose = (index) => {
+    buttons.forEach((button, i) => {
+      button.setAttribute("aria-checked", String(i === index));
+      button.tabIndex = i === index ? 0 : -1;
+    });
+    pick(index);
+  };
+  buttons.forEach((button, i) => {
+    button.addEventListener("click", () => choose(i));
+    button.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const next = (i + step + buttons.length) % buttons.length;
+      choose(next);
+      buttons[next].focus();
+    });
+  });
+  return choose;
+}
