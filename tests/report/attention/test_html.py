@@ -197,7 +197,7 @@ def test_the_grid_is_neutral_and_the_sign_of_effects_is_said(supports):
     found = made()
     links = checked(find_links(found, top_k(2))).assign_attrs(supports=supports)
     html = attention_page({"one": found}, {"one": links}, scores(found), title="x")
-    used = {name for line in payload(html)["scores"][1]["classes"] for name in line}
+    used = {name for score in payload(html)["scores"] for line in score["classes"] for name in line}
     assert used <= {*neutral_scale()}
     assert {name.rstrip("0123456789") for name in used} >= {"up", "down"}
     assert f"{supports.capitalize()}: the link supports what is measured." in html
