@@ -1,15 +1,15 @@
-"""What `mechinterp attention` does: patterns, links, knock-outs, head scores, views and a folder.
+"""What `mechinterp attention` does: patterns, links, knock-outs and scores of heads.
 
-read_attention(model, ReadAttention(("bring the sesame",), model="toy:trigger"))
+run_attention(model, AttentionOptions(("bring the sesame",), model="toy:trigger"))
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from safetensors.numpy import save
 
@@ -34,81 +34,97 @@ from mechinterp.attention import (
     without_sink,
 )
 from mechinterp.attention.links import Rule
-from mechinterp.commands.attention_questions import AskedText, asked_texts
-from mechinterp.commands.options.attention import ReadAttention
+from mechinterp.commands.attention_request import AttentionRequest, attention_requests
+from mechinterp.commands.options.attention import AttentionOptions
+from mechinterp.commands.outcome import Outcome, View, finish
 from mechinterp.models.model import Model
 from mechinterp.report import attention_page, print_links
+from mechinterp.report.render.tables import Rows
 from mechinterp.stats.intervals import interval
-from mechinterp.storage.provenance import provenance_facts
-from mechinterp.storage.run_folder import begin_run, frame_parquet, write_run
+from mechinterp.storage.run_folder import begin_run, frame_parquet
 from mechinterp.sweeps.progress import progress_bar
 
 _N_BEST = 5
 _SEEDS = 3
+_SINK_NOTES = {
+    "aside": "links to it are left out of the list",
+    "renormalised": "it is left out, and the rest of each row adds up to 1",
+    "listed": "links to it are listed as sink",
+}
+_COSTS = ("metric", "unit", "cut", "passes", "token_layers", "token_layers_naive", "seconds")
 
 
-def read_attention(model: Model, options: ReadAttention) -> None:
+def run_attention(model: Model, options: AttentionOptions) -> None:
     """Run `mechinterp attention`.
 
     Raises:
         HookError: if the patterns would not fit into memory.
         ValueError: if an option does not fit the model or the prompts.
     """
-    asked = asked_texts(model, options)
+    requests = attention_requests(model, options)
     begin_run(options.out, options.kind, sys.argv)
-    cases = [_case(model, options, one) for one in asked]
+    cases = [_case(model, options, request) for request in requests]
     scores = None
     if options.head_scores:
         seeds = range(options.seed, options.seed + _SEEDS)
         scores = head_scores(model, seeds=list(seeds))
-    _Made(model, options, cases, scores).show()
+    finish(model, _outcome(model, options, cases, scores), options.out)
 
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """What was found of one prompt, or of a task's."""
+    """What was found on one prompt, or on the prompts of a task together."""
 
-    asked: AskedText
+    request: AttentionRequest
     patterns: xr.DataArray
     links: xr.Dataset
-    drawn: xr.Dataset | None
+    random_links: xr.Dataset | None
 
-    @cached_property
-    def share(self) -> xr.DataArray:
-        """What goes to the first token, by head."""
-        return sink_share(self.patterns)
+    @property
+    def sink_share(self) -> float:
+        """How much of the attention goes to the first token, mean over heads."""
+        return float(sink_share(self.patterns).mean())
 
 
-def _case(model: Model, options: ReadAttention, asked: AskedText) -> _Case:
-    every = patterns(model, asked.prompts)
-    found = over_prompts(every, asked.prompts) if len(asked.prompts) > 1 else every.isel(prompt=0)
+def _case(model: Model, options: AttentionOptions, request: AttentionRequest) -> _Case:
+    prompts = request.prompts
+    every = patterns(model, prompts)
+    found = over_prompts(every, prompts) if len(prompts) > 1 else every.isel(prompt=0)
     looked = without_sink(found) if options.sink == "renormalised" else found
     if options.last:
-        looked = looked.isel(pos=[int(asked.prompts.lengths[0]) - 1])
+        looked = looked.isel(pos=[int(prompts.lengths[0]) - 1])
     links = (links_by_head if options.by_head else find_links)(looked, _rule(options))
     if options.sink == "aside":
         links = links.isel(link=links["kind"].values != "sink")
         links = links.assign_coords(link=range(links.sizes["link"]))
-    if options.confirm is None or asked.metric is None or not links.sizes["link"]:
-        return _Case(asked, found, links, None)
-    cut = in_its_head if options.confirm == "head" else in_every_head
+    if options.confirm is None or request.metric is None or not links.sizes["link"]:
+        return _Case(request, found, links, None)
     drawn = random_links(found, links, options.seed)
-    checked: list[xr.Dataset | None] = []
-    for what, some in (("links", links), ("random links", drawn)):
-        with progress_bar(f"cutting {what}") as tick:
-            if not some.sizes["link"]:
-                checked.append(None)
-                continue
-            given = (model, asked.prompts, some, asked.metric)
-            checked.append(confirm(*given, cut=cut, threshold=options.effect, progress=tick))
-    done = checked[0]
-    assert done is not None
-    order = np.argsort(-abs(done["mean_effect"].values), kind="stable")
-    done = done.isel(link=order).assign_coords(link=range(len(order)))
-    return _Case(asked, found, done, checked[1])
+    confirmed = _confirmed(model, options, request, links, "links")
+    order = np.argsort(-abs(confirmed["mean_effect"].values), kind="stable")
+    confirmed = confirmed.isel(link=order).assign_coords(link=range(len(order)))
+    control = None
+    if drawn.sizes["link"]:
+        control = _confirmed(model, options, request, drawn, "random links")
+    return _Case(request, found, confirmed, control)
 
 
-def _rule(options: ReadAttention) -> Rule:
+def _confirmed(
+    model: Model,
+    options: AttentionOptions,
+    request: AttentionRequest,
+    links: xr.Dataset,
+    what: str,
+) -> xr.Dataset:
+    """The links, with the effect of cutting each."""
+    assert request.metric is not None
+    cut = in_its_head if options.confirm == "head" else in_every_head
+    with progress_bar(f"cutting {what}") as tick:
+        given = (model, request.prompts, links, request.metric)
+        return confirm(*given, cut=cut, threshold=options.effect, progress=tick)
+
+
+def _rule(options: AttentionOptions) -> Rule:
     rules: Mapping[str, Callable[[float], Rule]] = {
         "head": head_above,
         "mean": mean_above,
@@ -118,157 +134,153 @@ def _rule(options: ReadAttention) -> Rule:
     return rules[options.rule](options.strength)
 
 
-@dataclass(frozen=True, eq=False)
-class _Made:
-    """What came out, to be printed and kept."""
-
-    model: Model
-    options: ReadAttention
-    cases: list[_Case]
-    scores: xr.DataArray | None
-
-    def show(self) -> None:
-        """Print the links and the scores, and write them if there is a folder."""
-        for line in (self._title, *self._notes):
-            print(line)
-        for case in self.cases:
-            print(f"\n{case.asked.name}")
-            print_links(case.links)
-        for caption, rows in self._tables.items():
-            print(f"\n{caption}")
-            for row in rows:
-                print("  " + "  ".join(f"{key} {_printed(value)}" for key, value in row.items()))
-        out = self.options.out
-        if out is None:
-            return
-        names = _unique([case.asked.name for case in self.cases])
+def _outcome(
+    model: Model,
+    options: AttentionOptions,
+    cases: Sequence[_Case],
+    scores: xr.DataArray | None,
+) -> Outcome:
+    of = cases[0].request.name if len(cases) == 1 else f"{len(cases)} prompts"
+    title = f"Attention of {models.name(model)}: {of}"
+    notes, tables = _notes(options, cases, scores), _tables(scores)
+    attrs = _attrs(model, options, cases)
+    files: dict[str, bytes] = {}
+    if options.out is not None:
+        names = _unique([case.request.name for case in cases])
+        by_head = _by_head(model, cases, scores)
         page = attention_page(
-            {name: case.patterns for name, case in zip(names, self.cases, strict=True)},
-            {name: case.links for name, case in zip(names, self.cases, strict=True)},
-            self._by_head,
-            title=self._title,
-            notes=self._notes,
-            tables=self._tables,
-            attrs=self._attrs,
+            {name: case.patterns for name, case in zip(names, cases, strict=True)},
+            {name: case.links for name, case in zip(names, cases, strict=True)},
+            by_head,
+            title=title,
+            notes=notes,
+            tables=tables,
+            attrs=attrs,
         )
         files = {
             "report.html": page.encode(),
-            "links.parquet": frame_parquet(self._link_table(names)),
-            "heads.parquet": frame_parquet(xr.Dataset(self._by_head).to_dataframe().reset_index()),
+            "links.parquet": frame_parquet(_link_table(names, cases)),
+            "heads.parquet": frame_parquet(xr.Dataset(by_head).to_dataframe().reset_index()),
             "patterns.safetensors": save(
                 {
                     f"prompt {number}": np.ascontiguousarray(case.patterns.values)
-                    for number, case in enumerate(self.cases)
+                    for number, case in enumerate(cases)
                 }
             ),
         }
-        write_run(out, self._facts, files)
-        print(f"wrote {out / 'report.html'}, {', '.join(list(files)[1:])} and manifest.json")
-
-    @property
-    def _title(self) -> str:
-        of = self.cases[0].asked.name if len(self.cases) == 1 else f"{len(self.cases)} prompts"
-        return f"Attention of {models.name(self.model)}: {of}"
-
-    @cached_property
-    def _attrs(self) -> dict[str, Any]:
-        links = self.cases[0].links.attrs
-        kept = ("metric", "unit", "cut", "passes", "token_layers", "token_layers_naive", "seconds")
-        rule = f"rule {self.options.rule}, {self.options.strength:g}"
-        return {
-            "model": models.name(self.model),
-            "weights": models.processing(self.model),
-            "rule": rule + (", by head" if self.options.by_head else ""),
-            **{name: links[name] for name in kept if name in links},
-        }
-
-    @cached_property
-    def _notes(self) -> list[str]:
-        share = float(np.mean([case.share.values for case in self.cases]))
-        said = {
-            "aside": "links to it are left out of the list",
-            "renormalised": "it is left out, and the rest of each row adds up to 1",
-            "listed": "links to it are listed as sink",
-        }
-        notes = [f"{share:.0%} of attention goes to the first token; {said[self.options.sink]}."]
-        notes += [case.asked.note for case in self.cases if case.asked.note]
-        if self.scores is not None:
-            notes.append(
-                f"Scores of heads: {self.scores.sizes['prompt']} prompts of a block of "
-                f"{self.scores.attrs['length']} random tokens, twice, of {_SEEDS} seeds; copying: "
-                f"eigenvalues of W_E W_V W_O W_U."
-            )
-        for case in self.cases:
-            if case.drawn is not None:
-                yes, n = int(case.drawn["confirmed"].sum()), case.drawn.sizes["link"]
-                notes.append(f"Control: {yes} of {n} random links of the same heads confirmed.")
-        if self.options.confirm is None:
-            notes.append("No link was cut: --confirm says which of them matter.")
-        return notes
-
-    @cached_property
-    def _by_head(self) -> dict[str, xr.DataArray]:
-        """What the grid can be coloured by: of the prompts here, and on repeated tokens."""
-        each = [where_heads_look(case.patterns) for case in self.cases]
-        mean = xr.concat(each, "case").mean("case")
-        found = {str(name): score for name, score in mean.data_vars.items()}
-        if self.scores is not None:
-            for name in self.scores["score"].values:
-                here = self.scores.sel(score=name, drop=True).mean("prompt")
-                found[f"{name} score"] = here
-            if not models.has_norm_after_heads(self.model):
-                found["copying score (OV)"] = copying_scores(self.model)
-        return found
-
-    @cached_property
-    def _tables(self) -> dict[str, list[dict[str, object]]]:
-        if self.scores is None:
-            return {}
-        length, n = self.scores.attrs["length"], self.scores.sizes["prompt"]
-        tables: dict[str, list[dict[str, object]]] = {}
-        for name in map(str, self.scores["score"].values):
-            of = interval(self.scores.sel(score=name)).stack(place=("layer", "head"))
-            order = np.argsort(-of["mean"].values, kind="stable")[:_N_BEST]
-            caption = f"{name.capitalize()} heads, on {n} prompts of {length} random tokens, twice"
-            tables[caption] = [
-                {
-                    "head": "L{}H{}".format(*of["place"].values[at]),
-                    "score": float(of["mean"][at]),
-                    "low": float(of["low"][at]),
-                    "high": float(of["high"][at]),
-                }
-                for at in order
-            ]
-        return tables
-
-    def _link_table(self, names: list[str]) -> Any:
-        tables = []
-        for name, case in zip(names, self.cases, strict=True):
-            bare = case.links.drop_dims("prompt", errors="ignore")
-            tables.append(bare.to_dataframe().reset_index().assign(prompt=name))
-        return xr.concat([table.to_xarray() for table in tables], "index").to_dataframe()
-
-    @property
-    def _facts(self) -> dict[str, Any]:
-        return {
-            **provenance_facts(self.model, self.options.kind),
-            "prompts": [case.asked.name for case in self.cases],
-            "seed": self.options.seed,
-            "notes": self._notes,
-            "sink_share": [float(case.share.mean()) for case in self.cases],
-            "links": [case.links.sizes["link"] for case in self.cases],
-            "confirmed": [
-                int(case.links["confirmed"].sum()) if "confirmed" in case.links else None
-                for case in self.cases
-            ],
-            **self._attrs,
-        }
+    facts = {
+        "prompts": [case.request.name for case in cases],
+        "seed": options.seed,
+        "sink_share": [case.sink_share for case in cases],
+        "links": [case.links.sizes["link"] for case in cases],
+        "confirmed": [
+            int(case.links["confirmed"].sum()) if "confirmed" in case.links else None
+            for case in cases
+        ],
+        **attrs,
+    }
+    views = _case_views(cases)
+    views += [partial(_print_rows, caption, rows) for caption, rows in tables.items()]
+    return Outcome(options.kind, title, tuple(notes), tuple(views), files, facts)
 
 
-def _unique(names: list[str]) -> list[str]:
+def _case_views(cases: Sequence[_Case]) -> list[View]:
+    views: list[View] = []
+    for number, case in enumerate(cases):
+        space = "\n" if number else ""
+        views.append(partial(print, space + case.request.name))
+        views.append(partial(print_links, case.links))
+    return views
+
+
+def _print_rows(caption: str, rows: Rows) -> None:
+    print(f"\n{caption}")
+    for row in rows:
+        print("  " + "  ".join(f"{key} {_printed(value)}" for key, value in row.items()))
+
+
+def _attrs(model: Model, options: AttentionOptions, cases: Sequence[_Case]) -> dict[str, object]:
+    links = cases[0].links.attrs
+    rule = f"rule {options.rule}, {options.strength:g}"
+    return {
+        "model": models.name(model),
+        "weights": models.processing(model),
+        "rule": rule + (", by head" if options.by_head else ""),
+        **{name: links[name] for name in _COSTS if name in links},
+    }
+
+
+def _notes(
+    options: AttentionOptions, cases: Sequence[_Case], scores: xr.DataArray | None
+) -> list[str]:
+    share = float(np.mean([sink_share(case.patterns).values for case in cases]))
+    notes = [f"{share:.0%} of attention goes to the first token; {_SINK_NOTES[options.sink]}."]
+    notes += [case.request.note for case in cases if case.request.note]
+    if scores is not None:
+        notes.append(
+            f"Head scores: {scores.sizes['prompt']} prompts, each a block of "
+            f"{scores.attrs['length']} random tokens twice, from {_SEEDS} seeds; copying: "
+            f"eigenvalues of W_E W_V W_O W_U."
+        )
+    for case in cases:
+        if case.random_links is not None:
+            n = case.random_links.sizes["link"]
+            yes = int(case.random_links["confirmed"].sum())
+            notes.append(f"Control: {yes} of {n} random links of the same heads confirmed.")
+    if options.confirm is None:
+        notes.append("No link was cut: --confirm says which of them matter.")
+    return notes
+
+
+def _by_head(
+    model: Model, cases: Sequence[_Case], scores: xr.DataArray | None
+) -> dict[str, xr.DataArray]:
+    """What the grid of heads can be coloured by: on these prompts, and on repeated tokens."""
+    each = [where_heads_look(case.patterns) for case in cases]
+    mean = xr.concat(each, "case").mean("case")
+    found = {str(name): score for name, score in mean.data_vars.items()}
+    if scores is not None:
+        for name in scores["score"].values:
+            found[f"{name} score"] = scores.sel(score=name, drop=True).mean("prompt")
+        if not models.heads_pass_a_norm(model):
+            found["copying score (OV)"] = copying_scores(model)
+    return found
+
+
+def _tables(scores: xr.DataArray | None) -> dict[str, Rows]:
+    """The best heads by each score."""
+    if scores is None:
+        return {}
+    length, n = scores.attrs["length"], scores.sizes["prompt"]
+    tables: dict[str, Rows] = {}
+    for name in map(str, scores["score"].values):
+        of = interval(scores.sel(score=name)).stack(place=("layer", "head"))
+        order = np.argsort(-of["mean"].values, kind="stable")[:_N_BEST]
+        caption = f"{name.capitalize()} heads, on {n} prompts of {length} random tokens, twice"
+        tables[caption] = [
+            {
+                "head": "L{}H{}".format(*of["place"].values[at]),
+                "score": float(of["mean"][at]),
+                "low": float(of["low"][at]),
+                "high": float(of["high"][at]),
+            }
+            for at in order
+        ]
+    return tables
+
+
+def _link_table(names: Sequence[str], cases: Sequence[_Case]) -> pd.DataFrame:
+    tables = []
+    for name, case in zip(names, cases, strict=True):
+        bare = case.links.drop_dims("prompt", errors="ignore")
+        tables.append(bare.to_dataframe().reset_index().assign(prompt=name))
+    return xr.concat([table.to_xarray() for table in tables], "index").to_dataframe()
+
+
+def _unique(names: Sequence[str]) -> list[str]:
     """The names, numbered where one comes twice."""
     return [
-        f"{name} ({number + 1})" if names.count(name) > 1 else name
+        f"{name} ({number + 1})" if list(names).count(name) > 1 else name
         for number, name in enumerate(names)
     ]
 

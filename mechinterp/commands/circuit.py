@@ -1,13 +1,12 @@
-"""What `mechinterp circuit` does: scores, a circuit, its faithfulness, the views and a folder.
+"""What `mechinterp circuit` does: it scores edges, finds a circuit and measures its faithfulness.
 
-found_circuit(model, FindCircuit(task="ioi", method="eap-ig"))
+run_circuit(model, CircuitOptions(task="ioi", method="eap-ig"))
 """
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,52 +37,54 @@ from mechinterp.circuits import (
     write_scores,
 )
 from mechinterp.circuits.contrast import OTHER_RUN
-from mechinterp.circuits.evaluation.faithfulness import Target
-from mechinterp.circuits.selection import Rank
-from mechinterp.commands.options.circuit import FindCircuit
-from mechinterp.commands.prompt_questions import AskedPrompts, asked_positions
+from mechinterp.commands.options.circuit import CircuitOptions
+from mechinterp.commands.outcome import Outcome, finish
+from mechinterp.commands.prompt_request import PromptRequest, requested_positions
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.replacements import Replacement, mean_of
 from mechinterp.engine.runner import run
 from mechinterp.models.model import Model
 from mechinterp.report import circuit_page, print_circuit
-from mechinterp.storage.provenance import provenance_facts
-from mechinterp.storage.run_folder import begin_run, write_run
+from mechinterp.report.render.support import sign_sentence, supporting_sign
+from mechinterp.storage.run_folder import begin_run
 from mechinterp.sweeps.progress import progress_bar
 
 _SELECT = {"best-first": best_first, "top-n": top_n, "optimal": optimal_circuit}
 _RANKS: dict[str, Rank] = {"by size of score": "size", "by signed score": "signed"}
 _SHARE = 0.01
-"""The part of all edges that a circuit has unless a number is asked for."""
+"""The share of all edges that a circuit has unless a number is asked for."""
 _TAU = 0.005
-"""What an edge may cost, as a part of the difference between clean and corrupt prompts."""
+"""What an edge may cost, as a share of the difference between clean and corrupt prompts."""
 
 
-def found_circuit(model: Model, options: FindCircuit) -> None:
+def run_circuit(model: Model, options: CircuitOptions) -> None:
     """Run `mechinterp circuit`.
 
     Raises:
         HookError: if the model cannot be taken apart into edges.
         ValueError: if an option does not fit the model or the prompts.
     """
-    prompts = AskedPrompts.of(model, options)
-    positions = asked_positions(options.positions, prompts.pair.clean)
+    request = PromptRequest.of(model, options)
+    positions = requested_positions(options.positions, request.pair.clean)
     graph = Graph.from_model(model, by_kv_head=options.kv_heads, positions=positions)
-    other = None if options.compare is None else _compared(options.compare, graph)
+    other = None if options.compare is None else _other_circuit(options.compare, graph)
     contrast = Contrast.from_pair(
-        model, prompts.pair, prompts.metric, graph, ablate=_ablate(options, prompts)
+        model, request.pair, request.metric, graph, ablate=_ablate(options, request)
     )
     empty = faithfulness(contrast, {})  # refuses prompts on which nothing happens, before the work
     begin_run(options.out, options.kind, sys.argv)
-    whole = empty.attrs["full"] - empty.attrs["empty"]
-    scores, circuit = _found(contrast, options, whole)
-    made = _Made(contrast, options, prompts, scores, circuit, other)
-    made.show()
+    scores, circuit = _search(contrast, options, empty.attrs["full"] - empty.attrs["empty"])
+    finish(model, _outcome(contrast, options, request, scores, circuit, other), options.out)
 
 
-def _found(contrast: Contrast, options: FindCircuit, whole: float) -> tuple[EdgeScores, Circuit]:
-    """The scores and the circuit, by the method that was asked for."""
+def _search(
+    contrast: Contrast, options: CircuitOptions, whole: float
+) -> tuple[EdgeScores, Circuit]:
+    """The scores and the circuit, by the method that was asked for.
+
+    `whole`: the metric on the clean prompts minus that with all edges cut.
+    """
     graph, tau = contrast.graph, options.tau
     if tau is None:
         tau = _TAU * abs(whole)
@@ -118,124 +119,110 @@ def _found(contrast: Contrast, options: FindCircuit, whole: float) -> tuple[Edge
         return scores, swap_edges(contrast, *begin, target=target, progress=tick)
 
 
-@dataclass(frozen=True, eq=False)
-class _Made:
-    """What came out, to be printed and kept."""
-
-    contrast: Contrast
-    options: FindCircuit
-    prompts: AskedPrompts
-    scores: EdgeScores
-    circuit: Circuit
-    other: Circuit | None
-
-    def show(self) -> None:
-        """Print the circuit, and write it if there is a folder for it."""
-        found = faithfulness(self.contrast, {self._method: self.circuit})
-        for line in (self._title, *self._notes, ""):
-            print(line)
-        print_circuit(self.scores, self.circuit, found)
-        out = self.options.out
-        if out is None:
-            return
-        curves = {"this circuit": found} if self.options.no_curve else self._curves()
+def _outcome(
+    contrast: Contrast,
+    options: CircuitOptions,
+    request: PromptRequest,
+    scores: EdgeScores,
+    circuit: Circuit,
+    other: Circuit | None,
+) -> Outcome:
+    method = str(scores.per_pair.attrs["method"])
+    name = models.name(contrast.model)
+    title = f"Circuit by {options.method}: {request.name} on {name}"
+    notes = _notes(contrast, request, scores)
+    found = faithfulness(contrast, {method: circuit})
+    files: dict[str, bytes] = {}
+    if options.out is not None:
+        curves = _curves(contrast, scores) if options.curve else {"this circuit": found}
         page = circuit_page(
-            self.scores,
-            self.circuit,
-            title=self._title,
-            notes=self._notes,
+            scores,
+            circuit if other is None else {method: circuit, str(options.compare): other},
+            title=title,
+            notes=notes,
             curves=curves,
-            patterns=self._patterns(),
-            other=self.other,
-            names=(self._method, "" if self.other is None else str(self.options.compare)),
+            patterns=_patterns(contrast),
         )
-        write_run(out, self._facts(found), {"report.html": page.encode()})
-        write_scores(self.scores, out / "scores.safetensors")
-        write_circuit(self.circuit, out / "circuit.json")
-        write_dot(self.circuit, out / "circuit.dot", scores=self.scores)
-        names = ["report.html", "scores.safetensors", "circuit.json", "circuit.dot"]
-        graph, there = self.circuit.graph, self.scores.mean[self.circuit.graph.edges]
-        if (
-            not graph.positions
-            and graph.n_key_readers == graph.n_heads
-            and np.isfinite(there).all()
-        ):
-            d_model = self.contrast.model.cfg.d_model
-            write_mib(self.circuit, out / "mib.json", d_model=d_model, scores=self.scores)
-            names.append("mib.json")
-        print(f"wrote {out / names[0]}, {', '.join(names[1:])} and manifest.json")
+        files = {"report.html": page.encode(), **_formats(contrast, scores, circuit)}
+    facts = {
+        "prompts": request.name,
+        "seed": options.seed,
+        "edges": circuit.n_edges,
+        "requested": circuit.requested,
+        "faithfulness": float(found["faithfulness"][0]),
+        **{str(name): value for name, value in scores.per_pair.attrs.items()},
+    }
+    views = (partial(print_circuit, scores, circuit, found),)
+    return Outcome(options.kind, title, tuple(notes), views, files, facts)
 
-    def _curves(self) -> dict[str, xr.Dataset]:
-        """Faithfulness at ten sizes, as far as there are scores."""
-        n_scores = int(np.isfinite(self.scores.mean).sum())
-        sizes = [s for s in MIB_SIZES if int(s * self.circuit.graph.n_edges) <= n_scores]
-        made = {}
-        for name, rank in _RANKS.items():
-            with progress_bar(f"faithfulness {name}") as tick:
-                made[name] = faithfulness_curve(
-                    self.contrast, self.scores, sizes=sizes, rank=rank, progress=tick
-                )
-        return made
 
-    def _patterns(self) -> xr.DataArray:
-        """The attention of the first clean prompt, in all heads."""
-        prompts = self.contrast.prompts
-        first = prompts.rows(torch.tensor([0]))
-        sites = [Site("pattern", layer) for layer in range(self.circuit.graph.n_layers)]
-        acts = run(self.contrast.model, first, read(*sites), logits_at=()).acts
-        n = int(first.lengths[0])
-        values = torch.stack([acts[site][0, :, :n, :n] for site in sites]).float().cpu().numpy()
-        texts = list(first.token_text[0])[:n]
-        return xr.DataArray(
-            values, dims=("layer", "head", "pos", "src"), coords={"token": ("pos", texts)}
+def _notes(contrast: Contrast, request: PromptRequest, scores: EdgeScores) -> list[str]:
+    metric, attrs = contrast.metric, scores.per_pair.attrs
+    sign = sign_sentence(supporting_sign(attrs), "the metric", "the edge")
+    notes = [
+        request.note,
+        f"The clean prompts run; an edge that is cut carries {contrast.ablate}.",
+        f"Metric: {metric.name}, in {metric.unit}. {sign}",
+    ]
+    if "residual_share" in attrs:
+        notes.append(
+            f"Scores of the edges out of the embedding miss {attrs['residual_share']:.1%} of "
+            f"the difference between clean and corrupt, which they should add up to."
         )
+    return notes
 
-    @property
-    def _method(self) -> str:
-        return str(self.scores.per_pair.attrs["method"])
 
-    @property
-    def _title(self) -> str:
-        name = models.name(self.contrast.model)
-        return f"Circuit by {self.options.method}: {self.prompts.name} on {name}"
+def _curves(contrast: Contrast, scores: EdgeScores) -> dict[str, xr.Dataset]:
+    """Faithfulness at up to ten sizes, those for which enough edges have a score."""
+    n_scores = int(np.isfinite(scores.mean).sum())
+    sizes = [s for s in MIB_SIZES if int(s * contrast.graph.n_edges) <= n_scores]
+    made = {}
+    for name, absolute in (("by size of score", True), ("by signed score", False)):
+        with progress_bar(f"faithfulness {name}") as tick:
+            made[name] = curve(contrast, scores, sizes=sizes, absolute=absolute, progress=tick)
+    return made
 
-    @property
-    def _notes(self) -> list[str]:
-        metric, attrs = self.contrast.metric, self.scores.per_pair.attrs
-        notes = [
-            self.prompts.note,
-            f"The clean prompts run; an edge that is cut carries {self.contrast.ablate}.",
-            f"Metric: {metric.name}, in {metric.unit}; positive scores: the edge supports it.",
+
+def _patterns(contrast: Contrast) -> xr.DataArray:
+    """The attention of the first clean prompt, in all heads: (layer, head, pos, src)."""
+    first = contrast.prompts.rows(torch.tensor([0]))
+    sites = [Site("pattern", layer) for layer in range(contrast.graph.n_layers)]
+    acts = run(contrast.model, first, read(*sites), logits_at=()).acts
+    n = int(first.lengths[0])
+    values = torch.stack([acts[site][0, :, :n, :n] for site in sites]).float().cpu().numpy()
+    texts = list(first.token_text[0])[:n]
+    return xr.DataArray(
+        values, dims=("layer", "head", "pos", "src"), coords={"token": ("pos", texts)}
+    )
+
+
+def _formats(contrast: Contrast, scores: EdgeScores, circuit: Circuit) -> dict[str, bytes]:
+    """Scores and circuit in our own format, for Graphviz, and for MIB where it has a place."""
+    graph = circuit.graph
+    is_whole = np.isfinite(scores.mean[graph.edges]).all()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        files = [
+            write_scores(scores, folder / "scores.safetensors"),
+            write_circuit(circuit, folder / "circuit.json"),
+            write_dot(circuit, folder / "circuit.dot", scores=scores),
         ]
-        if "residual_share" in attrs:
-            notes.append(
-                f"Scores of the edges out of the embedding miss {attrs['residual_share']:.1%} of "
-                f"the difference between clean and corrupt, which they should add up to."
-            )
-        return notes
-
-    def _facts(self, found: xr.Dataset) -> Mapping[str, Any]:
-        model = self.contrast.model
-        return {
-            **provenance_facts(model, self.options.kind),
-            "prompts": self.prompts.name,
-            "seed": self.options.seed,
-            "notes": self._notes,
-            "edges": self.circuit.n_edges,
-            "requested": self.circuit.requested,
-            "faithfulness": float(found["faithfulness"][0]),
-            **self.scores.per_pair.attrs,
-        }
+        if not graph.positions and graph.n_key_readers == graph.n_heads and is_whole:
+            d_model = contrast.model.cfg.d_model
+            files.append(write_mib(circuit, folder / "mib.json", d_model=d_model, scores=scores))
+        return {file.name: file.read_bytes() for file in files}
 
 
-def _compared(file: Path, graph: Graph) -> Circuit:
+def _other_circuit(file: Path, graph: Graph) -> Circuit:
+    """The circuit to compare with, checked to be of the same graph."""
     other = read_circuit(file)
     if other.graph != graph:
         raise ValueError(f"--compare {file} is of {other.graph}, this run of {graph}.")
     return other
 
 
-def _ablate(options: FindCircuit, prompts: AskedPrompts) -> Replacement | str:
+def _ablate(options: CircuitOptions, request: PromptRequest) -> Replacement | str:
+    """What an edge that is cut carries."""
     if options.ablate == "mean":
-        return mean_of(prompts.pair.corrupt, by_position=True)
+        return mean_of(request.pair.corrupt, by_position=True)
     return OTHER_RUN if options.ablate == "corrupt" else options.ablate

@@ -17,112 +17,102 @@ from typing import Annotated, Any
 import tyro
 
 import mechinterp
-from mechinterp.commands.options.attention import ReadAttention
-from mechinterp.commands.options.attribution import Attribute
-from mechinterp.commands.options.circuit import FindCircuit
-from mechinterp.commands.options.grid import Ablate, Patch
-from mechinterp.commands.options.layer import ReadLayers
-from mechinterp.commands.options.probe import RunProbe
-from mechinterp.commands.options.prompt import PromptOptions
+from mechinterp.commands.options.attention import AttentionOptions
+from mechinterp.commands.options.attribution import AttributeOptions
+from mechinterp.commands.options.circuit import CircuitOptions
+from mechinterp.commands.options.grid import AblateOptions, PatchOptions
+from mechinterp.commands.options.layer import LayerOptions
+from mechinterp.commands.options.probe import ProbeOptions
 
 
-def attribute(options: Annotated[Attribute, tyro.conf.arg(name="")]) -> None:
+def attribute(options: Annotated[AttributeOptions, tyro.conf.arg(name="")]) -> None:
     """Which inputs drive each output token: remove one, see how the output's score drops.
 
     Units may be words, sentences or spans that you name; other methods find inputs that stand in
     for each other, sample sets of removals, or read gradients and attention. Prints a table; --out
     keeps the numbers, with a report.
     """
-    from mechinterp.commands.attribution import each_shown, shown
-    from mechinterp.models.loading import load_model
-
-    with _busy(f"loading {options.model}"):
-        model = load_model(options.model)
     if options.file is None:
-        shown(model, options)
+        with _loaded(options.model) as model:
+            from mechinterp.commands.attribution import run_attribution
+
+            run_attribution(model, options)
         return
-    with _said_how_to_go_on(options.out):
-        each_shown(model, options)
+    with _resumable(options.out), _loaded(options.model) as model:
+        from mechinterp.commands.attribution_cases import run_attribution_cases
+
+        run_attribution_cases(model, options)
 
 
-def patch(options: Annotated[Patch, tyro.conf.arg(name="")]) -> None:
+def patch(options: Annotated[PatchOptions, tyro.conf.arg(name="")]) -> None:
     """What carries the difference between clean and corrupt prompts: activation patching.
 
     Prints a heat map and the strongest cells; --out keeps them, with a report.
     """
-    with _going_on(options) as model:
-        from mechinterp.commands.grid import patched
+    with _resumable(options.out), _loaded(options.model, options.task) as model:
+        from mechinterp.commands.grid import run_patch
 
-        patched(model, options)
+        run_patch(model, options)
 
 
-def ablate(options: Annotated[Ablate, tyro.conf.arg(name="")]) -> None:
+def ablate(options: Annotated[AblateOptions, tyro.conf.arg(name="")]) -> None:
     """What the model loses when a part of it says nothing: ablation, on the clean prompts.
 
     The corrupt prompts are the reference of means and resampling. Prints a heat map and the
     strongest cells; --out keeps them, with a report.
     """
-    with _going_on(options) as model:
-        from mechinterp.commands.grid import ablated
+    with _resumable(options.out), _loaded(options.model, options.task) as model:
+        from mechinterp.commands.grid import run_ablate
 
-        ablated(model, options)
+        run_ablate(model, options)
 
 
-def circuit(options: Annotated[FindCircuit, tyro.conf.arg(name="")]) -> None:
+def circuit(options: Annotated[CircuitOptions, tyro.conf.arg(name="")]) -> None:
     """Which edges between heads and MLPs carry a behaviour: a circuit, and how faithful it is.
 
     Prints the strongest edges and the parts that they join; --out keeps scores and circuit, with a
     report that draws them.
     """
-    with _going_on(options) as model:
-        from mechinterp.commands.circuit import found_circuit
+    with _resumable(options.out), _loaded(options.model, options.task) as model:
+        from mechinterp.commands.circuit import run_circuit
 
-        found_circuit(model, options)
+        run_circuit(model, options)
 
 
-def layers(options: Annotated[ReadLayers, tyro.conf.arg(name="")]) -> None:
+def layers(options: Annotated[LayerOptions, tyro.conf.arg(name="")]) -> None:
     """What each layer would say already, who writes the answer, and what is lost without them.
 
     The logit lens, a tuned lens if you give or train one, direct attribution by layer and head, and
     beside it ablation. Prints the figures by layer; --out keeps them, with a report.
     """
-    with _going_on(options) as model:
-        from mechinterp.commands.layer import read_layers
+    with _resumable(options.out), _loaded(options.model, options.task) as model:
+        from mechinterp.commands.layer import run_layers
 
-        read_layers(model, options)
+        run_layers(model, options)
 
 
-def attention(options: Annotated[ReadAttention, tyro.conf.arg(name="")]) -> None:
+def attention(options: Annotated[AttentionOptions, tyro.conf.arg(name="")]) -> None:
     """Where heads look: the strongest links, the head that carries each, and whether it matters.
 
     Prints the links and what goes to the first token; --confirm cuts each link; --out keeps them,
     with a report that shows the pattern of every head.
     """
-    from mechinterp.commands.prompt_questions import check_task
-    from mechinterp.models.loading import load_model
+    with _loaded(options.model, options.task) as model:
+        from mechinterp.commands.attention import run_attention
 
-    check_task(options.task)
-    with _busy(f"loading {options.model}"):
-        model = load_model(options.model)
-    from mechinterp.commands.attention import read_attention
-
-    read_attention(model, options)
+        run_attention(model, options)
 
 
-def probe(options: Annotated[RunProbe, tyro.conf.arg(name="")]) -> None:
+def probe(options: Annotated[ProbeOptions, tyro.conf.arg(name="")]) -> None:
     """What can be read off each layer: linear probes of labelled prompts, beside all controls.
 
     With --causal also whether the model uses it. Prints a table by layer; --out keeps the numbers
     and directions, with a report.
     """
-    with _said_how_to_go_on(options.out):
-        from mechinterp.models.loading import load_model
+    with _resumable(options.out), _loaded(options.model) as model:
+        from mechinterp.commands.probe import run_probe
 
-        with _busy(f"loading {options.model}"):
-            model = load_model(options.model)
-        from mechinterp.commands.probe import ran_probe
-
-        ran_probe(model, options)
+        run_probe(model, options)
 
 
 def models() -> None:
@@ -140,12 +130,10 @@ def describe(model: tyro.conf.Positional[str], /) -> None:
     Args:
         model: smollm2, toy:NAME, a local Hugging Face directory, or a hub name.
     """
-    from mechinterp.models.hook_points import describe as described
-    from mechinterp.models.loading import load_model
+    with _loaded(model) as loaded:
+        from mechinterp.models.hook_points import describe as described
 
-    with _busy(f"loading {model}"):
-        loaded = load_model(model)
-    print(described(loaded))
+        print(described(loaded))
 
 
 def main() -> None:
@@ -160,7 +148,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"mechinterp {mechinterp.__version__}")
         return
-    commands: dict[str, Callable[..., Any]] = {
+    commands: dict[str, Callable[..., None]] = {
         "attribute": attribute,
         "patch": patch,
         "ablate": ablate,
@@ -188,27 +176,32 @@ def main() -> None:
 
 
 @contextmanager
-def _going_on(options: PromptOptions) -> Iterator[Any]:
-    """The model; a stop says how to go on."""
-    with _said_how_to_go_on(options.out):
-        from mechinterp.commands.prompt_questions import check_task
-        from mechinterp.models.loading import load_model
+def _loaded(model: str, task: str | None = None) -> Iterator[Any]:  # Model, which needs torch
+    """The model of this name, loaded after the name of a task has been checked.
 
-        check_task(options.task)
-        with _busy(f"loading {options.model}"):
-            model = load_model(options.model)
-        yield model
+    Raises:
+        ValueError: if there is no such model or task.
+    """
+    if task is not None:
+        from mechinterp.commands.prompt_request import check_task
+
+        check_task(task)
+    from mechinterp.models.loading import load_model
+
+    with _busy(f"loading {model}"):
+        loaded = load_model(model)
+    yield loaded
 
 
 @contextmanager
-def _said_how_to_go_on(out: Path | None) -> Iterator[None]:
-    """Ctrl-C says what stays."""
+def _resumable(out: Path | None) -> Iterator[None]:
+    """Make a Ctrl-C say how the run can be continued."""
     try:
         yield
     except KeyboardInterrupt:
-        how = "the same command goes on with what is finished"
+        how = "the same command continues from what is finished"
         if out is None:
-            how = "with --out FOLDER it could go on from there"
+            how = "with --out FOLDER it could be continued"
         raise KeyboardInterrupt(f"stopped; {how}") from None
 
 

@@ -1,19 +1,21 @@
-"""What `mechinterp patch` and `ablate` do: a sweep, its view in the terminal, and a folder for it.
+"""What `mechinterp patch` and `ablate` do: a sweep of patches or ablations, and its views.
 
-patched(model, Patch(task="ioi", what="resid_pre", positions="S2,end"))
+run_patch(model, PatchOptions(task="ioi", what="resid_pre", positions="S2,end"))
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import xarray as xr
 
 from mechinterp import ablation, models, patching
-from mechinterp.commands.grid_questions import Question
-from mechinterp.commands.options.grid import Ablate, Patch
+from mechinterp.commands.grid_request import GridRequest
+from mechinterp.commands.options.grid import AblateOptions, PatchOptions
+from mechinterp.commands.outcome import Outcome, View, finish
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.replacements import Replacement, mean_of, resample_from
@@ -22,9 +24,10 @@ from mechinterp.models.model import Model
 from mechinterp.patching.attribution import qk_fixed_patching, top_k
 from mechinterp.report import grid_page, print_grid
 from mechinterp.report.render.cells import FEWEST_PROMPTS
+from mechinterp.report.render.tables import Rows
 from mechinterp.stats.intervals import ratio_interval
-from mechinterp.storage.provenance import provenance_facts
-from mechinterp.storage.run_folder import begin_run, frame_parquet, write_run
+from mechinterp.storage.run_folder import begin_run, frame_parquet
+from mechinterp.sweeps.options import SweepOptions
 from mechinterp.sweeps.progress import progress_bar
 from mechinterp.tasks.findings import FindingRanks, compare_findings
 
@@ -32,6 +35,8 @@ _SIGNS = {
     "noise": "0: the patch changes nothing. −1: the score falls to that of the corrupt prompts.",
     "denoise": "0: the patch changes nothing. 1: the score rises to that of the clean prompts.",
 }
+_SUPPORTS = {"noise": "negative", "denoise": "positive"}
+"""The sign of a change that shows that what was patched supports the behaviour."""
 _RUNS = {
     "noise": "noise: the clean prompts run, with {act} of the corrupt ones put in{at}.",
     "denoise": "denoise: the corrupt prompts run, with {act} of the clean ones put in{at}.",
@@ -41,135 +46,120 @@ _APART = 0.1
 _STRONGEST = 20
 
 
-def patched(model: Model, options: Patch) -> None:
+def run_patch(model: Model, options: PatchOptions) -> None:
     """Run `mechinterp patch`.
 
     Raises:
         HookError: if the model lacks what is patched.
         ValueError: if an option does not fit the model or the prompts.
     """
-    asked = Question.of(model, options)
+    request = GridRequest.of(model, options)
     if options.plan:
-        asked.print_plan(asked.prompts.pair.sides(options.direction)[0])
+        request.print_plan(request.prompts.pair.sides(options.direction)[0])
         if options.screen:
             print(
                 f"--screen {options.screen}: so many of these arms run, after an estimate of all."
             )
         return
-    metric, (clean, corrupt) = asked.prompts.metric, asked.scores()
+    metric, (clean, corrupt) = request.prompts.metric, request.scores()
     _check_apart(clean, corrupt)
     begin_run(options.out, options.kind, sys.argv)
-    screen = _screened(asked, options.direction) if options.screen else None
+    screen = _screened(request, options.direction) if options.screen else None
     only = top_k(screen, options.screen) if screen is not None and options.screen else None
     with progress_bar("patching") as tick:
-        result = _patch(asked, options, only=only, out=_parts(options.out), progress=tick)
+        result = _patch(request, options, only=only, out=_parts(options.out), progress=tick)
     effect, normalisation = _share(result)
-    made = _Made(
-        asked,
-        f"Activation patching of {asked.what}: {asked.prompts.name} on {models.name(model)}",
-        effect.assign_attrs(sign=_SIGNS[options.direction]),
-        [
-            asked.prompts.note,
-            _RUNS[options.direction].format(act=asked.act, at=asked.together_note),
-            f"Metric: {metric.name}, in {metric.unit}; mean of the clean prompts "
-            f"{clean.mean():.4g}, of the corrupt ones {corrupt.mean():.4g}.",
-            normalisation,
-        ],
-        {"value": result},
-    )
+    notes = [
+        request.prompts.note,
+        _RUNS[options.direction].format(act=request.act, at=request.together_note),
+        f"Metric: {metric.name}, in {metric.unit}; mean of the clean prompts "
+        f"{clean.mean():.4g}, of the corrupt ones {corrupt.mean():.4g}.",
+        normalisation,
+    ]
+    columns, tables = {"value": result}, {}
     if "prompt" in effect.dims:
-        made.columns["normalised"] = effect + (1 if options.direction == "noise" else 0)
+        columns["normalised"] = effect + (1 if options.direction == "noise" else 0)
     if screen is not None:
-        made.notes.append(f"{options.screen} cells were chosen by {screen.attrs['method']}.")
-        made.columns["estimate"] = screen
-        made.tables[f"Estimated and exact change, in {metric.unit}"] = _estimates(screen, result)
-    made.show(options.out)
+        notes.append(f"{options.screen} cells were chosen by {screen.attrs['method']}.")
+        columns["estimate"] = screen
+        tables[f"Estimated and exact change, in {metric.unit}"] = _estimates(screen, result)
+    title = f"Activation patching of {request.what}: {request.prompts.name} on {models.name(model)}"
+    signs = {"sign": _SIGNS[options.direction], "supports": _SUPPORTS[options.direction]}
+    found = _Grid(request, effect.assign_attrs(signs), columns, tables)
+    finish(model, _outcome(found, title, notes), options.out)
 
 
-def ablated(model: Model, options: Ablate) -> None:
+def run_ablate(model: Model, options: AblateOptions) -> None:
     """Run `mechinterp ablate`.
 
     Raises:
         HookError: if the model lacks what is ablated.
         ValueError: if an option does not fit the model or the prompts.
     """
-    asked = Question.of(model, options)
+    request = GridRequest.of(model, options)
     if options.plan:
-        asked.print_plan(asked.prompts.pair.clean)
+        request.print_plan(request.prompts.pair.clean)
         return
-    _, corrupt = asked.scores()
+    _, corrupt = request.scores()
     begin_run(options.out, options.kind, sys.argv)
     with progress_bar("ablating") as tick:
-        result = _ablate(asked, options, out=_parts(options.out), progress=tick)
+        result = _ablate(request, options, out=_parts(options.out), progress=tick)
     effect = ablation.effect(result)
-    scored = effect.rename(base_score="clean_score").assign_coords(corrupt_score=corrupt)
-    act = "what attention, the MLP or both write" if options.what == "layers" else asked.act
+    shown = effect.rename(base_score="clean_score").assign_coords(corrupt_score=corrupt)
+    act = "what attention, the MLP or both write" if options.what == "layers" else request.act
     reference = "" if options.how == "zero" else " (the corrupt ones)"
-    made = _Made(
-        asked,
-        f"Ablation of {asked.what}: {asked.prompts.name} on {models.name(model)}",
-        scored.assign_attrs(sign="Negative: the ablation lowers the metric."),
-        [
-            asked.prompts.note,
-            f"The clean prompts run; in place of {act}{asked.together_note}: "
-            f"{result.attrs['how']}{reference}.",
-            f"Metric: {asked.prompts.metric.name}, in {asked.prompts.metric.unit}.",
-        ],
-        {"value": result, "effect": effect},
-    )
-    made.show(options.out)
+    notes = [
+        request.prompts.note,
+        f"The clean prompts run; in place of {act}{request.together_note}: "
+        f"{result.attrs['how']}{reference}.",
+        f"Metric: {request.prompts.metric.name}, in {request.prompts.metric.unit}.",
+    ]
+    title = f"Ablation of {request.what}: {request.prompts.name} on {models.name(model)}"
+    signs = {"sign": "Negative: the ablation lowers the metric.", "supports": "negative"}
+    found = _Grid(request, shown.assign_attrs(signs), {"value": result, "effect": effect})
+    finish(model, _outcome(found, title, notes), options.out)
 
 
 @dataclass(frozen=True, eq=False)
-class _Made:
+class _Grid:
     """What came out: `effect` is shown, `columns` are kept for each cell and prompt."""
 
-    asked: Question
-    title: str
+    request: GridRequest
     effect: xr.DataArray
-    notes: list[str]
-    columns: dict[str, xr.DataArray]
-    tables: dict[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
+    columns: Mapping[str, xr.DataArray]
+    tables: Mapping[str, Rows] = field(default_factory=dict)
 
-    def show(self, out: Path | None) -> None:
-        """Print the effect, and write it if there is a folder for it."""
-        effect, found = _readable(self.effect), self._compared()
-        for line in (self.title, *self.notes, ""):
-            print(line)
-        print_grid(effect)
-        for row in found:
-            if row.is_inside:
-                print(f"published, {row.finding.role}: {row.verdict}: {row.places}")
-        if out is None:
-            return
-        tables = (
-            {f"Published findings for {self._model}": [row.cells for row in found]} if found else {}
-        )
-        page = grid_page(
-            effect, title=self.title, notes=self.notes, tables={**tables, **self.tables}
-        )
-        files = {"report.html": page.encode(), "values.parquet": _parquet(self.columns)}
-        write_run(out, self._facts(), files)
-        print(f"wrote {out / 'report.html'}, values.parquet and manifest.json")
-
-    @property
-    def _model(self) -> str:
-        return models.name(self.asked.model)
-
-    def _compared(self) -> list[FindingRanks]:
-        mine = [f for f in self.asked.prompts.findings if f.model == self._model]
+    def published(self) -> list[Compared]:
+        """The findings published about this model, compared with the effect."""
+        model = models.name(self.request.model)
+        mine = [f for f in self.request.prompts.findings if f.model == model]
         n_cells = self.effect.size // self.effect.sizes.get("prompt", 1)
         strongest = min(_STRONGEST, -(-n_cells // 10))  # what chance would find: a tenth or less
-        return compare_findings(self.effect, self.asked.act, mine, strongest=strongest)
+        return compared(self.effect, self.request.act, mine, strongest=strongest)
 
-    def _facts(self) -> dict[str, Any]:
-        return {
-            **provenance_facts(self.asked.model, self.asked.options.kind),
-            "prompts": self.asked.prompts.name,
-            "seed": self.asked.options.seed,
-            "notes": self.notes,
-            **self.effect.attrs,
-        }
+
+def _outcome(found: _Grid, title: str, notes: list[str]) -> Outcome:
+    options, effect, published = found.request.options, _readable(found.effect), found.published()
+    views: list[View] = [partial(print_grid, effect)]
+    views += [
+        partial(print, f"published, {row.finding.role}: {row.verdict}: {row.places}")
+        for row in published
+        if row.is_inside
+    ]
+    files = {}
+    if options.out is not None:
+        tables: dict[str, Rows] = {}
+        if published:
+            name = models.name(found.request.model)
+            tables[f"Published findings for {name}"] = [row.cells for row in published]
+        page = grid_page(effect, title=title, notes=notes, tables={**tables, **found.tables})
+        files = {"report.html": page.encode(), "values.parquet": _parquet(found.columns)}
+    facts = {
+        "prompts": found.request.prompts.name,
+        "seed": options.seed,
+        **{str(name): value for name, value in found.effect.attrs.items()},
+    }
+    return Outcome(options.kind, title, tuple(notes), tuple(views), files, facts)
 
 
 def _parts(out: Path | None) -> Path | None:
@@ -177,68 +167,79 @@ def _parts(out: Path | None) -> Path | None:
 
 
 def _readable(effect: xr.DataArray) -> xr.DataArray:
-    """Without the tokens, where positions have names and every prompt another token there."""
+    """Without tokens, if positions have names and prompts have different tokens there."""
     are_names = "token" in effect.coords and all(isinstance(p, str) for p in effect["pos"].values)
     several = are_names and any("/" in str(token) for token in effect["token"].values)
     return effect.drop_vars("token") if several else effect
 
 
-def _patch(asked: Question, options: Patch, **sweep: Any) -> xr.DataArray:
-    given = (asked.model, asked.prompts.pair, asked.prompts.metric)
-    sweep |= {"direction": options.direction, "positions": asked.positions}
+def _patch(
+    request: GridRequest, options: PatchOptions, **sweep: Unpack[SweepOptions]
+) -> xr.DataArray:
+    pair, metric, act = request.prompts.pair, request.prompts.metric, request.act
+    given = (request.model, pair, metric)
+    direction, layers, positions = options.direction, request.layers, request.positions
     if options.what == "neurons":
-        return patching.patch_neurons(*given, asked.layers[0], **sweep)
-    sweep["layers"] = asked.layers
-    if options.what in patching.RESIDUALS:
-        return patching.patch_residual(*given, asked.act, **sweep)
-    if options.what in patching.OUTPUTS:
-        return patching.patch_outputs(*given, asked.act, **sweep)
+        (layer,) = layers
+        return patching.patch_neurons(
+            *given, layer, direction=direction, positions=positions, **sweep
+        )
     if options.what == "heads-by-position":
-        return patching.patch_heads_by_position(*given, **sweep)
-    return patching.patch_heads(*given, asked.act, **sweep)
+        return patching.patch_heads_by_position(
+            *given, direction=direction, layers=layers, positions=positions, **sweep
+        )
+    by_act: Callable[..., xr.DataArray] = patching.patch_heads
+    if options.what in patching.RESIDUALS:
+        by_act = patching.patch_residual
+    elif options.what in patching.OUTPUTS:
+        by_act = patching.patch_outputs
+    return by_act(*given, act, direction=direction, layers=layers, positions=positions, **sweep)
 
 
-def _ablate(asked: Question, options: Ablate, **sweep: Any) -> xr.DataArray:
-    reference = asked.prompts.pair.corrupt
+def _ablate(
+    request: GridRequest, options: AblateOptions, **sweep: Unpack[SweepOptions]
+) -> xr.DataArray:
+    pair, metric = request.prompts.pair, request.prompts.metric
     how: Replacement | str = "zero"
     if options.how == "mean":
-        how = mean_of(reference, by_position=True)
+        how = mean_of(pair.corrupt, by_position=True)
     elif options.how == "resample":
-        how = resample_from(reference, seed=options.seed)
-    given = (asked.model, asked.prompts.pair.clean, asked.prompts.metric, how)
-    sweep["positions"] = asked.positions
+        how = resample_from(pair.corrupt, seed=options.seed)
+    given = (request.model, pair.clean, metric, how)
+    layers, positions = request.layers, request.positions
     if options.what == "neurons":
-        return ablation.ablate_neurons(*given, asked.layers[0], **sweep)
-    sweep["layers"] = asked.layers
+        (layer,) = layers
+        return ablation.ablate_neurons(*given, layer, positions=positions, **sweep)
     if options.what == "layers":
-        return ablation.ablate_layers(*given, **sweep)
+        return ablation.ablate_layers(*given, layers=layers, positions=positions, **sweep)
     if options.what == "positions":
-        return ablation.ablate_positions(*given, **sweep)
-    return ablation.ablate_heads(*given, asked.act, **sweep)
+        return ablation.ablate_positions(*given, layers=layers, positions=positions, **sweep)
+    return ablation.ablate_heads(*given, request.act, layers=layers, positions=positions, **sweep)
 
 
-def _screened(asked: Question, direction: str) -> xr.DataArray:
+def _screened(request: GridRequest, direction: str) -> xr.DataArray:
     """The estimate of each cell; of several positions together, the sum of theirs."""
-    base, other = asked.prompts.pair.sides(direction)
-    whole = [Site(asked.act, layer) for layer in asked.layers]
-    source = run(asked.model, other, read(*whole)).acts
-    over = {**asked.over, **({"pos": asked.together} if asked.together else {})}
-    given = (asked.model, base, source, over, asked.site, asked.prompts.metric)
+    base, other = request.prompts.pair.sides(direction)
+    whole = [Site(request.act, layer) for layer in request.layers]
+    source = run(request.model, other, read(*whole)).acts
+    over = {**request.over, **({"pos": request.together} if request.together else {})}
+    given = (request.model, base, source, over, request.site, request.prompts.metric)
     with progress_bar("screening") as tick:
         found = qk_fixed_patching(*given, progress=tick)
-    return found.sum("pos", keep_attrs=True) if asked.together else found
+    return found.sum("pos", keep_attrs=True) if request.together else found
 
 
 def _check_apart(clean: xr.DataArray, corrupt: xr.DataArray) -> None:
-    """Nothing, if clean and corrupt score differently on average: known before the sweep."""
+    """Check that clean and corrupt score differently on average, before the sweep."""
     both = {"clean_score": clean, "corrupt_score": corrupt}
     patching.normalized_mean(xr.zeros_like(clean).assign_coords(both))
 
 
 def _share(result: xr.DataArray) -> tuple[xr.DataArray, str]:
-    """The change by each patch as a share of clean - corrupt, and how it was normalised.
+    """The change by each patch as a share of clean - corrupt, and a note on how it was divided.
 
-    Prompt by prompt; but the ratio of means where a prompt would be divided by next to nothing.
+    Prompt by prompt; the ratio of means where some prompt's clean - corrupt is below a tenth of
+    the mean.
     """
     whole, change = result["clean_score"] - result["corrupt_score"], patching.effect(result)
     change, whole = (x.drop_vars(["clean_score", "corrupt_score"]) for x in (change, whole))
@@ -274,7 +275,7 @@ def _estimates(screen: xr.DataArray, result: xr.DataArray) -> list[dict[str, obj
 
 
 def _parquet(columns: Mapping[str, xr.DataArray]) -> bytes:
-    """A row for each cell and prompt; cells of which nothing was computed are left out."""
+    """A row for each cell and prompt, without cells that were not computed."""
     frame = xr.Dataset({name: x.drop_attrs() for name, x in columns.items()}).to_dataframe()
     rows = frame.dropna(how="all", subset=list(columns)).reset_index()
     if "pos" in rows:  # numbers and names do not go into one column

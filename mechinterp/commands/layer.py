@@ -1,48 +1,48 @@
-"""What `mechinterp layers` does: what it finds out, its views and a folder.
+"""What `mechinterp layers` does: it reads the clean prompts, and draws a page of charts.
 
-read_layers(model, ReadLayers(task="ioi"))
+run_layers(model, LayerOptions(task="ioi"))
 """
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import xarray as xr
 
 from mechinterp import models
-from mechinterp.commands.layer_findings import Found, bounds
-from mechinterp.commands.options.layer import ReadLayers
-from mechinterp.commands.prompt_questions import AskedPrompts
+from mechinterp.commands.layer_findings import LayerFindings, bounds
+from mechinterp.commands.options.layer import LayerOptions
+from mechinterp.commands.outcome import Outcome, finish
+from mechinterp.commands.prompt_request import PromptRequest
 from mechinterp.layers import read_lens, train_lens, write_lens
 from mechinterp.models.model import Model
 from mechinterp.report import print_layers
 from mechinterp.report.layers.chart import LayerLine
 from mechinterp.report.layers.html import Chart, layers_page
-from mechinterp.storage.provenance import provenance_facts
-from mechinterp.storage.run_folder import begin_run, frame_parquet, write_run
+from mechinterp.report.render.support import supporting_sign
+from mechinterp.storage.run_folder import begin_run, frame_parquet
 from mechinterp.sweeps.progress import progress_bar
 
-READING = (
-    "Layer 0 is the embedding; of a lens, a norm and a cosine, layer l is the stream after l "
-    "layers; of what is written or ablated, layer l is the layer itself, counted from 0 (in the "
-    "table it stands in the row of the stream that it made). Rank: the median over prompts of how "
-    "many tokens are ahead of the answer. A lens reads the stream with the final norm and the "
+_AXES = (
+    "Layer 0 is the embedding. For a lens, a norm and a cosine, layer l is the stream after l "
+    "layers. For what is written or ablated, layer l is the layer itself, counted from 0; in the "
+    "table it stands in the row of the stream that it made. Rank: how many tokens are ahead of the "
+    "answer, the median over prompts. A lens reads the stream with the final norm and the "
     "unembedding: what it does not show may be there in another basis, and what it shows need not "
-    "be used. Direct attribution holds the final norm's scale and counts what is written towards "
-    "the answer itself, not what later layers make of it; ablation beside it counts everything. "
-    "Bands are bootstrap intervals over prompts, layer by layer."
+    "be used. Direct attribution holds the final norm's scale fixed and counts what is written "
+    "towards the answer itself, not what later layers make of it; ablation counts everything."
 )
+_BANDS = "Bands are bootstrap intervals over prompts, layer by layer."
 
 
-def read_layers(model: Model, options: ReadLayers) -> None:
+def run_layers(model: Model, options: LayerOptions) -> None:
     """Run `mechinterp layers`.
 
     Raises:
         HookError: if what is read does not fit into memory.
         ValueError: if an option does not fit the model or the prompts.
     """
-    asked = AskedPrompts.of(model, options)
+    request = PromptRequest.of(model, options)
     lens = None if options.tuned is None else read_lens(options.tuned)
     if lens is not None:
         lens.check(model)
@@ -51,19 +51,28 @@ def read_layers(model: Model, options: ReadLayers) -> None:
         texts = [line for line in options.train.read_text("utf-8").splitlines() if line.strip()]
         with progress_bar("training the tuned lens") as tick:
             lens = train_lens(model, texts, steps=options.steps, progress=tick)
-        if options.out is not None:
+        if options.out is not None:  # at once: training takes minutes
             write_lens(lens, options.out / "lens.safetensors")
-    found = Found.of(model, asked, options, lens)
-    for line in (found.title, *found.notes, ""):
-        print(line)
-    print_layers(found.rows(), found.sentences(), found.head_rows())
+    found = LayerFindings.of(model, request, options, lens)
+    finish(model, _outcome(found, options), options.out)
+
+
+def _outcome(found: LayerFindings, options: LayerOptions) -> Outcome:
+    files = {}
     if options.out is not None:
-        _write(found, options.out)
+        files = {"report.html": _page(found).encode(), "layers.parquet": _parquet(found)}
+    facts = {
+        "prompts": found.request.name,
+        "found": found.sentences(),
+        "layer": "layers that have run: 0 is the embedding; of writes and without, the last",
+    }
+    views = (partial(print_layers, found.rows(), found.sentences(), found.head_rows()),)
+    return Outcome(options.kind, found.title, tuple(found.notes), views, files, facts)
 
 
-def _charts(found: Found) -> list[Chart]:
+def _charts(found: LayerFindings) -> list[Chart]:
     """The curves of the page."""
-    metric, n = found.asked.metric, found.model.cfg.n_layers
+    metric, n = found.request.metric, found.model.cfg.n_layers
     parts: dict[str, list[tuple[int, xr.DataArray]]] = {}
     for part, layer, value in found.written():
         parts.setdefault(part, []).append((layer, value))
@@ -89,8 +98,9 @@ def _charts(found: Found) -> list[Chart]:
         ),
     ]
     if found.ablated is not None:
+        sign = -1 if supporting_sign(found.ablated.attrs) == "negative" else 1
         taken = {
-            part: [(layer, -found.ablated.sel(part=part, layer=layer)) for layer, _ in values]
+            part: [(layer, sign * found.ablated.sel(part=part, layer=layer)) for layer, _ in values]
             for part, values in parts.items()
         }
         made.append(
@@ -121,9 +131,8 @@ def _charts(found: Found) -> list[Chart]:
     return made
 
 
-def _write(found: Found, out: Path) -> None:
-    """The page, the numbers and the manifest."""
-    clean = found.asked.pair.clean
+def _page(found: LayerFindings) -> str:
+    clean = found.request.pair.clean
     n = int(clean.lengths[0])
     text = "".join(clean.token_text[0][:n])
     tables = {
@@ -131,21 +140,26 @@ def _write(found: Found, out: Path) -> None:
         "The heads that write the most": found.head_rows(),
         f"First choices of each layer for “{text}”": found.tops(),
     }
-    page = layers_page(
+    return layers_page(
         _charts(found),
         title=found.title,
         eyebrow=[models.size(found.model), f"{len(clean)} prompts"],
         sentences=found.sentences(),
         notes=found.notes,
         tables={name: rows for name, rows in tables.items() if rows},
-        reading=READING,
+        reading=_reading(found),
     )
-    files = {"report.html": page.encode(), "layers.parquet": _parquet(found)}
-    write_run(out, _facts(found), files)
-    print(f"wrote {out / 'report.html'}, layers.parquet and manifest.json")
 
 
-def _parquet(found: Found) -> bytes:
+def _reading(found: LayerFindings) -> str:
+    """How to read the figures: what a layer is, and which sign supports the answer."""
+    signs = f"What a part writes is {supporting_sign(found.direct.attrs)} if it supports the answer"
+    if found.ablated is not None:
+        signs += f"; the change without it is then {supporting_sign(found.ablated.attrs)}"
+    return f"{_AXES} {signs}. {_BANDS}"
+
+
+def _parquet(found: LayerFindings) -> bytes:
     """A row for each layer and prompt."""
     columns = {name: values.drop_attrs() for name, values in found.lenses.items()}
     columns |= {name: found.says[name].drop_attrs() for name in ("log_prob", "rank", "kl")}
@@ -157,16 +171,6 @@ def _parquet(found: Found) -> bytes:
             taken = found.ablated.sel(part=part, drop=True).drop_attrs()
             columns[f"without {part}"] = taken.assign_coords(layer=taken.layer + 1)
     return frame_parquet(xr.Dataset(columns).to_dataframe().reset_index())
-
-
-def _facts(found: Found) -> dict[str, Any]:
-    return {
-        **provenance_facts(found.model, "layers"),
-        "prompts": found.asked.name,
-        "notes": found.notes,
-        "found": found.sentences(),
-        "layer": "layers that have run: 0 is the embedding; of writes and without, the last",
-    }
 
 
 def _line(name: str, values: xr.DataArray) -> LayerLine:

@@ -1,12 +1,11 @@
-"""What `mechinterp layers` finds out about the clean prompts: the figures of its views.
+"""What `mechinterp layers` measures on the clean prompts: the figures of its views.
 
-found = Found.of(model, asked, ReadLayers(task="ioi"), None)
+found = LayerFindings.of(model, request, LayerOptions(task="ioi"), None)
 found.rows()[0]               # the embedding: what the lens says, how far from the output, norms
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +13,8 @@ import xarray as xr
 
 from mechinterp import models
 from mechinterp.ablation.single import ablate_heads, ablate_layers, effect
-from mechinterp.commands.options.layer import ReadLayers
-from mechinterp.commands.prompt_questions import AskedPrompts
+from mechinterp.commands.options.layer import LayerOptions
+from mechinterp.commands.prompt_request import PromptRequest
 from mechinterp.core.metrics import Metric, centred_logit
 from mechinterp.engine.linear_readout import is_nonlinear
 from mechinterp.engine.replacements import mean_of
@@ -36,11 +35,11 @@ from mechinterp.sweeps.progress import progress_bar
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """All that was read of the clean prompts."""
+class LayerFindings:
+    """All figures of the clean prompts, as dims (layer, prompt) or (layer, head, prompt)."""
 
     model: Model
-    asked: AskedPrompts
+    request: PromptRequest
     linear: Metric
     lenses: dict[str, xr.DataArray]
     says: xr.Dataset
@@ -52,10 +51,10 @@ class Found:
 
     @classmethod
     def of(
-        cls, model: Model, asked: AskedPrompts, options: ReadLayers, lens: TunedLens | None
-    ) -> "Found":
-        """Read the clean prompts; the corrupt ones are the mean that ablation puts in place."""
-        clean, metric = asked.pair.clean, asked.metric
+        cls, model: Model, request: PromptRequest, options: LayerOptions, lens: TunedLens | None
+    ) -> "LayerFindings":
+        """Measure the clean prompts; ablation puts in the mean over the corrupt ones."""
+        clean, metric = request.pair.clean, request.metric
         answers = None if metric.tokens is None else metric.tokens[:, 0].expand(len(clean))
         says = logit_lens(model, clean, answers, at=metric.at[-1])
         lenses = {"logit lens": lens_metric(model, clean, metric)}
@@ -67,48 +66,48 @@ class Found:
             linear = centred_logit(torch.as_tensor(ids), at=metric.at[-1])
         heads = None if models.has_norm_after_heads(model) else direct_by_head(model, clean, linear)
         ablated = ablated_heads = None
-        if not options.no_ablation:
-            how = mean_of(asked.pair.corrupt, by_position=True)
-            at: dict[str, Any] = {"positions": list(linear.at)}
+        if options.ablation:
+            how = mean_of(request.pair.corrupt, by_position=True)
+            given, positions = (model, clean, linear, how), list(linear.at)
             with progress_bar("ablating layers") as tick:
-                ablated = effect(ablate_layers(model, clean, linear, how, progress=tick, **at))
+                ablated = effect(ablate_layers(*given, positions=positions, progress=tick))
             if heads is not None and options.heads:
                 best = top_k(
                     heads["from_head"], min(options.heads, heads["from_head"][..., 0].size)
                 )
                 with progress_bar("ablating heads") as tick:
-                    found = ablate_heads(model, clean, linear, how, only=best, progress=tick, **at)
+                    found = ablate_heads(*given, positions=positions, only=best, progress=tick)
                 ablated_heads = effect(found)
         stream = residual_stream(model, clean, at=metric.at[-1])
         direct = direct_by_layer(model, clean, linear)
         return cls(
-            model, asked, linear, lenses, says, stream, direct, heads, ablated, ablated_heads
+            model, request, linear, lenses, says, stream, direct, heads, ablated, ablated_heads
         )
 
     @property
     def title(self) -> str:
-        """What the page is of."""
-        return f"Layers: {self.asked.name} on {models.name(self.model)}"
+        """The title of the views."""
+        return f"Layers: {self.request.name} on {models.name(self.model)}"
 
     @property
     def notes(self) -> list[str]:
-        """How it was made."""
-        metric = self.asked.metric
-        notes = [self.asked.note, f"Lens: {metric.name}, in {metric.unit}, of the clean prompts."]
+        """What was measured, and how."""
+        metric = self.request.metric
+        notes = [self.request.note, f"Lens: {metric.name}, in {metric.unit}, of the clean prompts."]
         if self.linear is not metric:
             notes.append(
-                f"{metric.name} is no sum of parts: direct attribution and ablation are of "
+                f"{metric.name} is not a sum over parts: direct attribution and ablation measure "
                 f"{self.linear.name}, in {self.linear.unit}."
             )
         if self.ablated is not None:
             notes.append(
-                "Ablated: what a layer or head writes at the position read takes its mean over the "
-                "corrupt prompts."
+                "Ablation: what a layer or head writes at the position that is read is replaced by "
+                "its mean over the corrupt prompts."
             )
         return notes
 
     def sentences(self) -> list[str]:
-        """What is seen first."""
+        """The findings in words."""
         said, found = [], depths(self.says)
         n, share = self.says.sizes["prompt"], found.attrs["share"]
         for name, how in (("first", "first leads after"), ("settled", "leads for good after")):
@@ -130,8 +129,8 @@ class Found:
         if (both := self._direct_and_ablated()) is not None and len(both[0]) > 2:
             r = float(np.corrcoef(both[0], -both[1])[0, 1])
             said.append(
-                f"Over layers and parts, direct attribution and what ablation takes away correlate "
-                f"by {r:.2f}."
+                f"Over layers and parts, direct attribution and the drop by ablation have a "
+                f"correlation of {r:.2f}."
             )
         return said
 
@@ -145,7 +144,7 @@ class Found:
         return np.array(direct), np.array(taken)
 
     def written(self) -> Iterator[tuple[str, int, xr.DataArray]]:
-        """What each part of each layer writes."""
+        """What each part of each layer writes: part, layer, values by prompt."""
         for at in range(self.direct.sizes["part"]):
             one = self.direct.isel(part=at)
             if np.isfinite(one.layer.item()):
@@ -174,7 +173,7 @@ class Found:
         return rows
 
     def head_rows(self) -> list[dict[str, object]]:
-        """The heads of the largest direct attribution, beside what ablating them does."""
+        """The heads of the largest direct attribution, beside the effect of ablating them."""
         if self.heads is None:
             return []
         means = self.heads["from_head"].mean("prompt")
@@ -195,7 +194,7 @@ class Found:
         return rows
 
     def tops(self, prompt: int = 0) -> list[dict[str, object]]:
-        """The first choices of each layer for one prompt."""
+        """The most likely tokens after each layer, for one prompt."""
         here = self.says.isel(prompt=prompt)
         rows = []
         for layer in here["layer"].values.tolist():

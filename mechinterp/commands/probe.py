@@ -1,12 +1,11 @@
-"""What `mechinterp probe` does: probes with all controls, the causal half, the views and a folder.
+"""What `mechinterp probe` does: probes beside all controls, and what the direction does.
 
-ran_probe(model, RunProbe(file=Path("labelled.jsonl")))
+run_probe(model, ProbeOptions(file=Path("labelled.jsonl")))
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ import xarray as xr
 from safetensors.numpy import save
 
 from mechinterp import models
-from mechinterp.commands.options.probe import RunProbe, chosen_layers
+from mechinterp.commands.options.probe import ProbeOptions, chosen_layers
+from mechinterp.commands.outcome import Outcome, finish
 from mechinterp.core.metrics import Metric, logit_diff
 from mechinterp.core.sites import ACTS, Pos, Site
 from mechinterp.models.model import Model
@@ -35,13 +35,12 @@ from mechinterp.probing import (
     residual_sites,
 )
 from mechinterp.report import print_probes, probing_page
-from mechinterp.storage.provenance import provenance_facts
-from mechinterp.storage.run_folder import begin_run, frame_parquet, write_run
+from mechinterp.storage.run_folder import begin_run, frame_parquet
 from mechinterp.sweeps.progress import progress_bar
 from mechinterp.tasks.refusals import refusal_log_odds
 
 
-def ran_probe(model: Model, options: RunProbe) -> None:
+def run_probe(model: Model, options: ProbeOptions) -> None:
     """Run `mechinterp probe`.
 
     Raises:
@@ -71,87 +70,70 @@ def ran_probe(model: Model, options: RunProbe) -> None:
         )
     best = best_layers(study.probed, seed=options.seed)
     causal = None if metric is None else _causal(model, options, study, best, metric)
-    _Made(model, options, study, best, causal).show()
+    finish(model, _outcome(model, options, study, best, causal), options.out)
 
 
-@dataclass(frozen=True, eq=False)
-class _Made:
-    """What came out, to be printed and kept."""
-
-    model: Model
-    options: RunProbe
-    study: ProbeStudy
-    best: xr.Dataset
-    causal: xr.Dataset | None
-
-    def show(self) -> None:
-        """Print the table, and write the files if there is a folder for them."""
-        study, out = self.study, self.options.out
-        for line in (self._title, *self._notes, ""):
-            print(line)
-        shown: dict[str, Any] = {"description": study.description, "best": self.best}
-        shown["causal"] = self.causal
-        print_probes(study.probed, **shown)
-        if out is None:
-            return
-        html = probing_page(study.probed, title=self._title, notes=self._notes, **shown)
+def _outcome(
+    model: Model,
+    options: ProbeOptions,
+    study: ProbeStudy,
+    best: xr.Dataset,
+    causal: xr.Dataset | None,
+) -> Outcome:
+    title = f"Probes on {models.name(model)}: {' or '.join(study.labelled.classes)}"
+    notes, probed, bits = _notes(options, study, causal), study.probed, study.description
+    files: dict[str, bytes] = {}
+    if options.out is not None:
+        html = probing_page(
+            probed, title=title, notes=notes, description=bits, best=best, causal=causal
+        )
         files = {
             "report.html": html.encode(),
-            "probes.parquet": _parquet(study.probed),
-            "predictions.parquet": _predictions(study.probed),
+            "probes.parquet": _parquet(probed),
+            "predictions.parquet": _predictions(probed),
         }
         if len(study.labelled.classes) == 2:
-            files["directions.safetensors"] = self._directions()
-        write_run(out, self._facts(), files)
-        print(f"wrote {out / 'report.html'}, {', '.join(list(files)[1:])} and manifest.json")
-
-    def _directions(self) -> bytes:
-        """The unit direction of each layer, found on all prompts."""
-        found = {}
-        for layer in self.study.acts["layer"].values.tolist():
-            probe = _probe(self.options)
-            try:
-                along = class_direction(self.study.acts, self.study.labelled, layer, probe=probe)
-            except ValueError:  # the classes are the same there: no direction
-                continue
-            found[f"layer {layer}"] = along.vector.astype(np.float32)
-        return bytes(save(found))
-
-    @property
-    def _title(self) -> str:
-        classes = " or ".join(self.study.labelled.classes)
-        return f"Probes on {models.name(self.model)}: {classes}"
-
-    @property
-    def _notes(self) -> list[str]:
-        given = self.study.labelled
-        counts = ", ".join(f"{given.labels.count(name)} {name}" for name in given.classes)
-        notes = [
-            f"{len(given)} prompts of {self.options.file.name} ({counts}) in "
-            f"{len(set(given.groups))} groups; read at {self.options.position}.",
-            *self.study.notes,
-        ]
-        if self.causal is not None:
-            notes.append(
-                f"Causal half: the difference of class means at layer {self.causal.attrs['layer']},"
-                f" found on {self.options.folds - 2} folds, measured by "
-                f"{self.causal.attrs['metric']} ({self.causal['unit'].item()}) on the two others; "
-                f"unchanged it is {float(self.causal['unchanged']):.2f}."
-            )
-        return notes
-
-    def _facts(self) -> dict[str, Any]:
-        best = {name: self.best.attrs[name] for name in ("best", "as_good")}
-        return {
-            **provenance_facts(self.model, self.options.kind),
-            "seed": self.options.seed,
-            "notes": self._notes,
-            **self.study.probed.attrs,
-            **best,
-        }
+            files["directions.safetensors"] = _directions(options, study)
+    facts = {
+        "seed": options.seed,
+        **{str(name): value for name, value in probed.attrs.items()},
+        **{name: best.attrs[name] for name in ("best", "as_good")},
+    }
+    views = (partial(print_probes, probed, description=bits, best=best, causal=causal),)
+    return Outcome(options.kind, title, tuple(notes), views, files, facts)
 
 
-def _labelled(options: RunProbe) -> Labelled:
+def _notes(options: ProbeOptions, study: ProbeStudy, causal: xr.Dataset | None) -> list[str]:
+    given = study.labelled
+    counts = ", ".join(f"{given.labels.count(name)} {name}" for name in given.classes)
+    notes = [
+        f"{len(given)} prompts of {options.file.name} ({counts}) in "
+        f"{len(set(given.groups))} groups; read at {options.position}.",
+        *study.notes,
+    ]
+    if causal is not None:
+        notes.append(
+            f"Causal half: the difference of class means at layer {causal.attrs['layer']},"
+            f" found on {options.folds - 2} folds, measured by "
+            f"{causal.attrs['metric']} ({causal['unit'].item()}) on the two others; "
+            f"unchanged it is {float(causal['unchanged']):.2f}."
+        )
+    return notes
+
+
+def _directions(options: ProbeOptions, study: ProbeStudy) -> bytes:
+    """The unit direction of each layer, found on all prompts."""
+    found = {}
+    for layer in study.acts["layer"].values.tolist():
+        try:
+            along = class_direction(study.acts, study.labelled, layer, probe=_probe(options))
+        except ValueError:  # the classes are the same there: no direction
+            continue
+        found[f"layer {layer}"] = along.vector.astype(np.float32)
+    return bytes(save(found))
+
+
+def _labelled(options: ProbeOptions) -> Labelled:
     found = read_labelled(options.file, options.n)
     if not options.chat:
         return found
@@ -161,7 +143,7 @@ def _labelled(options: RunProbe) -> Labelled:
     return Labelled.of(chats, found.labels, found.groups)
 
 
-def _sites(model: Model, options: RunProbe) -> Sequence[Site]:
+def _sites(model: Model, options: ProbeOptions) -> Sequence[Site]:
     layers = None if options.layers is None else chosen_layers(options.layers)
     if options.act == "resid":
         return residual_sites(model, layers)
@@ -171,7 +153,7 @@ def _sites(model: Model, options: RunProbe) -> Sequence[Site]:
     return [Site(options.act, layer) for layer in every]
 
 
-def _check_causal_layer(model: Model, options: RunProbe) -> None:
+def _check_causal_layer(model: Model, options: ProbeOptions) -> None:
     layers = list(range(model.cfg.n_layers + 1))
     if options.layers is not None:
         layers = chosen_layers(options.layers)
@@ -183,11 +165,11 @@ def _position(text: str) -> Pos:
     return int(text) if text.isdigit() else text
 
 
-def _probe(options: RunProbe) -> Probe:
+def _probe(options: ProbeOptions) -> Probe:
     return mass_mean() if options.probe == "mass-mean" else logistic(options.C)
 
 
-def _metric(model: Model, options: RunProbe) -> Metric:
+def _metric(model: Model, options: ProbeOptions) -> Metric:
     if options.tokens is None:
         return refusal_log_odds(model)
     first, second = (token_id(model, text) for text in options.tokens)
@@ -195,7 +177,7 @@ def _metric(model: Model, options: RunProbe) -> Metric:
 
 
 def _causal(
-    model: Model, options: RunProbe, study: ProbeStudy, best: xr.Dataset, metric: Metric
+    model: Model, options: ProbeOptions, study: ProbeStudy, best: xr.Dataset, metric: Metric
 ) -> xr.Dataset:
     layer = best.attrs["best"] if options.causal_layer is None else options.causal_layer
     tested = held_out(study.probed)

@@ -1,7 +1,7 @@
 """Results on disk: a folder of files, each with its hash in `manifest.json`.
 
-Every file is written under a temporary name, synced and renamed, so that it appears whole or not at
-all. The manifest comes last.
+Every file is written under a temporary name, synced and renamed, so that it is there whole or not
+at all. The manifest is written last.
 
 >>> import tempfile
 >>> from mechinterp.storage.run_folder import read_manifest, write_run
@@ -31,10 +31,10 @@ from mechinterp.storage.jsonl import JsonObject
 PACKAGES = ("mechinterp", "torch", "transformer-lens", "transformers", "numpy", "xarray")
 
 
-def write_run(
-    directory: str | Path, facts: Mapping[str, object], files: Mapping[str, bytes]
-) -> Path:
-    """Write the files, and a manifest of `facts`, versions and hashes; the folder is made.
+def write_run(directory: str | Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:
+    """Write the files, then a manifest of `facts`, versions and hashes; the directory is made.
+
+    The manifest names the hash of every file in the directory and below it, not only of `files`.
 
     Raises:
         ValueError: if the folder holds something that is not such a run.
@@ -52,15 +52,30 @@ def write_run(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {name: package_version(name) for name in PACKAGES},
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        "files": file_hashes(folder),
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False)
     write_whole(folder / "manifest.json", text.encode())
     return folder
 
 
+def file_hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in a folder and below it, by its path there.
+
+    Without the folder's own manifest, and without what is being written: names with a dot first.
+    """
+    remove_scratch(folder)
+    hashes = {}
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and name != "manifest.json" and not file.name.startswith("."):
+            with file.open("rb") as opened:
+                hashes[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return hashes
+
+
 def begin_run(directory: Path | None, kind: str, command: Sequence[str]) -> None:
-    """Mark the folder, if one is given, as that of a run, which may continue there."""
+    """Mark a folder, if one is given, as that of a run that is not complete."""
     if directory is not None and not (directory / "manifest.json").exists():
         write_run(directory, {"kind": kind, "command": list(command), "complete": False}, {})
 

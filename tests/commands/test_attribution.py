@@ -15,8 +15,8 @@ from mechinterp.attribution.methods.by_name import METHODS
 from mechinterp.attribution.question.removals import REMOVALS
 from mechinterp.attribution.tables import from_json
 from mechinterp.commands import attribution as attribution_runs
-from mechinterp.commands.attribution import attributed
-from mechinterp.commands.options.attribution import Attribute, MethodName, RemovalName
+from mechinterp.commands.attribution import attribute_prompt
+from mechinterp.commands.options.attribution import AttributeOptions, MethodName, RemovalName
 from mechinterp.storage.run_folder import read_manifest
 
 TWICE = ("attribute", "the sesame and some sesame", "--model", "toy:trigger", "--outputs", "1")
@@ -109,12 +109,12 @@ def test_what_is_expected_where_nothing_was_opened_loses_nothing(monkeypatch):
     halves = {"first": (1, 4), "second": (5, 8)}  # the toy knows no sentences
     by_halves = partial(attribute_by_level, levels=(halves, "word"))
     monkeypatch.setattr(attribution_runs, "attribute_by_level", by_halves)
-    asked = Attribute("please bring me the sesame and the map", units="levels", outputs=1)
+    asked = AttributeOptions("please bring me the sesame and the map", units="levels", outputs=1)
     with pytest.warns(UserWarning, match="--expect was not compared: expected 'please'"):
-        found = attributed(load_model("toy:trigger"), replace(asked, expect="please"))
+        found = attribute_prompt(load_model("toy:trigger"), replace(asked, expect="please"))
     assert len(found.scores) == 2
     with pytest.raises(ValueError, match="expected 'bread' is not among"):
-        attributed(load_model("toy:trigger"), replace(asked, expect="bread"))
+        attribute_prompt(load_model("toy:trigger"), replace(asked, expect="bread"))
 
 
 def test_direct_attribution_of_a_contrast(mechinterp):

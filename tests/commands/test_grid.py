@@ -1,8 +1,6 @@
 """The commands `patch` and `ablate`, in this process, on a toy whose mechanism is known."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -28,16 +26,6 @@ from mechinterp.tasks.pair_files import read_pairs
 TOY = ("--model", "toy:induction-trained")
 INDUCTION = ("--task", "induction", *TOY, "--n", "6")
 END = ("end", "induction")
-
-
-@pytest.fixture(scope="module")
-def toy():
-    return load_model("toy:induction-trained")
-
-
-@pytest.fixture(scope="module")
-def asked(toy):
-    return task("induction", toy, n=6)
 
 
 @pytest.fixture
@@ -157,7 +145,8 @@ def test_a_second_run_reads_what_the_first_computed(mechinterp, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in parts} == {p: before[p][0] for p in parts}
     assert (out / "values.parquet").read_bytes() == before[out / "values.parquet"][1]
     assert read_manifest(out)["complete"] is True
-    assert set(read_manifest(out)["files"]) == {"report.html", "values.parquet"}
+    named = {"report.html", "values.parquet", "sweep/manifest.json"}
+    assert set(read_manifest(out)["files"]) == named | {f"sweep/{part.name}" for part in parts}
     assert read_sweep(out / "sweep").sizes["prompt"] == 6
 
 
@@ -177,9 +166,9 @@ def test_a_stopped_run_says_how_to_go_on_and_does(mechinterp, tmp_path, monkeypa
         done = mechinterp(*command, "--out", out)
         assert done.returncode == 130
         assert done.stderr.splitlines()[-1] == (
-            "mechinterp: stopped; the same command goes on with what is finished"
+            "mechinterp: stopped; the same command continues from what is finished"
         )
-        assert "with --out FOLDER it could go on" in mechinterp(*command).stderr
+        assert "with --out FOLDER it could be continued" in mechinterp(*command).stderr
     parts = {p: p.stat().st_mtime_ns for p in (out / "sweep").glob("part-*")}
     assert parts
     assert read_manifest(out)["complete"] is False
@@ -188,25 +177,6 @@ def test_a_stopped_run_says_how_to_go_on_and_does(mechinterp, tmp_path, monkeypa
     assert len(list((out / "sweep").glob("part-*"))) > len(parts)
     assert mechinterp(*command, "--out", tmp_path / "whole").returncode == 0
     assert (out / "values.parquet").read_bytes() == (tmp_path / "whole/values.parquet").read_bytes()
-
-
-def test_a_plan_tells_the_cost_and_runs_nothing(mechinterp, tmp_path, monkeypatch, toy, asked):
-    out = tmp_path / "run"
-    found = patch_heads_by_position(toy, asked.pair, asked.metric)
-    monkeypatch.setattr("mechinterp.sweeps.experiment.forward", None)
-    monkeypatch.setattr("mechinterp.engine.runner.forward", None)
-    done = mechinterp("patch", *INDUCTION, "--what", "heads-by-position", "--plan", "--out", out)
-    assert done.returncode == 0, done.stderr
-    arms, passes, cost = (f"{found.attrs[k]:,}" for k in ("arms", "passes", "token_layers"))
-    assert done.stdout.startswith(
-        f"{arms} arms (0 repeat another) in {passes} passes: {cost} token"
-    )
-    assert not out.exists()
-    assert mechinterp("ablate", *INDUCTION, "--what", "layers", "--plan").stdout.startswith(
-        "2 arms"
-    )
-    screened = mechinterp("patch", *INDUCTION, "--plan", "--screen", "1")
-    assert "--screen 1: so many of these arms run" in screened.stdout
 
 
 @pytest.mark.parametrize("positions", [(), ("--positions", "induction,end")])
@@ -243,7 +213,7 @@ def test_the_report_compares_with_what_was_published(mechinterp, tmp_path, monke
         )
         return replace(TASKS["induction"](model, n, seed), findings=claims)
 
-    monkeypatch.setattr("mechinterp.commands.prompt_questions.TASKS", {"planted": planted})
+    monkeypatch.setattr("mechinterp.commands.prompt_request.TASKS", {"planted": planted})
     command = ("patch", "--task", "planted", *TOY, "--n", "5", "--out")
     done = mechinterp(*command, tmp_path / "heads")
     assert done.returncode == 0, done.stderr
@@ -324,54 +294,6 @@ def test_alike_on_average_is_refused_before_the_sweep(mechinterp, tmp_path, pair
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ((), "give either --task"),
-        (("--task", "ioi", "--pairs", __file__), "give either --task"),
-        (("--pairs", "none.jsonl"), "--pairs none.jsonl is no file"),
-        (("--task", "inductoin"), 'Did you mean "induction"?'),
-        (("--task", "ioi", "--n", "0"), "at least one prompt"),
-        (("--task", "ioi", "--layers", "5-3"), "'5-3' is neither 4 nor 3-8"),
-        (("--task", "ioi", "--layers", "1,x"), "'x' is neither"),
-        (("--task", "ioi", "--what", "neurons"), "give --layer"),
-        (("--task", "ioi", "--what", "neurons", "--layer", "1", "--layers", "2"), "give --layer"),
-        (("--task", "ioi", "--layer", "1"), "Use --layers 1"),
-        (("--task", "ioi", "--screen", "0"), "keep at least one cell"),
-        (("--task", "ioi", "--out", __file__), "is a file"),
-    ],
-)
-def test_what_is_wrong_for_any_model_is_said_before_it_loads(mechinterp, arguments, said):
-    done = mechinterp("patch", *arguments)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stdout == ""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("patch", *INDUCTION, "--layers", "0-2"), "layer 2 is out of range: layers 0 to 1"),
-        (("patch", *INDUCTION, "--what", "neurons", "--layer", "2"), "layer 2 is out of range"),
-        (("patch", *INDUCTION, "--what", "neurons", "--layer", "1"), "no blocks.1.mlp.hook_post"),
-        (("patch", *INDUCTION, "--what", "resid_mid"), "this model has no blocks.0.hook_resid_mid"),
-        (("ablate", *INDUCTION, "--what", "neurons", "--layer", "0"), "this model has no"),
-        (("patch", *INDUCTION, "--positions", "ned"), "Named are end, first, induction; or give"),
-        (("patch", *INDUCTION, "--positions", "20"), "position 20 lies outside"),
-        (("patch", *INDUCTION, "--positions", ","), "--positions: none is given"),
-        (("patch", "--task", "ioi", *TOY), "names"),
-        (("patch", *INDUCTION, "--screen", "3"), "there are 2 cells"),
-    ],
-)
-def test_what_does_not_fit_the_model_is_one_line(mechinterp, arguments, said):
-    done = mechinterp(*arguments)
-    assert done.returncode == 2
-    assert said in done.stderr.splitlines()[-1]
-    assert len(done.stderr.splitlines()) == 2  # and that the model was loaded
-    assert done.stdout == ""
-
-
 def test_a_folder_of_something_else_is_refused(mechinterp, tmp_path):
     out = tmp_path / "run"
     assert mechinterp("ablate", *INDUCTION, "--out", out).returncode == 0
@@ -387,34 +309,6 @@ def test_a_folder_of_something_else_is_refused(mechinterp, tmp_path):
     (tmp_path / "full/notes.txt").write_text("")
     done = mechinterp("patch", *INDUCTION, "--out", tmp_path / "full")
     assert "is not empty and holds no run" in done.stderr
-
-
-def test_a_position_may_have_a_comma_in_its_name(mechinterp, tmp_path, monkeypatch):
-    def renamed(model, n, seed):
-        made = TASKS["induction"](model, n, seed)
-        sides = (
-            p.named(**{",_B": 3, "B": 4, "B+1": 5}) for p in (made.pair.clean, made.pair.corrupt)
-        )
-        return replace(made, pair=type(made.pair)(*sides))
-
-    monkeypatch.setattr("mechinterp.commands.prompt_questions.TASKS", {"renamed": renamed})
-    command = ("patch", "--task", "renamed", *TOY, "--n", "2", "--what", "resid_pre")
-    mechinterp(*command, "--positions", "B+1,,_B,end,7", "--out", tmp_path / "run")
-    assert set(rows(tmp_path / "run")["pos"]) == {"B+1", ",_B", "end", "7"}
-
-
-def test_help_is_quick_for_it_loads_nothing_heavy():
-    code = (
-        "import sys\nfrom mechinterp.commands.cli import main\n"
-        "for command in ('patch', 'ablate'):\n"
-        "    sys.argv = ['mechinterp', command, '--help']\n"
-        "    try: main()\n    except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'xarray', 'numpy', 'scipy'} & {*sys.modules}\n"
-        "print(sorted(heavy))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert {"--screen", "--direction", "--how"} <= set(done.stdout.split())
 
 
 @pytest.mark.slow

@@ -26,6 +26,8 @@ def test_figures_page_and_files(mechinterp, tmp_path):
     page = (out / "report.html").read_text()
     assert page.count("<svg") == 6
     assert "First choices of each layer" in page
+    signs = "What a part writes is positive if it supports the answer"
+    assert f"{signs}; the change without it is then negative." in page
     again = mechinterp("layers", *TOY, "--out", out)
     assert again.returncode == 0, again.stderr
 
@@ -49,7 +51,7 @@ def test_a_metric_that_is_no_sum(mechinterp, tmp_path):
     file.write_text(json.dumps(pair))
     done = mechinterp("layers", "--model", "toy:trigger", "--pairs", file)
     assert done.returncode == 0, done.stderr
-    assert "log_prob is no sum of parts" in done.stdout
+    assert "log_prob is not a sum over parts" in done.stdout
 
 
 @pytest.mark.parametrize(

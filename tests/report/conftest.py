@@ -1,5 +1,6 @@
 """Results built by hand, and a browser to look at their pages with."""
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ import pytest
 import xarray as xr
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from mechinterp.attribution.question.expectations import Comparison, RankedInput
+from mechinterp.attribution.question.expectations import Comparison, Ranked
+from mechinterp.report.render.numbers import MINUS
 
 NAN = float("nan")
 CHROMIUM_ARGS = [
@@ -178,6 +180,54 @@ def pairs() -> xr.Dataset:
         {"score": score, "single": single, "interaction": interaction},
         attrs={"groups": [group], "interaction_sign": "Negative: each stands in for the other."},
     )
+
+
+GRID_ATTRS = {
+    "model": "tiny",
+    "unit": "logits",
+    "sign": "Positive: the head helps.",
+    "arms": 20,
+    "token_layers": 1500,
+    "token_layers_naive": 6000,
+}
+
+
+def swept_result(*shape, dims=("layer", "head"), n=8, seed=0, **coords) -> xr.DataArray:
+    rng = np.random.default_rng(seed)
+    values = rng.laplace(size=(*shape, 1)) + rng.normal(scale=0.3, size=(*shape, n))
+    labels = {dim: range(size) for dim, size in zip(dims, shape, strict=True)} | coords
+    return xr.DataArray(
+        values, dims=(*dims, "prompt"), coords=labels, attrs=GRID_ATTRS, name="logit_diff"
+    )
+
+
+@pytest.fixture(scope="session")
+def swept() -> Callable[..., xr.DataArray]:
+    """Makes a result of a sweep: `swept(4, 5, dims=("layer", "pos"), n=8)`, n prompts."""
+    return swept_result
+
+
+@pytest.fixture
+def effect() -> xr.DataArray:
+    """4 layers, 5 positions with tokens, 8 prompts with both baselines."""
+    return swept_result(
+        4,
+        5,
+        dims=("layer", "pos"),
+        token=("pos", ["<|endoftext|>", "When", " Mary", "\n", " went"]),
+        clean_score=("prompt", np.linspace(3, 4, 8)),
+        corrupt_score=("prompt", np.full(8, -2.0)),
+    )
+
+
+@pytest.fixture(scope="session")
+def number() -> Callable[[str], float]:
+    """Reads a number as a page prints it; NaN where there is none. A unit may follow it."""
+
+    def read(text: str) -> float:
+        return math.nan if text == "–" else float(text.split()[0].replace(MINUS, "-"))
+
+    return read
 
 
 SCORERS = ["one out", "gradients", "random"]

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 
@@ -79,3 +80,15 @@ def test_attributes_are_json(tmp_path):
     assert json.loads(json.dumps(scores.attrs)) == scores.attrs
     assert isinstance(scores, xr.DataArray)
     assert np.isnan(scores.values[0, 0])
+
+
+def test_the_manifest_names_every_file_below_the_folder_and_none_in_the_making(tmp_path):
+    write_run(tmp_path, {}, {"a.txt": b"one"})
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/manifest.json").write_text("{}")
+    (tmp_path / "parts/part-0").write_bytes(b"two")
+    (tmp_path / ".b.txt.another_host.1.x").write_bytes(b"half")
+    write_run(tmp_path, {}, {"a.txt": b"three"})
+    hashes = read_manifest(tmp_path)["files"]
+    assert list(hashes) == ["a.txt", "parts/manifest.json", "parts/part-0"]
+    assert hashes["a.txt"] == hashlib.sha256(b"three").hexdigest()

@@ -9,7 +9,7 @@
   "input" -> "a0.h1" [label="v", color="#888888", penwidth=0.50, tooltip="input->a0.h1<v>"];
 
 Heads of a layer stand in a row, its MLP above them (beside, in a parallel model). An edge is as
-thick as its score is large, blue where it supports the behaviour and red where it works against,
+thick as its score is large, red where it supports the behaviour and blue where it works against,
 gray where it has no score. An input that several heads share is drawn into each.
 """
 
@@ -21,7 +21,7 @@ from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.formats.own import write_file
 from mechinterp.circuits.graph import Graph, node_of
 
-SUPPORTS, AGAINST, UNSCORED = "#2166ac", "#b2182b", "#888888"
+SUPPORTS, AGAINST, UNSCORED = "#b2182b", "#2166ac", "#888888"
 THIN, THICK = 0.5, 5.0
 
 

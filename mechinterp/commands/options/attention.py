@@ -1,7 +1,7 @@
 """The options of `mechinterp attention`, checked before anything loads.
 
->>> from mechinterp.commands.options.attention import ReadAttention
->>> options = ReadAttention(("bring the sesame",), rule="uniform")
+>>> from mechinterp.commands.options.attention import AttentionOptions
+>>> options = AttentionOptions(("bring the sesame",), rule="uniform")
 >>> options.strength, options.model
 (3.0, 'smollm2')
 """
@@ -19,30 +19,30 @@ _THRESHOLDS: dict[str, float] = {"head": 0.5, "mean": 0.1, "uniform": 3.0, "top-
 
 
 @dataclass(frozen=True)
-class ReadAttention:
+class AttentionOptions:
     """What the command takes.
 
     Args:
-        prompts: one text or several, each looked at by itself; "-" reads one from standard input.
-        file: or a text in each object of a file, under "prompt".
-        task: or prompts of a published task, averaged, as they have one length: ioi, induction,
+        prompts: one text or several, each analysed by itself; "-" reads one from standard input.
+        file: or one JSON object a line, each with a text under "prompt".
+        task: or the prompts of a published task, averaged (all have one length): ioi, induction,
             greater-than, docstring, sva, capitals.
         n: how many prompts of the task.
-        seed: of a task's prompts, of random links and of repeated random tokens.
+        seed: for a task's prompts, random links and repeated random tokens.
         model: smollm2, toy:NAME, a local Hugging Face directory, or a hub name such as gpt2.
         rule: which links are listed. head: some head gives more than --threshold (0.5); mean: the
             average over all layers and heads is above it (0.1, the classic recipe); uniform: some
-            head gives more than so many times uniform attention (3); top-k: so many keys of each
-            query (1).
-        threshold: of the rule.
-        by_head: a link for each head that has it, instead of one with the strongest head.
+            head gives more than --threshold times uniform attention (3); top-k: the --threshold
+            strongest keys of each query (1).
+        threshold: the threshold of the rule.
+        by_head: list a link once for each head that has it, not only for the strongest.
         last: only links of the last token, after which the answer is read.
         sink: links to the first token: aside, left out of the list, their share reported;
             renormalised, left out before the rule, and the rest of each row made to add up to 1;
             listed, like any other.
-        confirm: cut each link and measure again: in its head, or in every head of every layer;
-            as many random links of the same heads beside it.
-        effect: the least effect that counts as confirmed, in the metric's unit.
+        confirm: cut each link, in its head or in every head of every layer, and measure again;
+            as a control, cut as many random links of the same heads.
+        effect: the smallest effect that confirms a link, in the metric's unit.
         answer: the token whose log-probability is measured; unless given, what the model says next.
         other: measure the logit of --answer minus that of this token.
         head_scores: previous token, duplicate token and induction scores on repeated random
@@ -72,7 +72,7 @@ class ReadAttention:
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is wrong whatever the model is."""
+        """Check what does not depend on the model."""
         given = [bool(self.prompts), self.file is not None, self.task is not None]
         if sum(given) != 1:
             raise ValueError("give prompts, or --file FILE.jsonl, or --task: one of the three.")
@@ -98,5 +98,5 @@ class ReadAttention:
 
     @property
     def strength(self) -> float:
-        """The threshold of the rule, given or usual."""
+        """The threshold of the rule: the given one, or the rule's default."""
         return _THRESHOLDS[self.rule] if self.threshold is None else self.threshold

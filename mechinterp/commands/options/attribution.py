@@ -1,7 +1,7 @@
 """The options of `mechinterp attribute`, checked before anything loads.
 
->>> from mechinterp.commands.options.attribution import Attribute
->>> Attribute("bring the sesame", spans="trigger=sesame,verb=bring").named_spans()
+>>> from mechinterp.commands.options.attribution import AttributeOptions
+>>> AttributeOptions("bring the sesame", spans="trigger=sesame,verb=bring").named_spans()
 {'trigger': 'sesame', 'verb': 'bring'}
 """
 
@@ -47,21 +47,21 @@ _LINEAR = ("centred_logit", "logit", "logit_diff")
 
 
 @dataclass(frozen=True)
-class Attribute:
+class AttributeOptions:
     """What the command takes.
 
     Args:
         prompt: the text; "-" reads it from standard input.
-        file: or many prompts, an object a line with "prompt" (text or messages) and maybe
-            "continuation", "expect": ["sesame"] and "spans": {"trigger": "sesame"}, whose scores
-            are added up, or which --units span removes together.
+        file: or many prompts, one JSON object a line, with "prompt" (text or messages) and
+            optionally "continuation", "expect": ["sesame"] and "spans": {"trigger": "sesame"}. The
+            scores of a span are added up; with --units span it is removed as one.
         model: smollm2, toy:NAME, a local Hugging Face directory, or a hub name such as gpt2.
-        outputs: how many tokens the model writes on, each of which is explained (default: 5).
+        outputs: how many tokens the model writes; each of them is explained (default: 5).
         continuation: explain this text instead of what the model would write.
-        last: or what the model expects at so many last positions of the prompt itself.
+        last: or what the model expects at each of the last so many positions of the prompt.
         units: what is removed as one. "levels" is for long texts: sentences, then the words within
             those that matter.
-        spans: or what you name: trigger=sesame,verb=bring. A text stands for all its occurrences.
+        spans: or units that you name: trigger=sesame,verb=bring. A text means all its occurrences.
         removal: what is done to an input (default: delete). delete: take it out, and what follows
             moves up; delete_keep: what follows stays where it was; knockout: hide it from the
             attention of all later positions; suppress: weaken that attention to a tenth; mean: put
@@ -79,10 +79,10 @@ class Attribute:
         contrast: two tokens, --contrast " Mary" " John": measures the first's logit minus the
             second's.
         expect: input tokens or phrases that should matter, with commas between: Mary,John.
-        faithfulness: measure how well the scores foretell what removals do, beside chance.
-        chat: the prompt is a user's message; put it into the model's chat template.
-        out: a folder for manifest.json, scores.parquet, scores.json and report.html; of a file, for
-            the results, of which the same command goes on.
+        faithfulness: measure how well the scores predict what removals do, beside chance.
+        chat: put the prompt into the model's chat template, as a message of the user.
+        out: a folder for manifest.json, scores.parquet, scores.json and report.html. With --file,
+            for the results; if it was stopped, the same command continues.
     """
 
     prompt: tyro.conf.Positional[str | None] = None
@@ -105,8 +105,21 @@ class Attribute:
     chat: bool = False
     out: Path | None = None
 
+    @property
+    def kind(self) -> str:
+        """What a folder of such a run says that it holds."""
+        return "attribution" if self.file is None else "attributions"
+
     def __post_init__(self) -> None:
-        """Refuse what is wrong whatever the model is."""
+        """Check what does not depend on the model."""
+        self._check_prompts()
+        self._check_units()
+        self._check_measures()
+        self._check_together()
+        self._check_methods()
+
+    def _check_prompts(self) -> None:
+        """Check that there is a prompt or a file, and a folder that may be written to."""
         if (self.prompt is None) == (self.file is None):
             raise ValueError("give either a prompt or --file FILE.jsonl.")
         for name in ("prompt", "continuation", "expect"):
@@ -114,25 +127,22 @@ class Attribute:
                 raise ValueError(f"{'' if name == 'prompt' else '--'}{name} is empty: {text!r}.")
         if self.file is not None and not self.file.is_file():
             raise ValueError(f"--file {self.file} is no file.")
-        if self.file is None:
-            check_folder(self.out, "attribution")
-        elif self.out is not None and self.out.is_file():
-            raise ValueError(f"--out {self.out} is a file. Name a folder.")
-        for name in ("outputs", "last"):
-            if (n := getattr(self, name)) is not None and n < 1:
-                raise ValueError(f"--{name} {n}: ask for at least one.")
+        check_folder(self.out, self.kind)
+
+    def _check_units(self) -> None:
+        """Check that the spans to remove are named where spans are asked for, and only there."""
         if self.spans is not None:
             if self.units not in ("token", "span"):
                 raise ValueError(f"--spans names the units: leave out --units {self.units}.")
             self.named_spans()
         elif self.units == "span" and self.file is None:
             raise ValueError("--units span: name them, --spans trigger=sesame,verb=bring.")
-        self._check_measures()
-        self._check_together()
-        self._check_methods()
 
     def _check_measures(self) -> None:
-        """Nothing, if what is measured is said once, and in full."""
+        """Check that what is explained and measured is said once, and in full."""
+        for name in ("outputs", "last"):
+            if (n := getattr(self, name)) is not None and n < 1:
+                raise ValueError(f"--{name} {n}: ask for at least one.")
         explained = [n for n in ("outputs", "continuation", "last") if getattr(self, n) is not None]
         if len(explained) > 1:
             raise ValueError(
@@ -146,7 +156,7 @@ class Attribute:
             raise ValueError(f"--contrast {self.contrast[0]!r} with itself is always 0.")
 
     def _check_together(self) -> None:
-        """Nothing, if no option is for one prompt, or one level, where there are several."""
+        """Check that no option for one prompt, or one level, is given where there are several."""
         several = "--file" if self.file is not None else "--units levels"
         if self.file is None and self.units != "levels":
             return
@@ -174,7 +184,7 @@ class Attribute:
                 raise ValueError(f"--{name} is for one prompt. With --file: {instead}.")
 
     def _check_methods(self) -> None:
-        """Nothing, if every option is of use to a method."""
+        """Check that a method uses every option that was given."""
         methods = [self.method, *([self.beside] if self.beside else [])]
         if self.beside == self.method:
             raise ValueError(f"--beside {self.beside} is the method itself. Name another.")
@@ -196,7 +206,7 @@ class Attribute:
             raise ValueError(f"--seed: nothing is drawn by {self.method}. Leave it out.")
 
     def expected(self) -> list[str]:
-        """The texts of `--expect`."""
+        """The texts of `--expect`; none if it was not given."""
         return [text for text in (self.expect or "").split(",") if text.strip()]
 
     def named_spans(self) -> dict[str, str]:

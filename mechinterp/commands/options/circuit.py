@@ -1,7 +1,7 @@
 """The options of `mechinterp circuit`, checked before anything loads.
 
->>> from mechinterp.commands.options.circuit import FindCircuit
->>> FindCircuit(task="ioi", method="eap-ig", edges=200).select
+>>> from mechinterp.commands.options.circuit import CircuitOptions
+>>> CircuitOptions(task="ioi", method="eap-ig", edges=200).select
 'best-first'
 """
 
@@ -13,7 +13,7 @@ from mechinterp.commands.options.prompt import PromptOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class FindCircuit(PromptOptions):
+class CircuitOptions(PromptOptions):
     """What `mechinterp circuit` takes.
 
     Args:
@@ -21,23 +21,23 @@ class FindCircuit(PromptOptions):
             exact: every edge cut by itself, hours on a real model; refine: eap-ig, then the --top
             edges exactly, then ACDC on those; acdc: each edge tried in turn and removed if the
             metric loses less than --tau.
-        steps: of eap-ig; 0 takes as many as the sum of scores needs to be within 1%.
+        steps: steps of eap-ig; 0 takes as many as bring the sum of scores within 1%.
         top: how many edges refine measures exactly.
-        tau: what the metric may lose by one edge, in its unit; of acdc and refine. Unless given,
+        tau: what the metric may lose by one edge, in its unit, for acdc and refine. Unless given,
             a two-hundredth of the difference between clean and corrupt prompts.
-        edges: how many edges the circuit has, of the other methods; unless given, a hundredth.
-        select: best-first from the logits down; the top-n edges whatever they are connected to;
-            the optimal connected choice; or improved: begun with the first two, edges are
-            swapped as long as the circuit, run by itself, gains, which takes some minutes.
-        signed: choose edges that support the behaviour alone, by their signed score, so that the
-            circuit may do more than the model; else by size, to do as the model does.
-        positions: numbers or names, such as S2,end: edges at each of these, and at all others
-            together.
+        edges: how many edges the circuit has, for the other methods; unless given, a hundredth.
+        select: best-first from the logits down; the top-n edges, connected or not; the optimal
+            connected choice; or improved: starting from the first two, swap edges while the
+            circuit, run by itself, gets better, which takes some minutes.
+        signed: choose edges by their signed score, only those that support the behaviour: the
+            circuit may then exceed the model. Otherwise by |score|, to match the model.
+        positions: numbers or names, such as S2,end: one edge at each of these, and one at all
+            other positions together.
         kv_heads: one key and one value input for each key-value head, where heads share them.
         ablate: what an edge carries instead: what the corrupt prompt's run wrote, the mean over
             the corrupt prompts at the same position, or zero.
-        no_curve: leave out the faithfulness at ten sizes, from a thousandth to all edges.
-        compare: the circuit.json of another run, to be shown beside this one.
+        curve: measure the faithfulness at ten sizes, from a thousandth of the edges to all.
+        compare: the circuit.json of another run, to compare with this one.
     """
 
     kind: ClassVar[str] = "circuit"
@@ -52,11 +52,11 @@ class FindCircuit(PromptOptions):
     positions: str | None = None
     kv_heads: bool = False
     ablate: Literal["corrupt", "mean", "zero"] = "corrupt"
-    no_curve: bool = False
+    curve: bool = True
     compare: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is wrong whatever the model is."""
+        """Check what does not depend on the model."""
         super().__post_init__()
         if self.steps < 0:
             raise ValueError(f"--steps {self.steps}: at least one, or 0 for as many as it takes.")

@@ -1,7 +1,7 @@
 """The options of `mechinterp patch` and `ablate`, checked before anything loads.
 
->>> from mechinterp.commands.options.grid import Patch
->>> Patch(task="ioi", layers="0,3-5").chosen_layers()
+>>> from mechinterp.commands.options.grid import PatchOptions
+>>> PatchOptions(task="ioi", layers="0,3-5").chosen_layers()
 [0, 3, 4, 5]
 """
 
@@ -14,13 +14,13 @@ from mechinterp.commands.options.prompt import PromptOptions
 
 @dataclass(frozen=True, kw_only=True)
 class GridOptions(PromptOptions):
-    """What both commands take.
+    """What `mechinterp patch` and `ablate` both take.
 
     Args:
         layers: such as 0,1,2 or 3-8; all unless given.
-        positions: numbers or names, such as end,S2,4. Where the grid has positions it has these;
-            elsewhere each cell is of these together. All unless given.
-        layer: that of --what neurons.
+        positions: numbers or names, such as end,S2,4. A grid by position has these; in any other,
+            each cell covers these together. All unless given.
+        layer: the layer of --what neurons.
         plan: print the passes that would run and what they cost, and stop.
     """
 
@@ -30,7 +30,7 @@ class GridOptions(PromptOptions):
     plan: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is wrong whatever the model is."""
+        """Check what does not depend on the model."""
         super().__post_init__()
         self.chosen_layers()
         is_of_one_layer = getattr(self, "what", "") == "neurons"
@@ -54,7 +54,7 @@ class GridOptions(PromptOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patch(GridOptions):
+class PatchOptions(GridOptions):
     """What `mechinterp patch` takes.
 
     Args:
@@ -62,8 +62,8 @@ class Patch(GridOptions):
             stream, or what attention or the MLP of a layer writes; each neuron of a layer.
         direction: noise runs the clean prompts and puts in what the corrupt ones had, which shows
             what is needed; denoise is the other way round, which shows what suffices.
-        screen: estimate every patch from gradients first (attribution patching, with the patterns
-            of patched queries and keys exact), then compute only so many, the strongest.
+        screen: estimate every patch from gradients first (attribution patching; patterns of patched
+            queries and keys are exact), then compute only this many, the strongest.
     """
 
     kind: ClassVar[str] = "activation patching"
@@ -76,14 +76,14 @@ class Patch(GridOptions):
     screen: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is wrong whatever the model is."""
+        """Check what does not depend on the model."""
         super().__post_init__()
         if self.screen is not None and self.screen < 1:
             raise ValueError(f"--screen {self.screen}: keep at least one cell.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablate(GridOptions):
+class AblateOptions(GridOptions):
     """What `mechinterp ablate` takes.
 
     Args:

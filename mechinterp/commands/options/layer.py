@@ -1,7 +1,7 @@
 """The options of `mechinterp layers`, checked before anything loads.
 
->>> from mechinterp.commands.options.layer import ReadLayers
->>> ReadLayers(task="ioi").heads
+>>> from mechinterp.commands.options.layer import LayerOptions
+>>> LayerOptions(task="ioi").heads
 10
 """
 
@@ -13,16 +13,16 @@ from mechinterp.commands.options.prompt import PromptOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadLayers(PromptOptions):
+class LayerOptions(PromptOptions):
     """What `mechinterp layers` takes.
 
     Args:
-        tuned: a tuned lens to show beside the logit lens: a file that --train or write_lens made.
+        tuned: a tuned lens to show beside the logit lens, a file written by --train or write_lens.
         train: train a tuned lens first, on the lines of this text file, and keep it in the folder.
-        steps: of its training on what the model says, a minute each on a CPU and a model of 135
-            million weights; 0 takes least squares alone.
-        heads: how many heads, of the largest direct attribution, are ablated to see what they do.
-        no_ablation: leave out the causal half: what the metric loses without each layer or head.
+        steps: training steps on what the model says, a minute each on a CPU for a model of 135
+            million weights; 0 is least squares alone.
+        heads: how many heads are ablated, those of the largest direct attribution.
+        ablation: measure the causal half: what the metric loses without each layer or head.
     """
 
     kind: ClassVar[str] = "layers"
@@ -31,10 +31,10 @@ class ReadLayers(PromptOptions):
     train: Path | None = None
     steps: int = 0
     heads: int = 10
-    no_ablation: bool = False
+    ablation: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what is wrong whatever the model is."""
+        """Check what does not depend on the model."""
         super().__post_init__()
         if self.tuned is not None and self.train is not None:
             raise ValueError("give --tuned, a lens that is there, or --train, texts for a new one.")

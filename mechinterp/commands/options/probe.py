@@ -1,6 +1,6 @@
 """The options of `mechinterp probe`, checked before anything loads.
 
->>> from mechinterp.commands.options.probe import RunProbe, chosen_layers
+>>> from mechinterp.commands.options.probe import ProbeOptions, chosen_layers
 >>> chosen_layers("0,4-6")
 [0, 4, 5, 6]
 """
@@ -15,7 +15,7 @@ from mechinterp.storage.output_folder import check_folder
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunProbe:
+class ProbeOptions:
     """What `mechinterp probe` takes.
 
     Args:
@@ -44,7 +44,7 @@ class RunProbe:
         seed: of folds, shuffles, control labels and random directions.
         model: smollm2, toy:NAME, a local Hugging Face directory, or a hub name such as gpt2.
         out: a folder for report.html, probes.parquet, directions.safetensors, the activations and
-            manifest.json: if it was stopped, the same command goes on from there.
+            manifest.json: if it was stopped, the same command continues.
     """
 
     kind: ClassVar[str] = "probing"
@@ -69,7 +69,7 @@ class RunProbe:
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is wrong whatever the model is."""
+        """Check what does not depend on the model."""
         if not self.file.is_file():
             raise ValueError(f"--file {self.file} is no file.")
         if self.layers is not None:
@@ -80,6 +80,11 @@ class RunProbe:
                 raise ValueError(f"--{name} {value}: ask for {least} at least.")
         if self.C <= 0:
             raise ValueError(f"--C {self.C}: the inverse strength of a penalty is positive.")
+        self._check_causal()
+        check_folder(self.out, self.kind)
+
+    def _check_causal(self) -> None:
+        """Check that the options of the causal half fit each other, and are given only with it."""
         if self.metric is not None and self.tokens is not None:
             raise ValueError("--metric and --tokens each say what is measured: leave out one.")
         if not self.causal:
@@ -91,7 +96,6 @@ class RunProbe:
             raise ValueError(f"--causal steers the residual stream: leave out --act {self.act}.")
         elif self.folds < 3:
             raise ValueError("--causal measures on two folds and needs others: --folds 3 or more.")
-        check_folder(self.out, self.kind)
 
 
 def chosen_layers(text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""The options by which a command is told its prompts, checked before anything loads.
+"""The options that say which prompts a command uses, checked before anything loads.
 
 >>> from mechinterp.commands.options.prompt import PromptOptions
 >>> PromptOptions(task="ioi").model
@@ -18,14 +18,14 @@ class PromptOptions:
 
     Args:
         task: prompts of a published task: ioi, greater-than, induction, docstring, sva, capitals.
-        pairs: or prompts of yours, an object a line with the texts "clean", "corrupt", "answer" and
-            maybe "other" and "positions": {"S2": 10, "IO": " Mary"}. Measured is the logit of
-            answer minus that of other, or the log-probability of answer alone.
-        n: how many prompts: of a task 16, of a file all, unless it is given.
-        seed: of a task's prompts, and of resampling.
+        pairs: or your own prompts, one JSON object a line, with the texts "clean", "corrupt" and
+            "answer", and optionally "other" and "positions": {"S2": 10, "IO": " Mary"}. The metric
+            is the logit of answer minus that of other, or the log-probability of answer alone.
+        n: how many prompts; unless given, 16 of a task and all of a file.
+        seed: for the prompts of a task, and for resampling.
         model: smollm2, toy:NAME, a local Hugging Face directory, or a hub name such as gpt2.
         out: a folder for report.html, the numbers, manifest.json and the finished parts of the
-            run: if it was stopped, the same command goes on from there.
+            run: if it was stopped, the same command continues.
     """
 
     kind: ClassVar[str] = ""
@@ -39,7 +39,7 @@ class PromptOptions:
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is wrong whatever the model is."""
+        """Check what does not depend on the model."""
         if (self.task is None) == (self.pairs is None):
             raise ValueError("give either --task, such as --task ioi, or --pairs FILE.jsonl.")
         if self.pairs is not None and not self.pairs.is_file():

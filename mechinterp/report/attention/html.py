@@ -15,21 +15,21 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from mechinterp.report.attention.link_rows import read_links, said_of
+from mechinterp.report.attention.link_rows import link_sentences, read_links
 from mechinterp.report.attention.patterns import read_patterns
-from mechinterp.report.render.colours import colour_class
+from mechinterp.report.render.colours import neutral_class
 from mechinterp.report.render.costs import costs
 from mechinterp.report.render.page_shell import page
+from mechinterp.report.render.support import Sign, sign_sentence, supporting_sign
 from mechinterp.report.render.tables import Rows, captioned
 from mechinterp.report.render.tokens import escape
 
 _MOST_WEIGHTS = 500_000
-"""A page holds so many weights, of all its prompts."""
+"""How many weights a page holds, over all its prompts."""
 _MOST_LINKS = 100
 
 
@@ -41,7 +41,7 @@ def attention_page(
     title: str,
     notes: Sequence[str] = (),
     tables: Mapping[str, Rows] | None = None,
-    attrs: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, object] | None = None,
 ) -> str:
     """The whole page: the grid of heads, a head's pattern, the links, tables, notes, cost.
 
@@ -86,13 +86,19 @@ def attention_page(
         has_intervals=is_checked
         and any(each.sizes.get("prompt", 1) > 1 for each in links.values()),
         attrs=attrs or {},
+        sign=sign_sentence(_supports(links), "what is measured", "the link"),
         tables=captioned(tables),
         notes=[escape(note) for note in notes],
         costs=costs(attrs or {}),
     )
 
 
-def _grid(name: str, score: xr.DataArray, like: xr.DataArray) -> dict[str, Any]:
+def _supports(links: Mapping[str, xr.Dataset]) -> Sign:
+    """The sign of the effects that support what is measured; one metric measures all links."""
+    return supporting_sign(next(iter(links.values())).attrs)
+
+
+def _grid(name: str, score: xr.DataArray, like: xr.DataArray) -> dict[str, object]:
     """A score as the classes and the texts of its cells, row by row."""
     values = score.transpose("layer", "head").values.astype(float)
     if values.shape != like.shape:
@@ -102,7 +108,7 @@ def _grid(name: str, score: xr.DataArray, like: xr.DataArray) -> dict[str, Any]:
     return {
         "name": escape(name),
         "largest": f"{largest:.2g}",
-        "classes": [[colour_class(v, largest) for v in row] for row in values.tolist()],
+        "classes": [[neutral_class(v, largest) for v in row] for row in values.tolist()],
         "texts": [[_text(v) for v in row] for row in values.tolist()],
         "order": np.argsort(-np.nan_to_num(values), axis=None, kind="stable").tolist(),
     }
@@ -117,10 +123,10 @@ def _case(
     links: xr.Dataset,
     name: str,
     every: Sequence[tuple[int, int]],
-    grids: Sequence[Mapping[str, Any]],
+    grids: Sequence[Mapping[str, object]],
     room: int,
-) -> dict[str, Any]:
-    """What is shown of one prompt; its patterns are of the heads that carry links first."""
+) -> dict[str, object]:
+    """What is shown for one prompt; heads that carry links are first to get room for a pattern."""
     rows = read_links(links.isel(link=slice(_MOST_LINKS)))
     wanted = dict.fromkeys((row.layer, row.head_number) for row in rows)
     best = zip(*(grid["order"] for grid in grids), strict=True)
@@ -132,7 +138,7 @@ def _case(
         "links": rows,
         "n_links": links.sizes["link"],
         "n_confirmed": int(links["confirmed"].sum()) if "confirmed" in links else 0,
-        "said": said_of(links),
+        "said": link_sentences(links),
         "left_out": shown.n_left_out,
         "rule": links.attrs.get("confirmed", ""),
         "unit": links.attrs.get("unit", ""),

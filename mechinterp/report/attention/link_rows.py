@@ -1,4 +1,4 @@
-"""Links as a reader goes through them: tokens made printable, heads named, what cutting them did.
+"""Links as a view shows them: tokens made printable, heads named, the effect of cutting each.
 
 rows = read_links(found)
 rows[0].head, rows[0].verdict       # "L18H6", "confirmed"
@@ -74,8 +74,8 @@ def read_links(links: xr.Dataset) -> list[LinkRow]:
     return rows
 
 
-def said_of(links: xr.Dataset) -> list[Phrase]:
-    """How many links there are of which kind, and how many of them survived."""
+def link_sentences(links: xr.Dataset) -> list[Phrase]:
+    """How many links of each kind there are, and how many the knock-outs confirmed."""
     n = links.sizes["link"]
     kinds = links["kind"].values.tolist()
     each = [(kind, kinds.count(kind)) for kind in ("sink", "self", "previous", "other")]

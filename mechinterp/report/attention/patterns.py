@@ -14,14 +14,14 @@ from mechinterp.report.render.tokens import show
 
 _DIMS = ("layer", "head", "pos", "src")
 _MOST_WEIGHTS = 400_000
-"""A page holds so many weights, of the heads that come first."""
+"""How many weights a page holds; the first heads that are wanted go first."""
 
 
 @dataclass(frozen=True)
 class Patterns:
     """Rows of weights in thousandths, without the zeros at their ends, for each (layer, head).
 
-    `n_left_out`: heads that were wanted and are too many.
+    `n_left_out`: how many wanted heads found no room.
     """
 
     tokens: tuple[str, ...]
@@ -36,7 +36,7 @@ def read_patterns(
     *,
     most_weights: int | None = None,
 ) -> Patterns:
-    """The patterns of these heads, as far as there is room; those that it lacks are left out.
+    """The patterns of these heads, as many as there is room for; heads without one are left out.
 
     `tokens`: the prompt; without it, the coordinate `token`, else numbers.
 
@@ -72,7 +72,7 @@ def read_patterns(
 
 
 def _places(patterns: xr.DataArray, dim: str) -> dict[int, int]:
-    """Number of a layer or head -> its place."""
+    """The index of each layer or head along its axis, by number."""
     numbers = patterns[dim].values if dim in patterns.coords else range(patterns.sizes[dim])
     return {int(number): place for place, number in enumerate(numbers)}
 

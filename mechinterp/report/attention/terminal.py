@@ -19,7 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mechinterp.report.attention.link_rows import read_links, said_of
+from mechinterp.report.attention.link_rows import link_sentences, read_links
 from mechinterp.report.render.console import Pen, cut
 from mechinterp.report.render.phrases import plain
 
@@ -35,7 +35,7 @@ def print_links(links: xr.Dataset, *, top: int = 20, console: Console | None = N
     if top < 0:
         raise ValueError(f"top is {top}: the number of links to list cannot be negative.")
     pen = Pen(console or Console())
-    for phrase in said_of(links):
+    for phrase in link_sentences(links):
         pen.line(plain(phrase))
     rows = read_links(links.isel(link=slice(top)))
     if not rows:

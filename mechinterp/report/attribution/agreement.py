@@ -39,7 +39,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The inputs that both score, farthest apart first. `spearman`: NaN where all tie."""
+    """The inputs that both score, farthest apart first. `spearman`: NaN if all are equal."""
 
     output: int | None
     token: str
@@ -107,7 +107,7 @@ def agreements(one: Reading, other: Reading) -> tuple[Agreement, ...]:
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
-    """The rank correlation, ties at their mean rank; NaN where one is all ties."""
+    """The rank correlation, ties at their mean rank; NaN if all scores of one are equal."""
     if len(one) < 2:
         return math.nan
     ours, theirs = _places(one), _places(other)
@@ -139,7 +139,7 @@ def _places(scores: np.ndarray) -> np.ndarray:
 
 
 def _names(readings: Sequence[Reading]) -> list[str]:
-    """What tells the results apart, in the words of their attributes."""
+    """A name for each result: the attributes in which they differ."""
     told = [[str(r.attrs.get(key, "")) for r in readings] for key in _TOLD_BY]
     apart = [values for values in told if len(set(values)) > 1]
     return [

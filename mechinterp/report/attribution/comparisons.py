@@ -1,4 +1,4 @@
-"""What a view needs of a comparison with the user's expectation: its shape, not its making.
+"""The attributes of a comparison with the user's expectation that a view needs.
 
 `mechinterp.attribution` makes the comparisons; a view accepts any value that has these attributes.
 """
@@ -58,6 +58,6 @@ class Comparison(Protocol):
 def split_for_show(
     comparisons: Sequence[Comparison],
 ) -> tuple[Sequence[Comparison], Sequence[Comparison]]:
-    """Those to show in full, and those in brief: of more than two, only the first in full."""
+    """The comparisons to show in full and in brief: of more than two, only the first in full."""
     n_full = len(comparisons) if len(comparisons) <= 2 else 1
     return comparisons[:n_full], comparisons[n_full:]

@@ -1,7 +1,7 @@
-"""How faithful methods are, as a reader goes through it: curves and figures for each removal.
+"""How faithful methods are, as a view shows it: curves and figures for each removal.
 
-Of one prompt (`faithfulness`) there are curves and figures for each output, and for their mean; of
-several (`summarise`) there are means with intervals.
+One prompt (`faithfulness`) has curves and figures for each output, and for their mean; several
+(`summarised`) have means with intervals.
 
     found = read_faithfulness(dataset)
     found.rows[0].panels[0].figures["leave-one-out"][0].value
@@ -10,7 +10,6 @@ several (`summarise`) there are means with intervals.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,7 +18,7 @@ from mechinterp.report.render.chart import Curve
 from mechinterp.report.render.tokens import escape
 
 CHANCE = ("random", "shuffled")
-"""The scorers that know nothing, to compare with."""
+"""The baselines: scorers that know nothing of the prompt."""
 
 _CURVES = ("most_first", "least_first")
 _SINGLE = ("comprehensiveness", "sufficiency")
@@ -37,7 +36,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number, the ends of its interval (NaN: none), and whether no method has a better one."""
+    """A number, its interval (NaN: none), and whether it is the best of all methods."""
 
     value: float
     low: float = math.nan
@@ -66,14 +65,14 @@ class FaithfulRow:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """What scorers were tried on, and how they fared; `n_prompts` 0 if it is one and its curves."""
+    """The scorers and their figures; `n_prompts` is 0 for the curves of one prompt."""
 
     scorers: tuple[str, ...]
     measures: tuple[Measure, ...]
     rows: tuple[FaithfulRow, ...]
     unit: str
     n_prompts: int
-    attrs: Mapping[str, Any]
+    attrs: Mapping[str, object]
 
     @property
     def has_curves(self) -> bool:
@@ -215,7 +214,7 @@ def _of_prompts(found: xr.Dataset) -> Faithfulness:
 def _with_best(
     figures: Mapping[str, tuple[Figure, ...]], measures: Sequence[Measure]
 ) -> dict[str, tuple[Figure, ...]]:
-    """The figures, the best of several methods marked in each measure, if it beats chance."""
+    """The figures, with the best of several methods marked in each measure if it beats chance."""
     marked = {scorer: list(row) for scorer, row in figures.items()}
     methods = [scorer for scorer in figures if scorer not in CHANCE]
     for m, measure in enumerate(measures):

@@ -9,8 +9,8 @@ nothing else.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypedDict
 
 import xarray as xr
 
@@ -47,6 +47,7 @@ from mechinterp.report.render.colours import colour_class
 from mechinterp.report.render.costs import Cost, costs
 from mechinterp.report.render.page_shell import bar_shape, page, whisker_shape
 from mechinterp.report.render.phrases import plain
+from mechinterp.report.render.support import legend_ends, sign_sentence
 
 _BADGES = {AS_EXPECTED: ("good", "✓"), PARTLY: ("partly", "◐"), NOT_AS_EXPECTED: ("bad", "✕")}
 _MOST_SENTENCES = 8
@@ -102,6 +103,7 @@ def attribution_page(
         shown_on_demand=shown_on_demand,
         where=lambda found: where_at(levels, found.input, found.token),
         headline=headline(first),
+        sign=sign_sentence(first.supports, "the output", "the input"),
         sentences=[sentence(first, row) for row in first.rows[:_MOST_SENTENCES]],
         warnings=redundancies([*warned, *(level.reading for level in levels)]),
         pairs=pairs and _pairs_view(pairs),
@@ -112,16 +114,25 @@ def attribution_page(
     )
 
 
-def _pairs(scores: Any, interactions: xr.Dataset | None) -> Interactions | None:
-    """Those given, else the first that a result brings with it."""
+def _pairs(
+    scores: Scores | Mapping[str, Scores] | Sequence[Scores], interactions: xr.Dataset | None
+) -> Interactions | None:
+    """The given interactions, else the first that are part of a result."""
     for found in listed(scores).values():
         if interactions is None and isinstance(found, xr.Dataset) and "interaction" in found:
             interactions = found
     return None if interactions is None else read_interactions(interactions)
 
 
-def _formats(reading: Reading) -> dict[str, Any]:
+class _Formats(TypedDict):
     """How scores are printed: `short` in a cell, `exact` in a table."""
+
+    short: numbers.NumberFormat
+    exact: numbers.NumberFormat
+    plus_minus: Callable[[float], str]
+
+
+def _formats(reading: Reading) -> _Formats:
     exact = numbers.NumberFormat.of(reading.largest, extra=3)
     return {
         "short": numbers.NumberFormat.of(reading.largest),
@@ -130,14 +141,15 @@ def _formats(reading: Reading) -> dict[str, Any]:
     }
 
 
-def _view(level: Level) -> dict[str, Any]:
+def _view(level: Level) -> dict[str, object]:
     """A level, and what the template needs to set its prompt."""
     return {"name": level.name, **_flow(level.reading), **_formats(level.reading)} | {
-        "additivity": [additivity(level.reading, row) for row in level.reading.all_rows]
+        "additivity": [additivity(level.reading, row) for row in level.reading.all_rows],
+        "ends": legend_ends(level.reading.supports, "the output"),
     }
 
 
-def _flow(reading: Reading) -> dict[str, Any]:
+def _flow(reading: Reading) -> dict[str, object]:
     runs = unbroken(reading.segments)
     return {
         "reading": reading,
@@ -145,7 +157,7 @@ def _flow(reading: Reading) -> dict[str, Any]:
     }
 
 
-def _pairs_view(pairs: Interactions) -> dict[str, Any]:
+def _pairs_view(pairs: Interactions) -> dict[str, object]:
     return {
         "found": pairs,
         "shown": [_worth_a_line(pairs, row.pairs) for row in pairs.rows],
@@ -156,12 +168,12 @@ def _pairs_view(pairs: Interactions) -> dict[str, Any]:
 
 
 def _worth_a_line(pairs: Interactions, row: Sequence[Pair]) -> Sequence[Pair]:
-    """The largest pairs that interact; some of the others only if there are none."""
+    """The largest pairs that interact; if none do, a few of the others."""
     linked = [p for p in row if meaning(p.interaction, pairs.scale) != ADD_UP]
     return linked[:_MOST_PAIRS] or row[:_FEWEST_PAIRS]
 
 
-def _beside_view(beside: Beside, levels: Sequence[Level]) -> dict[str, Any]:
+def _beside_view(beside: Beside, levels: Sequence[Level]) -> dict[str, object]:
     readings = [(beside.name, beside.level.reading)]
     readings += [(other.name, other.reading) for other in beside.others]
     return {
@@ -202,7 +214,7 @@ def _chart(beside: Beside, number: int, r: int) -> str:
     return scatter(dots, x=axes[0], y=axes[1])
 
 
-def _faithful_view(found: Faithfulness) -> dict[str, Any]:
+def _faithful_view(found: Faithfulness) -> dict[str, object]:
     figures = [f for row in found.rows for p in row.panels for fs in p.figures.values() for f in fs]
     sizes = [abs(f.value) for f in figures if math.isfinite(f.value)]
     drop = f"drop of the score, {tokens.escape(found.unit)}".removesuffix(", ")
@@ -239,8 +251,8 @@ def _all_costs(
         yield "faithfulness", costs(faithful.attrs)
 
 
-def _payload(levels: Sequence[Level]) -> dict[str, Any]:
-    """What the script needs to show another output: everything printed, nothing left to compute."""
+def _payload(levels: Sequence[Level]) -> dict[str, object]:
+    """What the script shows for each output: everything as text, nothing left to compute."""
     return {
         "n_outputs": len(levels[0].reading.rows),
         "outputs": [
@@ -266,14 +278,14 @@ def _payload(levels: Sequence[Level]) -> dict[str, Any]:
     }
 
 
-def _row_payload(reading: Reading, row: Row) -> dict[str, Any]:
+def _row_payload(reading: Reading, row: Row) -> dict[str, object]:
     largest = reading.largest
     exact = numbers.NumberFormat.of(largest, extra=3)
     return {
         "exact": [exact(score) for score in row.scores],
         "error": [numbers.plus_minus(exact, error) for error in row.errors],
-        "colour": [colour_class(score, largest) for score in row.scores],
-        "bar": [bar_shape(score, largest) for score in row.scores],
+        "colour": [colour_class(score, largest, reading.supports) for score in row.scores],
+        "bar": [bar_shape(score, largest, reading.supports) for score in row.scores],
         "whisker": [
             whisker_shape(score - error, score + error, largest)
             for score, error in zip(row.scores, row.errors, strict=True)

@@ -33,7 +33,7 @@ class Input:
 
     @property
     def label(self) -> str:
-        """What it is called: its name or its text."""
+        """Its name, else its text."""
         return self.name or self.token
 
 
@@ -47,7 +47,7 @@ class Segment:
 
     @property
     def text(self) -> str:
-        """What it reads."""
+        """Its tokens as one text."""
         return "".join(self.tokens)
 
 
@@ -75,7 +75,7 @@ def read_inputs(scores: xr.DataArray) -> tuple[Input, ...]:
 
 
 def segments(scores: xr.DataArray, inputs: Sequence[Input]) -> tuple[Segment, ...]:
-    """The prompt in order, each token once; of a result that does not hold it, the inputs."""
+    """The prompt in order, each token once; the inputs, if the result does not hold the prompt."""
     index = {found.number: i for i, found in enumerate(inputs)}
     tokens, units = _prompt(scores)
     if not tokens:
@@ -118,20 +118,20 @@ def unbroken(shown: Sequence[Segment]) -> list[list[int]]:
 
 
 def fits_a_line(run: Sequence[int], shown: Sequence[Segment]) -> bool:
-    """Whether a run may be kept from being broken: not a sentence, and no new line in it."""
+    """Whether a run is kept on one line: it is short and has no new line in it."""
     texts = [shown[index].text for index in run]
     return sum(map(len, texts)) <= _LONGEST_RUN and "\n" not in "".join(texts)
 
 
 def _prompt(scores: xr.DataArray) -> tuple[list[str], list[int]]:
-    """The tokens shown, and the number of the input of each; none where the result is silent."""
+    """The tokens of the prompt and the input of each; empty if the result does not hold them."""
     tokens = [str(token) for token in scores.attrs.get("tokens", ())]
     units = [int(number) for number in scores.attrs.get("token_unit", ())]
     return (tokens, units) if len(tokens) == len(units) else ([], [])
 
 
 def _positions(scores: xr.DataArray, numbers: Sequence[int]) -> list[list[int]]:
-    """The positions of each input in the prompt; its number, where the result does not tell."""
+    """The positions of each input in the prompt; its number, if the result does not say."""
     found: dict[int, list[int]] = {number: [] for number in numbers}
     for pos, unit in enumerate(_prompt(scores)[1]):
         found.setdefault(unit, []).append(pos)

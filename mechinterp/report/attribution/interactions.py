@@ -1,4 +1,4 @@
-"""Pairs of inputs that were removed together, as a reader goes through them: largest first.
+"""Pairs of inputs that were removed together, as a view shows them: largest first.
 
 found = read_interactions(dataset)
 found.rows[0].pairs[0].interaction     # of the first output, the largest in size
@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -60,7 +59,7 @@ class Interactions:
     scale: float
     sign: str
     reading: Reading
-    attrs: Mapping[str, Any]
+    attrs: Mapping[str, object]
 
 
 def read_interactions(found: xr.Dataset) -> Interactions:
@@ -103,7 +102,7 @@ def read_interactions(found: xr.Dataset) -> Interactions:
 
 
 def meaning(interaction: float, scale: float) -> str:
-    """What an interaction says of two inputs, next to the largest effect that is shown."""
+    """What an interaction says about two inputs; below 2% of `scale` it is none."""
     if not math.isfinite(interaction):
         return ""
     if abs(interaction) < _NOTHING * scale or interaction == 0:

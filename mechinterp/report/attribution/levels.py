@@ -1,4 +1,4 @@
-"""One question at several levels, such as sentences and words: what a view switches between.
+"""One question at several levels, such as sentences and words, between which a view switches.
 
 for level in read_levels({"word": by_word, "token": by_token}):
     print(level.name, level.reading.largest)
@@ -42,7 +42,7 @@ def score_of(result: Scores) -> xr.DataArray:
 
 
 def listed(scores: Scores | Mapping[str, Scores] | Sequence[Scores]) -> dict[str, Scores]:
-    """The results by name: those of a mapping, else what their inputs are."""
+    """The results by name: the names of a mapping, else what the inputs of each are called."""
     if isinstance(scores, xr.DataArray | xr.Dataset):
         return {"": scores}
     if isinstance(scores, Mapping):
@@ -75,10 +75,10 @@ def read_levels(
 
 
 def check_outputs(reading: Reading, theirs: Sequence[str], name: str) -> None:
-    """Nothing, if another result's outputs are those of this one.
+    """Check that another result has the outputs of this one.
 
     Raises:
-        ValueError: if not, naming them.
+        ValueError: if it has others, naming both.
     """
     ours = [row.token for row in reading.rows]
     if ours != list(theirs):
@@ -88,7 +88,7 @@ def check_outputs(reading: Reading, theirs: Sequence[str], name: str) -> None:
 
 
 def where_at(levels: Sequence[Level], number: int, token: str) -> str:
-    """The positions of the input of this number and text, at whichever level; or its number."""
+    """The positions of an input, looked up by number and text at all levels; else its number."""
     for level in levels:
         for found in level.reading.inputs:
             if (found.number, found.token) == (number, token):
@@ -97,12 +97,12 @@ def where_at(levels: Sequence[Level], number: int, token: str) -> str:
 
 
 def same_inputs(one: Sequence[Input], other: Sequence[Input]) -> bool:
-    """Whether two results are of the same units."""
+    """Whether two results have the same units."""
     return [(i.number, i.token) for i in one] == [(i.number, i.token) for i in other]
 
 
 def _names(reading: Reading) -> tuple[str, str]:
-    """What the attributed inputs are, as far as the result tells; and how many."""
+    """What the attributed inputs are called, and how many there are."""
     scored = {i for row in reading.rows for i, rank in enumerate(row.ranks) if rank is not None}
     count = f"{len(scored)} inputs"
     if units := reading.attrs.get("units"):

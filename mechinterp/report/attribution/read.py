@@ -1,4 +1,4 @@
-"""A token-attribution result as a reader goes through it: rows of ranked scores.
+"""A token-attribution result as a view shows it: rows of ranked scores.
 
 The page and the terminal both show a `Reading`; it computes no attribution, it only ranks what is
 there. Scores that are not finite (BOS, template tokens, tokens after the output) have no rank.
@@ -11,14 +11,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 import xarray as xr
 
 from mechinterp.report.attribution.inputs import Input, Segment, are_words, read_inputs, segments
 from mechinterp.report.render.ranks import ranks_and_shares
-from mechinterp.stats.additivity import shows_redundancy
+from mechinterp.report.render.support import Sign, supporting_sign
+from mechinterp.stats.additivity import stands_in
 
 _COORDS = ("output_token", "output_token_id", "output_score")
 _INPUT_COORDS = ("input_token", "input_token_id", "input_role")
@@ -70,14 +71,27 @@ class Row:
         return math.fsum(abs(score) for score in self.scores if math.isfinite(score))
 
 
+class RedundantGroup(TypedDict):
+    """Inputs that stand in for each other for one output, as pair removals found them.
+
+    `joint`: what removing all of them does; `sum`: what removing each alone does, added up.
+    """
+
+    output: int
+    units: list[int]
+    texts: list[str]
+    joint: float
+    sum: float
+
+
 @dataclass(frozen=True)
 class Reading:
     """A whole result: its inputs, a row for each output, their mean, the largest |score|.
 
-    Where all scores are next to nothing beside the effect of removing all inputs, a hundredth of
-    that is `largest`, so that no colour makes them look large; below it they are `faint`.
-    `knows_flips`: whether it was seen what the model says without each input, as no gradient tells.
-    `segments`: the prompt as it is shown. `spaced`: its tokens are words with nothing between.
+    Where all scores are below 1% of the effect of removing all inputs, `largest` is that 1%, so
+    that no colour makes them look large; scores below it are `faint`. `knows_flips`: whether the
+    model ran without each input, so that a change of its top token is known. `segments`: the
+    prompt as it is shown. `spaced`: its tokens are words, without the spaces between them.
     """
 
     inputs: tuple[Input, ...]
@@ -87,7 +101,7 @@ class Reading:
     mean: Row
     largest: float
     unit: str
-    attrs: Mapping[str, Any]
+    attrs: Mapping[str, object]
     knows_flips: bool
 
     @property
@@ -97,7 +111,7 @@ class Reading:
 
     @cached_property
     def listed(self) -> tuple[int, ...]:
-        """Indices of the inputs that tables have: of many without any score, none of those."""
+        """Indices of the inputs in tables: those without a score are left out if they are many."""
         scored = [
             i for i in range(len(self.inputs)) if any(row.ranks[i] is not None for row in self.rows)
         ]
@@ -106,7 +120,7 @@ class Reading:
 
     @property
     def n_left_out(self) -> int:
-        """How many inputs tables do not have."""
+        """How many inputs are left out of tables."""
         return len(self.inputs) - len(self.listed)
 
     @property
@@ -121,7 +135,7 @@ class Reading:
 
     @property
     def adds_up(self) -> bool:
-        """Whether it is known of any output what its scores should add up to."""
+        """Whether `target` is known for any output."""
         return any(math.isfinite(self.target(row)) for row in self.rows)
 
     @property
@@ -131,24 +145,25 @@ class Reading:
 
     @property
     def has_errors(self) -> bool:
-        """Whether any score has a standard error; that of an exact value is 0, and not told."""
+        """Whether any score has a standard error above 0, which is that of an exact value."""
         return any(math.isfinite(e) and e > 0 for row in self.rows for e in row.errors)
 
     @property
     def error_meaning(self) -> str:
-        """Of what the errors are."""
-        drawn = float(self.attrs.get("n_draws", 1)) > 1
+        """What the standard errors are taken over."""
+        n_draws = self.attrs.get("n_draws", 1)
+        drawn = isinstance(n_draws, int | float | np.number) and n_draws > 1
         return f"standard error over the {'draws of the removal' if drawn else 'sets drawn'}"
 
     def target(self, row: Row) -> float:
-        """What the scores should add up to: the way from the baseline, or removing all; or NaN."""
+        """What the scores should add up to: output - baseline, or removing all; NaN: not known."""
         change = row.output_score - row.baseline_score
         if math.isfinite(change):
             return -change if self.is_distance else change
         return row.joint_effect
 
     def share(self, row: Row) -> float:
-        """To how much of it they add up; NaN if that is nothing, or not known."""
+        """The sum of the scores over `target`; NaN if that is zero or not known."""
         if math.isfinite(row.baseline_score):
             target = self.target(row)
             return row.total / target if target else math.nan
@@ -156,7 +171,7 @@ class Reading:
 
     @property
     def can_be_hidden_from(self) -> bool:
-        """Whether inputs were removed one at a time, or in pairs: what both miss may be hidden."""
+        """Whether inputs were removed one at a time or in pairs, which misses larger groups."""
         return str(self.attrs.get("method", "leave-one-out")) in (
             "leave-one-out",
             "single and pair removals",
@@ -164,17 +179,27 @@ class Reading:
 
     @property
     def faint(self) -> float:
-        """A score of less is nothing beside what removing all inputs does."""
+        """1% of the effect of removing all inputs: a smaller score counts as none."""
         joint = [abs(row.joint_effect) for row in self.rows if math.isfinite(row.joint_effect)]
         return _FAINT * max(joint, default=0.0)
 
     @property
     def is_distance(self) -> bool:
-        """Whether the scores say how far and not in which direction, as the result's sign tells."""
+        """Whether the scores are distances, which have no direction, as `attrs["sign"]` says."""
         return "no direction" in str(self.attrs.get("sign", ""))
 
+    @property
+    def groups(self) -> list[RedundantGroup]:
+        """The groups of inputs that pair removals found to be redundant; none of other methods."""
+        return cast("list[RedundantGroup]", self.attrs.get("groups", []))
+
+    @property
+    def supports(self) -> Sign:
+        """The sign of the scores that support the output."""
+        return supporting_sign(self.attrs)
+
     def stands_in(self, row: Row) -> bool:
-        """True if removing all does more than twice as much as the scores' sizes add up to."""
+        """Whether removing all inputs does more than twice the sum of the |scores|."""
         parts, joint = np.array([[row.total_size]]), np.array([row.joint_effect])
         return (
             self.can_be_hidden_from

@@ -8,12 +8,12 @@ their own way; `plain` joins them.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from mechinterp.report.attribution.read import Reading, Row
+from mechinterp.report.attribution.read import Reading, RedundantGroup, Row
 from mechinterp.report.render.numbers import NumberFormat, percent, times
 from mechinterp.report.render.phrases import Phrase, Piece, plain
+from mechinterp.report.render.support import side
 from mechinterp.report.render.tokens import shorten, show
 
 _SMALLEST_SHARE = 0.05
@@ -28,7 +28,8 @@ def headline(reading: Reading) -> Phrase:
     row, index = max(links, key=lambda link: abs(link[0].scores[link[1]]))
     if abs(row.scores[index]) < reading.faint:
         return (Piece("No input alone has an effect to speak of on the outputs."),)
-    verb = " supports the output " if row.scores[index] > 0 else " works against the output "
+    is_support = side(row.scores[index], reading.supports) == "supports"
+    verb = " supports the output " if is_support else " works against the output "
     if reading.is_distance:
         verb = " moves the prediction at the output "
     share = percent(row.shares[index])
@@ -53,8 +54,9 @@ def sentence(reading: Reading, row: Row) -> Phrase:
         for index in ranked
         if row.shares[index] >= _SMALLEST_SHARE and abs(row.scores[index]) >= reading.faint
     ]
-    supports = [index for index in large if row.scores[index] > 0][:_MOST_SUPPORTS]
-    opposes = [index for index in large if row.scores[index] < 0][:_MOST_OPPOSES]
+    sides = {index: side(row.scores[index], reading.supports) for index in large}
+    supports = [index for index in large if sides[index] == "supports"][:_MOST_SUPPORTS]
+    opposes = [index for index in large if sides[index] == "against"][:_MOST_OPPOSES]
     if not supports and not opposes:
         return (name, Piece(" is driven by no input in particular."))
     words: list[Piece] = [name]
@@ -75,7 +77,7 @@ def additivity(reading: Reading, row: Row) -> Phrase:
         return ()
     what, target = "removing all inputs at once", reading.target(row)
     if math.isfinite(row.baseline_score):
-        what = "the way from the baseline"
+        what = "going from the baseline to the prompt"
     if not math.isfinite(target):
         return (
             Piece("Whether the scores add up is not known: not all inputs were removed at once."),
@@ -105,7 +107,7 @@ def redundancies(readings: Sequence[Reading]) -> list[Phrase]:
     warned: set[int | None] = set()
     for reading in readings:
         rows = {row.output: row for row in reading.rows}
-        for group in reading.attrs.get("groups", ()):
+        for group in reading.groups:
             if (row := rows.get(group["output"])) is not None:
                 phrase = _of_group(reading, row, group)
                 found[plain(phrase)] = phrase
@@ -118,14 +120,14 @@ def redundancies(readings: Sequence[Reading]) -> list[Phrase]:
     return list(found.values())
 
 
-def _of_group(reading: Reading, row: Row, group: Mapping[str, Any]) -> Phrase:
+def _of_group(reading: Reading, row: Row, group: RedundantGroup) -> Phrase:
     words: list[Piece] = []
-    texts = list(group["texts"])
+    texts = group["texts"]
     for place, text in enumerate(texts):
         if place:
             words.append(Piece(" and " if place == len(texts) - 1 else ", "))
-        words.append(Piece(shorten(show(str(text))), "token"))
-    joint, parts = float(group["joint"]), float(group["sum"])
+        words.append(Piece(shorten(show(text)), "token"))
+    joint, parts = group["joint"], group["sum"]
     form = NumberFormat.of(max(abs(joint), abs(parts)))
     return (
         *words,

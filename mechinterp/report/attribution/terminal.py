@@ -1,8 +1,9 @@
 """A token-attribution result in the terminal: a table of signed numbers and bars.
 
-It reads without colour: numbers carry their sign, a positive bar is solid and a negative one is
-shaded, and the strongest input of each output has a marker. Tokens are printed as text, so that an
-escape sequence or rich markup in a token does nothing.
+Red supports the output, blue works against it. It reads without colour: numbers carry their sign, a
+positive bar is solid and a negative one is shaded, and the strongest input of each output has a
+marker. Tokens are printed as text, so that an escape sequence or rich markup in a token does
+nothing.
 
     print_attribution(scores)
 """
@@ -32,6 +33,7 @@ from mechinterp.report.render.console import Pen, bar, costs_line, cut
 from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent, plus_minus, probability
 from mechinterp.report.render.phrases import plain
+from mechinterp.report.render.support import TERMINAL, side
 from mechinterp.report.render.tokens import escape, shorten, show
 
 _BAR_WIDTHS = (8, 5, 3, 0)
@@ -114,7 +116,7 @@ def _layout(reading: Reading, width: int) -> _Layout:
     n_wanted = len(reading.all_rows)
     for has_errors in (True, False) if reading.has_errors else (False,):
         texts = [
-            _number(reading, row, index, has_errors)
+            _number(reading, row, index, has_errors=has_errors)
             for row in reading.all_rows
             for index in reading.listed
         ]
@@ -127,7 +129,7 @@ def _layout(reading: Reading, width: int) -> _Layout:
     return _Layout(where, token, number, bar=0, n_columns=1, has_errors=False)
 
 
-def _number(reading: Reading, row: Row, index: int, has_errors: bool) -> str:
+def _number(reading: Reading, row: Row, index: int, *, has_errors: bool) -> str:
     form = NumberFormat.of(reading.largest, extra=1)
     error = plus_minus(form, row.errors[index]) if has_errors else ""
     return f"{form(row.scores[index])} {error}".rstrip()
@@ -160,7 +162,7 @@ def _table(pen: Pen, reading: Reading, rows: Iterable[Row], layout: _Layout) -> 
 
 def _cell(pen: Pen, reading: Reading, row: Row, index: int, layout: _Layout) -> Text:
     score = row.scores[index]
-    number = _number(reading, row, index, layout.has_errors)
+    number = _number(reading, row, index, has_errors=layout.has_errors)
     if layout.has_errors and "±" not in number:
         number += " " * len(" ± 0.0")  # so that it stands below those with an error
     number = number.rjust(layout.number)
@@ -170,7 +172,7 @@ def _cell(pen: Pen, reading: Reading, row: Row, index: int, layout: _Layout) -> 
     mark = "◆" if is_top else " "
     flip = "!" if row.n_flips[index] and row.output is not None else " "
     text = f"{mark}{number}{flip}{bar(score, reading.largest, layout.bar)}"
-    colour = "red" if score > 0 else "blue" if score < 0 else ""
+    colour = TERMINAL[side(score, reading.supports)]
     return pen.text(text, f"bold {colour}".strip() if is_top else colour)
 
 

@@ -1,4 +1,4 @@
-"""The edges of a circuit as a reader goes through them: by strength, and who holds which.
+"""The edges of a circuit as a view shows them: by strength, with the circuit that holds each.
 
 `mechinterp.circuits` makes graphs, scores and circuits, with torch; a view needs none of it, and
 accepts any values that have these attributes.
@@ -11,22 +11,41 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from mechinterp import stats
+from mechinterp.report.render.support import Sign, supporting_sign
 from mechinterp.report.render.tokens import escape
 
 MOST_EDGES = 20_000
-"""A page holds the strongest so many."""
+"""How many edges a page holds, the strongest ones."""
 
 N_INTERVALS = 500
-"""So many of the strongest edges get an interval: a bootstrap of all would take minutes."""
+"""How many of the strongest edges get an interval: a bootstrap of all would take minutes."""
 
 FIRST, SECOND = 1, 2
+
+
+@runtime_checkable
+class GraphNode(Protocol):
+    """A head or an MLP, or with neither layer nor head the embedding."""
+
+    @property
+    def layer(self) -> int | None: ...
+    @property
+    def head(self) -> int | None: ...
+
+
+@runtime_checkable
+class GraphInput(Protocol):
+    """What an edge leads into: `kind` is "q", "k" or "v" of a head."""
+
+    @property
+    def kind(self) -> str: ...
 
 
 @runtime_checkable
@@ -44,9 +63,9 @@ class Graph(Protocol):
     @property
     def positions(self) -> tuple[str, ...]: ...
     @property
-    def nodes(self) -> Sequence[Any]: ...
+    def nodes(self) -> Sequence[GraphNode]: ...
     @property
-    def inputs(self) -> Sequence[Any]: ...
+    def inputs(self) -> Sequence[GraphInput]: ...
     @property
     def writers(self) -> tuple[str, ...]: ...
     @property
@@ -116,7 +135,8 @@ class Edges:
 
     `at`: writer, reader and position; `rank` 0 where there is no score; `held`: 1 in the first
     circuit, 2 in the second, 3 in both. `n_scored`: edges of the graph that have a score,
-    `n_left_out`: those among them, or in a circuit, that are not here.
+    `n_left_out`: those among them, or in a circuit, that are not here. `supports`: which sign of a
+    score supports the metric.
     """
 
     graph: Graph
@@ -130,6 +150,7 @@ class Edges:
     n_left_out: int
     n_pairs: int
     level: float
+    supports: Sign = "positive"
 
     def __len__(self) -> int:
         return len(self.at)
@@ -152,12 +173,12 @@ class Edges:
 
     @cached_property
     def ranked(self) -> int:
-        """How many have a score: the first so many."""
+        """How many edges have a score; they come first."""
         return int((self.rank > 0).sum())
 
     @cached_property
     def n_intervals(self) -> int:
-        """How many have an interval: among the first so many."""
+        """The number of leading edges among which all intervals are."""
         known = np.flatnonzero(np.isfinite(self.low))
         return int(known[-1]) + 1 if len(known) else 0
 
@@ -185,7 +206,7 @@ class Edges:
 def read_edges(
     scores: EdgeScores, circuit: Circuit, other: Circuit | None = None, *, most: int = MOST_EDGES
 ) -> Edges:
-    """Edges that have a score or are in a circuit: of more than `most`, first the circuits'.
+    """The edges that have a score or are in a circuit; of more than `most`, the circuits' first.
 
     Raises:
         ValueError: if a circuit is of another graph than the scores.
@@ -222,6 +243,7 @@ def read_edges(
         n_left_out=len(wanted) - len(chosen),
         n_pairs=int(scores.per_pair.sizes["pair"]),
         level=level,
+        supports=supporting_sign(scores.per_pair.attrs),
     )
 
 

@@ -3,8 +3,8 @@
 The chart has the share on a log axis, from the smallest circuit to the whole model; its numbers
 stand in a table beside it. Not a search: the circuits were evaluated before.
 
-    read = read_kept({"EAP": faithfulness(between, circuits)}, graph.n_edges)
-    chart = kept_chart(read)
+    read = read_faithfulness_curves({"EAP": faithfulness(between, circuits)}, graph.n_edges)
+    chart = faithfulness_chart(read)
 """
 
 import math
@@ -25,7 +25,7 @@ _RATIO = NumberFormat("+.2f")
 
 
 @dataclass(frozen=True)
-class Kept:
+class FaithfulnessPoint:
     """One circuit: how many of the edges it keeps, and how faithful it is; NaN: no interval."""
 
     circuit: str
@@ -53,28 +53,32 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class KeptCurve:
+class FaithfulnessCurve:
     """Circuits of one kind, the smallest first."""
 
     name: str
-    points: tuple[Kept, ...]
+    points: tuple[FaithfulnessPoint, ...]
 
     @property
-    def drawn(self) -> list[Kept]:
+    def drawn(self) -> list[FaithfulnessPoint]:
         """Those that have a place on a log axis."""
         return [p for p in self.points if p.edges > 0 and math.isfinite(p.faithfulness)]
 
 
-def read_kept(curves: Mapping[str, xr.Dataset], n_edges: int) -> tuple[KeptCurve, ...]:
+def read_faithfulness_curves(
+    curves: Mapping[str, xr.Dataset], n_edges: int
+) -> tuple[FaithfulnessCurve, ...]:
     """Each result of `mechinterp.circuits.faithfulness`, by name; `n_edges`: of the whole graph.
 
     Raises:
         ValueError: if one is no such result.
     """
-    return tuple(KeptCurve(escape(name), _points(name, f, n_edges)) for name, f in curves.items())
+    return tuple(
+        FaithfulnessCurve(escape(name), _points(name, f, n_edges)) for name, f in curves.items()
+    )
 
 
-def kept_chart(curves: Sequence[KeptCurve]) -> Markup:
+def faithfulness_chart(curves: Sequence[FaithfulnessCurve]) -> Markup:
     """The curves with their intervals as bands; the lines at 0 and 1 are no edge and the model."""
     curves = [curve for curve in curves if curve.drawn]
     lines = [
@@ -118,7 +122,7 @@ def kept_chart(curves: Sequence[KeptCurve]) -> Markup:
     return svg(frame, parts, f"faithfulness against the share of edges kept: {names}")
 
 
-def _points(name: str, found: xr.Dataset, n_edges: int) -> tuple[Kept, ...]:
+def _points(name: str, found: xr.Dataset, n_edges: int) -> tuple[FaithfulnessPoint, ...]:
     missing = [key for key in _NEEDED if key not in found or found[key].dims != ("circuit",)]
     if missing:
         raise ValueError(
@@ -130,17 +134,17 @@ def _points(name: str, found: xr.Dataset, n_edges: int) -> tuple[Kept, ...]:
     low, high = (found[end].values if end in found else nothing for end in ("low", "high"))
     asked = found["requested" if "requested" in found else "edges"].values
     labels = found["circuit"].values if "circuit" in found.coords else range(len(nothing))
+    columns = (labels, asked, found["edges"].values, found["faithfulness"].values, low, high)
     points = [
-        Kept(escape(str(label)), int(n), int(edges), int(edges) / n_edges, *map(float, numbers))
-        for label, n, edges, *numbers in zip(
-            labels, asked, found["edges"].values, found["faithfulness"].values, low, high,
-            strict=True,
+        FaithfulnessPoint(
+            escape(str(label)), int(n), int(edges), int(edges) / n_edges, *map(float, numbers)
         )
-    ]  # fmt: skip
+        for label, n, edges, *numbers in zip(*columns, strict=True)
+    ]
     return tuple(sorted(points, key=lambda point: (point.edges, point.requested)))
 
 
-def _y_range(curves: Sequence[KeptCurve]) -> tuple[float, float]:
+def _y_range(curves: Sequence[FaithfulnessCurve]) -> tuple[float, float]:
     """From the least to the most, 0 and 1 too; wide intervals reach out of it by half."""
     values = [0.0, 1.0, *(point.faithfulness for curve in curves for point in curve.drawn)]
     low, high = min(values), max(values)
@@ -162,7 +166,7 @@ def _log_ticks(low: float, high: float) -> Iterator[tuple[float, str]]:
                 yield place, f"{100 * 10.0**place:.3g}%"
 
 
-def _band(frame: Frame, curve: KeptCurve, colour: str) -> Iterator[Markup]:
+def _band(frame: Frame, curve: FaithfulnessCurve, colour: str) -> Iterator[Markup]:
     """From low to high, where there are intervals, cut off at the frame."""
     points = [point for point in curve.drawn if point.has_interval]
     if len(points) < 2:
@@ -177,7 +181,7 @@ def _band(frame: Frame, curve: KeptCurve, colour: str) -> Iterator[Markup]:
     yield Markup('<polygon class="band {}" points="{}"/>').format(colour, corners)
 
 
-def _marks(frame: Frame, curve: KeptCurve, colour: str) -> Iterator[Markup]:
+def _marks(frame: Frame, curve: FaithfulnessCurve, colour: str) -> Iterator[Markup]:
     """A dot for each circuit, with a wide target for the pointer."""
     for point in curve.drawn:
         at = frame.x(math.log10(point.share)), frame.y(point.faithfulness)

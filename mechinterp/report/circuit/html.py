@@ -18,7 +18,6 @@ graph; tokens, positions and titles are text everywhere, as in `attribution_page
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -26,7 +25,11 @@ from jaxtyping import Float
 
 from mechinterp.report.attention.patterns import Patterns, read_patterns
 from mechinterp.report.circuit.edges import Circuit, Edges, EdgeScores, Graph, read_edges
-from mechinterp.report.circuit.faithfulness_curve import kept_chart, read_kept, share_text
+from mechinterp.report.circuit.faithfulness_curve import (
+    faithfulness_chart,
+    read_faithfulness_curves,
+    share_text,
+)
 from mechinterp.report.circuit.summary import (
     headline,
     held_by,
@@ -39,10 +42,14 @@ from mechinterp.report.render.chart import short
 from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.page_shell import page
+from mechinterp.report.render.support import sign_sentence
 from mechinterp.report.render.tables import Rows, captioned
 from mechinterp.report.render.tokens import escape
 
-_SCRIPTS = ("words.js", "geometry.js", "pattern.js", "ranking.js", "save.js", "circuit.js")
+_SCRIPTS = (
+    *("words.js", "geometry.js", "marks.js", "pattern.js", "panel.js", "ranking.js", "save.js"),
+    "circuit.js",
+)
 _N_STRONGEST = 40
 _DIGITS = 5
 _EXTRA = 2  # digits of a score beyond the two that show its size
@@ -50,68 +57,80 @@ _EXTRA = 2  # digits of a score beyond the two that show its size
 
 def circuit_page(
     scores: EdgeScores,
-    circuit: Circuit,
+    circuit: Circuit | Mapping[str, Circuit],
     *,
     title: str,
     notes: Sequence[str] = (),
     curves: Mapping[str, xr.Dataset] | None = None,
     patterns: xr.DataArray | None = None,
     tokens: Sequence[str] | None = None,
-    other: Circuit | None = None,
-    names: tuple[str, str] = ("this", "other"),
     tables: Mapping[str, Rows] | None = None,
 ) -> str:
     """The whole page: the graph, what a node reads and writes, faithfulness, strongest edges.
 
-    `circuit`: the edges shown at first; `scores`: how wide they are, and all others on demand.
+    `circuit`: the edges shown at first, or two circuits by name, to be compared. `scores`: how wide
+    edges are, and all others on demand.
     `curves`: results of `mechinterp.circuits.faithfulness` by name. `patterns`: attention of one
     prompt, dims (layer, head, pos, src), shown for the circuit's heads; its `tokens`, or the
-    coordinate `token`. `other`: a circuit to compare with, `names` for both. `tables` holds rows
-    for each caption, as column to value.
+    coordinate `token`. `tables` holds rows for each caption, as column to value.
 
     Raises:
-        ValueError: if the circuits are of another graph than the scores, or the curves or patterns
-            are not what they should be.
+        ValueError: if the circuits are of another graph than the scores or more than two, or the
+            curves or patterns are not what they should be.
     """
-    edges = read_edges(scores, circuit, other)
+    names, circuits = _named(circuit)
+    edges = read_edges(scores, *circuits)
     graph, attrs = scores.graph, scores.per_pair.attrs
     unit = escape(str(attrs.get("unit", "")))
-    both = None if other is None else (escape(names[0]), escape(names[1]))
-    circuits = [circuit] if other is None else [circuit, other]
     shown = None
     if patterns is not None:
         shown = read_patterns(patterns, tokens, _heads(edges, circuits))
-    kept = read_kept(curves or {}, graph.n_edges)
+    kept = read_faithfulness_curves(curves or {}, graph.n_edges)
     return page(
         "circuit.html",
         ["page.css", "circuit.css", "pattern.css"],
         _SCRIPTS,
         title=title,
-        payload=_payload(edges, both, unit, shown),
+        payload=_payload(edges, names, unit, shown),
         graph=graph,
         edges=edges,
         attrs=attrs,
         unit=unit,
-        names=both,
-        headline=headline(circuit),
-        sentences=[*sentences(edges, circuit, unit), *filter(None, [left_out(edges)])],
-        overlaps=[] if other is None else overlaps(circuit, other),
+        names=names,
+        headline=headline(circuits[0]),
+        sentences=[*sentences(edges, circuits[0], unit), *filter(None, [left_out(edges)])],
+        overlaps=overlaps(*circuits) if names else [],
         kept=kept,
-        kept_chart=kept_chart(kept),
+        kept_chart=faithfulness_chart(kept),
         shares=any(reader.kind in "kv" for reader in graph.inputs)
         and graph.feeds[:-1].sum(1).max(initial=0) > 1,
         patterns=shown,
         strongest=edges.strongest(_N_STRONGEST),
-        held_by=lambda edge: held_by(edge, both),
+        held_by=lambda edge: held_by(edge, names),
         interval=lambda edge: interval_text(edges, edge, extra=_EXTRA),
         exact=NumberFormat.of(edges.largest, extra=_EXTRA),
         short=short,
         level=percent(edges.level).replace(".0%", "%"),
         share_text=share_text,
+        sign=sign_sentence(edges.supports, "the metric", "the edge"),
         tables=captioned(tables),
         notes=[escape(note) for note in notes],
         costs=costs(attrs),
     )
+
+
+def _named(
+    circuit: Circuit | Mapping[str, Circuit],
+) -> tuple[tuple[str, str] | None, Sequence[Circuit]]:
+    """The names of two circuits, and the circuits; no names of one that stands alone."""
+    if not isinstance(circuit, Mapping):
+        return None, [circuit]
+    if len(circuit) != 2:
+        raise ValueError(
+            f"circuit names {list(circuit)}: a page shows one circuit, or compares two by name."
+        )
+    first, second = map(escape, circuit)
+    return (first, second), list(circuit.values())
 
 
 def _heads(edges: Edges, circuits: Sequence[Circuit]) -> list[tuple[int, int]]:
@@ -121,7 +140,11 @@ def _heads(edges: Edges, circuits: Sequence[Circuit]) -> list[tuple[int, int]]:
     places = [i for i, name in enumerate(edges.graph.writers) if name in names]
     places.sort(key=lambda place: -weight[place])
     nodes = (edges.graph.nodes[place] for place in places)
-    return [(node.layer, node.head) for node in nodes if node.head is not None]
+    return [
+        (node.layer, node.head)
+        for node in nodes
+        if node.layer is not None and node.head is not None
+    ]
 
 
 def _weights(edges: Edges) -> Float[np.ndarray, " writer"]:
@@ -136,7 +159,7 @@ def _weights(edges: Edges) -> Float[np.ndarray, " writer"]:
 
 def _payload(
     edges: Edges, names: tuple[str, str] | None, unit: str, patterns: Patterns | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What the script draws: for each edge a number in each list."""
     exact = NumberFormat.of(edges.largest, extra=_EXTRA)
     columns = {"w": edges.at[:, 0], "r": edges.at[:, 1], "held": edges.held}
@@ -155,6 +178,7 @@ def _payload(
         },
         "largest": edges.largest,
         "reach": edges.reach,
+        "supports": edges.supports,
         "unit": unit,
         "names": names,
         "digits": int(exact.spec[2:-1]),
@@ -164,7 +188,7 @@ def _payload(
     }
 
 
-def _graph(graph: Graph) -> dict[str, Any]:
+def _graph(graph: Graph) -> dict[str, object]:
     """Nodes and readers; -1: no layer, or no head."""
     return {
         "writers": graph.writers,
@@ -185,7 +209,7 @@ def _number(number: int | None) -> int:
     return -1 if number is None else number
 
 
-def _pattern_payload(patterns: Patterns) -> dict[str, Any]:
+def _pattern_payload(patterns: Patterns) -> dict[str, object]:
     named = {f"a{layer}.h{head}": rows for (layer, head), rows in patterns.heads.items()}
     return {"tokens": patterns.tokens, "heads": named}
 

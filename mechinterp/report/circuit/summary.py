@@ -1,4 +1,4 @@
-"""What a circuit is, in plain words: its size, its strongest edge, what it shares with another.
+"""A circuit in words: its size, its strongest edge, what it shares with another.
 
 plain(headline(found))
 # The circuit keeps 224 of 123,211 edges (0.182%), between 66 of 302 nodes.
@@ -13,6 +13,7 @@ from mechinterp.report.circuit.edges import FIRST, Circuit, Edge, Edges
 from mechinterp.report.circuit.faithfulness_curve import share_text
 from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.phrases import Phrase, Piece
+from mechinterp.report.render.support import side
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def sentences(edges: Edges, circuit: Circuit, unit: str) -> list[Phrase]:
     held = np.flatnonzero(edges.held & FIRST)
     scored = held[held < edges.ranked]
     if len(scored):
-        n_against = int((edges.score[scored] < 0).sum())
+        n_against = sum(side(score, edges.supports) == "against" for score in edges.score[scored])
         said.append(
             (
                 Piece(
@@ -82,7 +83,7 @@ def sentences(edges: Edges, circuit: Circuit, unit: str) -> list[Phrase]:
 
 
 def left_out(edges: Edges) -> Phrase:
-    """What the page does not hold; nothing if it holds all."""
+    """How many edges the page leaves out; empty if it holds all."""
     if not edges.n_left_out:
         return ()
     return (

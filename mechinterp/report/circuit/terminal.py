@@ -1,7 +1,7 @@
 """A circuit in the terminal: how much it keeps, its nodes layer by layer, the strongest edges.
 
-It reads without colour: numbers carry their sign, and a positive bar is solid, a negative one
-shaded.
+Red supports the metric, blue works against it. It reads without colour: numbers carry their sign,
+and a positive bar is solid, a negative one shaded.
 
 >>> from rich.console import Console
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
@@ -30,12 +30,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mechinterp.report.circuit.edges import Circuit, Edge, Edges, EdgeScores, read_edges
-from mechinterp.report.circuit.faithfulness_curve import read_kept, share_text
+from mechinterp.report.circuit.faithfulness_curve import read_faithfulness_curves, share_text
 from mechinterp.report.circuit.summary import headline, held_by, interval_text, sentences
 from mechinterp.report.render.console import Pen, bar, costs_line, cut
 from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.phrases import plain
+from mechinterp.report.render.support import TERMINAL, Sign, side, sign_sentence
 from mechinterp.report.render.tokens import escape
 
 _BAR_WIDTHS = (16, 8, 5, 0)
@@ -71,7 +72,7 @@ def print_circuit(
         pen.line(cut(line, pen.console.width))
     if top and edges.ranked:
         pen.line(_about(edges, unit), "dim")
-        _print_table(pen, *_strongest(edges, edges.strongest(top)))
+        _print_table(pen, *_strongest(edges, edges.strongest(top)), edges.supports)
     if curve is not None:
         _print_table(pen, *_faithfulness(curve, circuit.graph.n_edges))
     if lines := costs(attrs):
@@ -100,7 +101,8 @@ def _layers(circuit: Circuit) -> Iterator[str]:
 
 def _about(edges: Edges, unit: str) -> str:
     of = f"the mean over {edges.n_pairs:,} pairs" if edges.n_pairs > 1 else "of one pair"
-    return f"Score: {of}{f', in {unit}' if unit else ''}; positive: it supports the metric."
+    sign = sign_sentence(edges.supports, "the metric", "the edge")
+    return f"Score: {of}{f', in {unit}' if unit else ''}. {sign}"
 
 
 def _strongest(
@@ -121,7 +123,7 @@ def _strongest(
 def _faithfulness(
     curve: xr.Dataset, n_edges: int
 ) -> tuple[list[str], list[list[str]], list[float]]:
-    (read,) = read_kept({"": curve}, n_edges)
+    (read,) = read_faithfulness_curves({"": curve}, n_edges)
     has_intervals = any(point.has_interval for point in read.points)
     names = ["requested", "circuit", "edges", "share", "faithfulness"]
     names += ["interval"] * has_intervals
@@ -140,9 +142,16 @@ def _faithfulness(
 
 
 def _print_table(
-    pen: Pen, names: list[str], rows: list[list[str]], values: Sequence[float]
+    pen: Pen,
+    names: list[str],
+    rows: list[list[str]],
+    values: Sequence[float],
+    supports: Sign | None = None,
 ) -> None:
-    """A table with as wide a bar as there is room for; a line for each row if none fits."""
+    """A table with as wide a bar as there is room for; a line for each row if none fits.
+
+    Bars have the colour of their side if `supports` says which sign it is.
+    """
     widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
     room = pen.console.width - sum(widths) - 2 * len(widths)
     if room < 0:
@@ -157,7 +166,7 @@ def _print_table(
         table.add_column(pen.text(name), justify="left" if place == 1 else "right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for row, value in zip(rows, values, strict=True):
-        colour = "red" if value > 0 else "blue" if value < 0 else ""
+        colour = "" if supports is None else TERMINAL[side(value, supports)]
         drawn = pen.text(bar(value, largest, bar_width), colour)
         table.add_row(*map(pen.text, row), drawn)
     pen.console.print(table)

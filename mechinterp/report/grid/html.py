@@ -9,14 +9,13 @@ text everywhere, as in `attribution_page`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import xarray as xr
 
 from mechinterp.report.render.cells import (
     Axis,
     Cell,
-    Grid,
+    CellGrid,
     headline,
     interval_text,
     percent_of_level,
@@ -27,6 +26,8 @@ from mechinterp.report.render.cells import (
 from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.page_shell import bar_shape, page
+from mechinterp.report.render.phrases import in_unit
+from mechinterp.report.render.support import legend_ends, states_support
 from mechinterp.report.render.tables import captioned
 from mechinterp.report.render.tokens import escape
 
@@ -45,10 +46,12 @@ def grid_page(
 ) -> str:
     """The whole page: summary, maps or bars, strongest cells, baselines, tables, notes, cost.
 
-    The colours show the values as they are, around zero: pass an effect, such as the result less
-    its clean score, rather than the metric itself. `tables` holds rows for each caption, as column
-    to value. A coordinate `token` along a dimension is shown beside its labels; `clean_score` and
-    `corrupt_score` along the prompts are shown as means.
+    The colours show the values around zero: pass an effect, such as the result less its clean
+    score, rather than the metric itself. Warm supports the behaviour, cold works against it:
+    `attrs["supports"]` says which sign that is, "positive" or "negative".
+    `tables` holds rows for each caption, as column to value. A coordinate `token` along a dimension
+    is shown beside its labels; `clean_score` and `corrupt_score` along the prompts are shown as
+    means.
 
     Raises:
         ValueError: if there is nothing to show, or more than one page can: several metrics, more
@@ -68,12 +71,16 @@ def grid_page(
         grid=grid,
         maps=maps,
         dense=dense,
-        row_ticks=_ticks(grid.axes[-2], dense, _MOST_TICKS) if maps else [],
-        column_ticks=_ticks(columns, dense, _MOST_TICKS_SMALL if len(maps) > 1 else _MOST_TICKS),
+        row_ticks=_ticks(grid.axes[-2], _MOST_TICKS, dense=dense) if maps else [],
+        column_ticks=_ticks(
+            columns, _MOST_TICKS_SMALL if len(maps) > 1 else _MOST_TICKS, dense=dense
+        ),
         headline=headline(grid),
         sentences=sentences(grid),
         strongest=grid.ranked[:_MOST_RANKED],
         place=place,
+        in_unit=in_unit,
+        ends=_legend_ends(grid),
         percent_of_level=percent_of_level(grid),
         interval=interval_text,
         short=NumberFormat.of(grid.largest),
@@ -98,7 +105,7 @@ class _Map:
     rows: list[tuple[Cell, ...]]
 
 
-def _maps(grid: Grid) -> list[_Map]:
+def _maps(grid: CellGrid) -> list[_Map]:
     if len(grid.axes) == 1:
         return []
     n_rows, n_columns = (len(axis.labels) for axis in grid.axes[-2:])
@@ -112,7 +119,12 @@ def _maps(grid: Grid) -> list[_Map]:
     ]
 
 
-def _ticks(axis: Axis, dense: bool, most: int) -> list[bool]:
+def _legend_ends(grid: CellGrid) -> tuple[str, str]:
+    """Words for both ends of the colour scale: what a sign means, where the result tells."""
+    return legend_ends(grid.supports) if states_support(grid.attrs) else ("negative", "positive")
+
+
+def _ticks(axis: Axis, most: int, *, dense: bool) -> list[bool]:
     """Which labels are shown: all, or every second, fifth, ... where they would run together.
 
     A long label stands upright, and runs into no other.
@@ -124,7 +136,7 @@ def _ticks(axis: Axis, dense: bool, most: int) -> list[bool]:
     return [index % step == 0 for index in range(n_labels)]
 
 
-def _payload(grid: Grid) -> dict[str, Any]:
+def _payload(grid: CellGrid) -> dict[str, object]:
     """What the script shows of each cell, in their order: everything printed."""
     exact, reach = NumberFormat.of(grid.largest, extra=3), grid.reach
     return {
@@ -132,7 +144,7 @@ def _payload(grid: Grid) -> dict[str, Any]:
         "interval": [interval_text(grid, cell, extra=2) for cell in grid.cells],
         "rank": [cell.rank for cell in grid.cells],
         "share": [percent(cell.share) for cell in grid.cells],
-        "bar": [bar_shape(cell.value, reach) for cell in grid.cells],
+        "bar": [bar_shape(cell.value, reach, grid.supports) for cell in grid.cells],
         "whisker": [_whisker(cell, reach) for cell in grid.cells],
         "n_ranked": len(grid.ranked),
     }

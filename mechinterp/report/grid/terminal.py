@@ -1,7 +1,8 @@
 """A sweep's result in the terminal: a heat map where it fits, and the strongest cells.
 
-It reads without colour: numbers carry their sign, and a positive bar is solid, a negative one
-shaded. Labels are printed as text, as in `print_attribution`.
+Red supports the behaviour, blue works against it. It reads without colour: numbers carry their
+sign, and a positive bar is solid, a negative one shaded. Labels are
+printed as text, as in `print_attribution`.
 
     print_grid(effect)
 """
@@ -17,7 +18,7 @@ from rich.table import Table
 from mechinterp.report.render.cells import (
     Axis,
     Cell,
-    Grid,
+    CellGrid,
     headline,
     interval_text,
     percent_of_level,
@@ -30,6 +31,7 @@ from mechinterp.report.render.console import Pen, bar, costs_line, cut
 from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.phrases import plain
+from mechinterp.report.render.support import TERMINAL, side
 from mechinterp.report.render.tokens import escape, show
 
 _MOST_ROWS = 40
@@ -66,7 +68,7 @@ def print_grid(result: xr.DataArray, *, top: int = 15, console: Console | None =
     pen.line(costs_line(costs(grid.attrs)), "dim")
 
 
-def _fits(grid: Grid, width: int) -> bool:
+def _fits(grid: CellGrid, width: int) -> bool:
     if len(grid.axes) != 2:
         return False
     rows, columns = grid.axes
@@ -74,10 +76,14 @@ def _fits(grid: Grid, width: int) -> bool:
     return needed <= width and len(rows.labels) <= _MOST_ROWS
 
 
-def _heat_map(pen: Pen, grid: Grid) -> Table:
+def _heat_map(pen: Pen, grid: CellGrid) -> Table:
     rows, columns = grid.axes
     width = _number(grid)
     form = NumberFormat.of(grid.largest)
+
+    def style(cell: Cell) -> str:
+        return terminal_style(cell.value, grid.largest, grid.supports)
+
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("", justify="right", no_wrap=True, style="dim")
     for label in columns.labels:
@@ -86,19 +92,22 @@ def _heat_map(pen: Pen, grid: Grid) -> Table:
         range(0, len(grid.cells), len(columns.labels)), _labels(rows), strict=True
     ):
         numbers = [
-            pen.text(form(cell.value).rjust(width), terminal_style(cell.value, grid.largest))
+            pen.text(
+                form(cell.value).rjust(width),
+                terminal_style(cell.value, grid.largest, grid.supports),
+            )
             for cell in grid.cells[start : start + len(columns.labels)]
         ]
         table.add_row(pen.text(label), *numbers)
     return table
 
 
-def _number(grid: Grid) -> int:
+def _number(grid: CellGrid) -> int:
     form = NumberFormat.of(grid.largest)
     return max(len(form(cell.value)) for cell in grid.cells)
 
 
-def _print_strongest(pen: Pen, grid: Grid, cells: Sequence[Cell]) -> None:
+def _print_strongest(pen: Pen, grid: CellGrid, cells: Sequence[Cell]) -> None:
     """A table with as wide a bar as there is room for; a line for each cell if none fits."""
     form = NumberFormat.of(grid.largest, extra=1)
     names = ["#", *(axis.name for axis in grid.axes), f"value {grid.unit}".rstrip()]
@@ -129,7 +138,7 @@ def _print_strongest(pen: Pen, grid: Grid, cells: Sequence[Cell]) -> None:
         table.add_column(pen.text(name), justify="left" if is_label else "right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for cell, row in zip(cells, rows, strict=True):
-        colour = "red" if cell.value > 0 else "blue" if cell.value < 0 else ""
+        colour = TERMINAL[side(cell.value, grid.supports)]
         drawn = pen.text(bar(cell.value, grid.largest, bar_width), colour)
         table.add_row(*map(pen.text, row), drawn)
     pen.console.print(table)

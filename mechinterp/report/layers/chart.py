@@ -29,8 +29,8 @@ _MOST_TICKS = 13
 class LayerLine:
     """Values by layer, with the interval of each if there is one; NaN: no value.
 
-    `labels`: names of the layers where they are not their numbers. `is_chance`: what the others
-    have to beat, set back.
+    `labels`: names of the layers where they are not their numbers. `is_chance`: a baseline
+    to beat, drawn in grey.
     """
 
     name: str
@@ -61,8 +61,8 @@ def layer_chart(
 ) -> Markup:
     """All lines in one frame, each with its name at its end; `y` says what is measured, in what.
 
-    `y_range`: from the least to the most shown, as 0 to 1 of a share; else what the lines need,
-    with zero in it.
+    `y_range`: the ends of the axis, such as 0 and 1 for a share; by default what the lines need,
+    with zero.
     """
     lines = sorted((line for line in lines if line.curve.points), key=lambda one: not one.is_chance)
     curves = [line.curve for line in lines]

@@ -1,4 +1,4 @@
-"""What was read layer by layer, as one HTML file: charts with bands, and the numbers in tables.
+"""Figures layer by layer as one HTML file: charts with bands, and the numbers in tables.
 
     chart = Chart("Logit lens", "logits", (LayerLine("logit lens", ...),), "What each layer says.")
     Path("layers.html").write_text(layers_page([chart], title="Layers"), encoding="utf-8")
@@ -19,7 +19,7 @@ from mechinterp.report.render.tokens import escape
 class Chart:
     """Curves in one frame. `measure`: what the values are, in what unit; `note`: how to read it.
 
-    `y_range`: of the axis, if it is not to be as wide as the values need.
+    `y_range`: the ends of the axis; by default what the values need.
     """
 
     heading: str

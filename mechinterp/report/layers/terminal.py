@@ -1,4 +1,4 @@
-"""What was read layer by layer, in the terminal: what was found, then a table of figures.
+"""Figures layer by layer in the terminal: the findings in words, then a table.
 
 >>> from rich.console import Console
 >>> from mechinterp.report import print_layers
@@ -48,7 +48,7 @@ def _table(rows: Rows) -> Table:
 
 
 def _short(value: object) -> object:
-    """Two decimals, none of a large number: a terminal is narrow."""
+    """Two decimals, and none for a large number: a terminal is narrow."""
     if not isinstance(value, float):
         return value
     return f"{value:.{0 if abs(value) >= 100 else 2}f}".replace("-", MINUS)

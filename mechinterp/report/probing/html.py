@@ -6,7 +6,6 @@ It shows results of `mechinterp.probing` and computes nothing; labels are text e
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -74,7 +73,7 @@ def probing_page(
 def sentences(
     probed: xr.Dataset, *, best: xr.Dataset | None = None, causal: xr.Dataset | None = None
 ) -> list[str]:
-    """What was found, in words, with what it does not say."""
+    """The findings in words, with what they do not show."""
     top = probed.sel(measure="balanced_accuracy")
     task = top.sel(of="task")
     at = int(task["mean"].values.argmax())
@@ -234,7 +233,7 @@ def causal_rows(causal: xr.Dataset) -> list[dict[str, object]]:
     return rows
 
 
-def _share(one: Any, at: int) -> str:
+def _share(one: xr.Dataset, at: int) -> str:
     mean, low, high = (float(one[name].values[at]) for name in ("mean", "low", "high"))
     return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 

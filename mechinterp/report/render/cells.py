@@ -1,7 +1,7 @@
-"""A sweep's result as a reader goes through it: labelled axes, and ranked cells with intervals.
+"""A sweep's result as a view shows it: labelled axes, and ranked cells with intervals.
 
-The page and the terminal both show a `Grid`. Prompts are averaged, and an interval comes with each
-mean where the prompts allow one. Cells that are not finite were not computed and have no rank.
+The page and the terminal both show a `CellGrid`. Prompts are averaged; from five prompts on, each
+mean has an interval. Cells that are not finite were not computed and have no rank.
 
     grid = read_grid(result)
     place(grid, grid.ranked[0])       # layer 9, head 6
@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -20,6 +19,7 @@ from mechinterp import stats
 from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.phrases import Phrase, Piece
 from mechinterp.report.render.ranks import ranks_and_shares
+from mechinterp.report.render.support import Sign, sign_sentence, states_support, supporting_sign
 from mechinterp.report.render.tokens import escape, show
 
 FEWEST_PROMPTS = 5
@@ -28,7 +28,7 @@ _BASELINES = ("clean_score", "corrupt_score")
 
 
 _ROUNDING = 1e-5
-"""As a share of the largest value: what counts as 0."""
+"""Values below this share of the largest count as 0."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Cell:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether it has an interval that zero is not in."""
+        """Whether it has an interval, and zero lies outside."""
         return self.has_interval and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True)
-class Grid:
-    """All cells in the order of their axes; `n_prompts` None if prompts were averaged before."""
+class CellGrid:
+    """All cells in the order of their axes; `n_prompts` is None if they were averaged before."""
 
     axes: tuple[Axis, ...]
     cells: tuple[Cell, ...]
@@ -76,7 +76,12 @@ class Grid:
     n_prompts: int | None
     level: float
     baselines: Mapping[str, float]
-    attrs: Mapping[str, Any]
+    attrs: Mapping[str, object]
+
+    @property
+    def supports(self) -> Sign:
+        """The sign of the values that support the behaviour."""
+        return supporting_sign(self.attrs)
 
     @cached_property
     def ranked(self) -> list[Cell]:
@@ -101,7 +106,7 @@ class Grid:
         return any(cell.has_interval for cell in self.cells)
 
 
-def read_grid(result: xr.DataArray) -> Grid:
+def read_grid(result: xr.DataArray) -> CellGrid:
     """Average the prompts and rank the cells of one to three dimensions.
 
     The interval is that of `stats.interval`, from five prompts on. Of a result without prompts it
@@ -120,7 +125,7 @@ def read_grid(result: xr.DataArray) -> Grid:
     low, high = (found[name].values.ravel().tolist() for name in ("low", "high"))
     cells = map(Cell, places, values.tolist(), low, high, ranks, shares)
     metric = result.coords["metric"].item() if "metric" in result.coords else None
-    return Grid(
+    return CellGrid(
         axes=tuple(_axis(result, str(dim)) for dim in found["mean"].dims),
         cells=tuple(cells),
         quantity=escape(str(result.attrs.get("metric") or metric or result.name or "value")),
@@ -132,7 +137,7 @@ def read_grid(result: xr.DataArray) -> Grid:
     )
 
 
-def place(grid: Grid, cell: Cell) -> Phrase:
+def place(grid: CellGrid, cell: Cell) -> Phrase:
     """Where a cell is, as words: `layer 9, head 6`, with the token of a position."""
     words: list[Piece] = []
     for axis, index in zip(grid.axes, cell.at, strict=True):
@@ -142,7 +147,7 @@ def place(grid: Grid, cell: Cell) -> Phrase:
     return tuple(words)
 
 
-def headline(grid: Grid) -> Phrase:
+def headline(grid: CellGrid) -> Phrase:
     """The largest value, where it is, its interval, and how much of all it is."""
     if not grid.ranked:
         return (Piece("No cell has a value."),)
@@ -154,7 +159,7 @@ def headline(grid: Grid) -> Phrase:
     return (*words, Piece(f", {percent(top.share)} of the total |value|."))
 
 
-def sentences(grid: Grid) -> list[Phrase]:
+def sentences(grid: CellGrid) -> list[Phrase]:
     """What the cells were averaged over, what is missing, and how many intervals exclude zero."""
     n_known, n_cells = len(grid.ranked), len(grid.cells)
     said = []
@@ -171,18 +176,20 @@ def sentences(grid: Grid) -> list[Phrase]:
             f"{n_clear:,} of {n_tested:,} intervals exclude zero; if no cell had any effect, about "
             f"{chance:.0f} would."
         )
+    if states_support(grid.attrs):
+        said.append(sign_sentence(grid.supports))
     if n_known < n_cells:
         said.append(f"{n_cells - n_known:,} of {n_cells:,} cells were not computed.")
     return [(Piece(words),) for words in said]
 
 
-def interval_text(grid: Grid, cell: Cell, *, extra: int = 1) -> str:
+def interval_text(grid: CellGrid, cell: Cell, *, extra: int = 1) -> str:
     """Both ends of the interval, or `–`."""
     form = NumberFormat.of(grid.largest, extra=extra)
     return f"{form(cell.low)} to {form(cell.high)}" if cell.has_interval else form(math.nan)
 
 
-def percent_of_level(grid: Grid) -> str:
+def percent_of_level(grid: CellGrid) -> str:
     """The level of the intervals: `95%`."""
     return f"{100 * grid.level:g}%"
 
@@ -223,10 +230,10 @@ def _averaged(result: xr.DataArray) -> tuple[int | None, xr.Dataset]:
 
 
 def _drawn(dims: tuple[str, ...]) -> tuple[str, ...]:
-    """Of three dimensions, first the one along which maps are repeated.
+    """The dimensions as drawn: of three, the one that has a map for each label comes first.
 
-    That is what is no place in the model (the kind of ablation, the activation), else what maps of
-    `pos` by `src` belong to, else the position, so that maps of layer by head stay whole.
+    That is a dimension that is no place in the model (the kind of ablation, the activation); else
+    the one beside `pos` and `src`; else the position, so that maps of layer by head stay whole.
     """
     if len(dims) < 3:
         return dims
@@ -245,5 +252,5 @@ def _axis(result: xr.DataArray, dim: str) -> Axis:
     return Axis(escape(dim), tuple(_label(value) for value in values), tokens)
 
 
-def _label(value: Any) -> str:
+def _label(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else show(str(value))

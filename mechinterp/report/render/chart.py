@@ -22,7 +22,7 @@ _LINE = 14.5
 
 @dataclass(frozen=True)
 class Dot:
-    """A point; its name is shown on hover, and beside it if asked for and there is room."""
+    """A point. Its name shows on hover, and beside it if `is_named` and there is room."""
 
     x: float
     y: float
@@ -32,7 +32,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Curve:
-    """Points in order of x; NaN: no point. `is_chance`: what the others have to beat, set back."""
+    """Points in order of x; NaN: no point. `is_chance`: a baseline to beat, drawn in grey."""
 
     name: str
     xs: tuple[float, ...]
@@ -41,7 +41,7 @@ class Curve:
 
     @property
     def points(self) -> list[tuple[float, float]]:
-        """Those that there are."""
+        """The points that have a value."""
         return [(x, y) for x, y in zip(self.xs, self.ys, strict=True) if math.isfinite(y)]
 
 
@@ -156,7 +156,7 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """From the least to the most, zero too, and a little on both sides where there is something."""
+    """The range of the values and zero, with a margin on both sides."""
     finite = [0.0, *(value for value in values if math.isfinite(value))]
     low, high = min(finite), max(finite)
     if low == high:
@@ -193,7 +193,7 @@ def axes(
 
 
 def _label(frame: Frame, dot: Dot, taken: list[tuple[float, float, float]]) -> Markup | None:
-    """The name of a dot on the side where there is room, unless it would cover another."""
+    """The name of a dot, on the side with room; none if it would cover another name."""
     x, y = frame.x(dot.x), frame.y(dot.y)
     width = _CHARACTER * len(dot.name)
     for anchor, start in (("start", x + 7), ("end", x - 7 - width)):
@@ -253,7 +253,7 @@ def short(value: float) -> str:
 
 
 def svg(frame: Frame, parts: Sequence[Markup], name: str) -> Markup:
-    """The drawing, with what it is for those who do not see it."""
+    """The drawing, with a label for screen readers."""
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
     ).format(int(frame.width), int(frame.height), name, Markup("").join(parts))

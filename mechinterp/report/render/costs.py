@@ -1,4 +1,4 @@
-"""What a run cost and how it was made, as labelled lines: from the `attrs` of its result.
+"""What a run cost and how it was made, as labelled lines, from the `attrs` of its result.
 
 costs({"arms": 14, "passes": 2}) == (Cost("Arms", "14"), Cost("Passes", "2"))
 """
@@ -6,7 +6,7 @@ costs({"arms": 14, "passes": 2}) == (Cost("Arms", "14"), Cost("Passes", "2"))
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import SupportsFloat
 
 from mechinterp.report.render.numbers import MINUS, count, n_bytes, seconds
 from mechinterp.report.render.tokens import escape
@@ -22,7 +22,7 @@ _QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("n_draws", "Draws of the removal", count),
 )
 _WORDS = (("model", "Model"), ("metric", "Metric"), ("unit", "Unit"), ("removal", "Removal"))
-_SHOWN_ELSEWHERE = {"sign", "prompt", "interaction_sign", "removal_note"}
+_SHOWN_ELSEWHERE = {"sign", "supports", "prompt", "interaction_sign", "removal_note"}
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Cost:
     note: str = ""
 
 
-def costs(attrs: Mapping[str, Any]) -> tuple[Cost, ...]:
+def costs(attrs: Mapping[str, object]) -> tuple[Cost, ...]:
     """The quantities that the result holds, then how it was made, then any further attribute."""
     quantities = [
-        Cost(label, form(float(attrs[key])), _saving(attrs) if key == "token_layers" else "")
+        Cost(label, form(_number(attrs[key])), _saving(attrs) if key == "token_layers" else "")
         for key, label, form in _QUANTITIES
-        if _is_number(attrs.get(key))
+        if math.isfinite(_number(attrs.get(key)))
     ]
     words = [Cost(label, escape(str(attrs[key]))) for key, label in _WORDS if attrs.get(key)]
     known = {key for key, *_ in (*_QUANTITIES, *_WORDS)} | _SHOWN_ELSEWHERE
@@ -52,23 +52,24 @@ def costs(attrs: Mapping[str, Any]) -> tuple[Cost, ...]:
 
 
 def _printed(value: object) -> str:
-    """A number that is no whole one with four digits."""
+    """A value as text; a float with four digits."""
     return f"{value:.4g}".replace("-", MINUS) if isinstance(value, float) else escape(str(value))
 
 
-def _saving(attrs: Mapping[str, Any]) -> str:
-    computed, naive = attrs.get("token_layers"), attrs.get("token_layers_naive")
-    if not _is_number(computed) or not _is_number(naive) or computed == 0:
+def _saving(attrs: Mapping[str, object]) -> str:
+    computed, naive = (_number(attrs.get(key)) for key in ("token_layers", "token_layers_naive"))
+    if not (math.isfinite(computed) and math.isfinite(naive)) or computed == 0:
         return ""
     return (
         f"{naive / computed:.1f}× fewer" if naive >= computed else f"{computed / naive:.1f}× more"
     )
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    if isinstance(value, bool):
-        return False
+def _number(value: object) -> float:
+    """The value as a number; NaN if it is none, or true or false."""
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        return math.nan
     try:
-        return math.isfinite(float(value))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return False
+        return float(value)
+    except TypeError:  # an array of several
+        return math.nan

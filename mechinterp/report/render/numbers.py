@@ -1,6 +1,6 @@
-"""Numbers as a reader wants them: signed scores, shares, counts, bytes, times.
+"""How numbers are printed: signed scores, shares, counts, bytes, times.
 
-Not rounding of results: what is saved keeps every digit, only what is printed is cut.
+Results are not rounded: only what is printed is cut.
 
     NumberFormat.of(7.91)(-2.44) == "−2.4"
 """
@@ -20,9 +20,9 @@ class NumberFormat:
 
     @classmethod
     def of(cls, largest: float, *, extra: int = 0) -> "NumberFormat":
-        """The format in which the largest |score| shows two digits, and `extra` more on demand.
+        """The format in which the largest |score| shows two digits, plus `extra` ones.
 
-        Below 100 there is one after the point: beside +10, an effect of 0.4 is none of 0.
+        Below 100 at least one digit follows the point, so that 0.4 beside +10 is not shown as 0.
         """
         if not math.isfinite(largest) or largest <= 0:
             return cls(f"+.{1 + extra}f")

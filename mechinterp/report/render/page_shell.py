@@ -13,13 +13,19 @@ import math
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mechinterp.report.render import numbers, tokens
-from mechinterp.report.render.colours import colour_class, scale_classes, scale_css
+from mechinterp.report.render.colours import (
+    colour_class,
+    neutral_class,
+    neutral_scale,
+    scale_classes,
+    scale_css,
+)
+from mechinterp.report.render.support import Side, Sign, side
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -32,7 +38,7 @@ def page(
     title: str,
     payload: object,
     rules: str = "",
-    **values: Any,
+    **values: object,
 ) -> str:
     """The template with its style sheets and scripts inside, and a policy that names their hashes.
 
@@ -53,18 +59,23 @@ def page(
             style=Markup(style),
             script=Markup(code),
             payload=_json(payload),
-            scale=scale_classes(),
             **values,
         )
     )
 
 
-def bar_shape(score: float, largest: float) -> tuple[float, float, str]:
-    """Left edge and width of a bar from the middle, in per cent, and the class of its side."""
+def bar_shape(
+    score: float, largest: float, supports: Sign = "positive"
+) -> tuple[float, float, Side]:
+    """Left edge and width of a bar from the middle, in per cent, and its class.
+
+    A positive bar goes to the right; the class says whether the score supports.
+    """
     if not math.isfinite(score) or largest <= 0:
         return 50.0, 0.0, "zero"
     width = round(50 * abs(score) / largest, 2)
-    return (50.0, width, "positive") if score >= 0 else (round(50 - width, 2), width, "negative")
+    left = 50.0 if score >= 0 else round(50 - width, 2)
+    return left, width, side(score, supports)
 
 
 def whisker_shape(low: float, high: float, largest: float) -> tuple[float, float] | None:
@@ -92,7 +103,14 @@ def _environment() -> Environment:
         "times": numbers.times,
         "probability": numbers.probability,
     }
-    environment.globals |= {"colour_class": colour_class, "bar": _bar, "marked": _marked}
+    environment.globals |= {
+        "colour_class": colour_class,
+        "neutral_class": neutral_class,
+        "scale_classes": scale_classes,
+        "neutral_scale": neutral_scale,
+        "bar": _bar,
+        "marked": _marked,
+    }
     return environment
 
 
@@ -113,9 +131,15 @@ def _marked(shown: str) -> Markup:
     return Markup('<bdi class="tok">{}{}{}</bdi>').format(spaces[0], core, spaces[1])
 
 
-def _bar(score: float, largest: float, low: float = math.nan, high: float = math.nan) -> Markup:
+def _bar(
+    score: float,
+    largest: float,
+    low: float = math.nan,
+    high: float = math.nan,
+    supports: Sign = "positive",
+) -> Markup:
     """A bar from the middle, to the right if positive, its interval as a line upon it."""
-    x, width, side = bar_shape(score, largest)
+    x, width, name = bar_shape(score, largest, supports)
     shape = whisker_shape(low, high, largest)
     whisker = Markup("")
     if shape:
@@ -126,7 +150,7 @@ def _bar(score: float, largest: float, low: float = math.nan, high: float = math
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="axis" x="49.75" width="0.5" height="8"/>'
         '<rect class="{}" x="{}" y="1" width="{}" height="6"/>{}</svg>'
-    ).format(side, x, width, whisker)
+    ).format(name, x, width, whisker)
 
 
 def _json(value: object) -> Markup:

@@ -18,6 +18,11 @@ class Piece:
 Phrase = tuple[Piece, ...]
 
 
+def in_unit(unit: str) -> str:
+    """How a value is given: "in nats"; of a share, such as "of clean − corrupt", as what share."""
+    return f"as a share {unit}" if unit.startswith("of ") else f"in {unit}"
+
+
 def plain(phrase: Phrase) -> str:
     """The phrase as one string."""
     return "".join(piece.text for piece in phrase)

@@ -1,4 +1,4 @@
-"""Further tables of a page: rows as column to value, every cell made printable.
+"""The tables of a page: rows as column to value, every cell made printable.
 
 table([{"circuit": "ours", "ratio": 0.87123}])    # [["circuit", "ratio"], ["ours", "0.8712"]]
 """

@@ -80,27 +80,6 @@
     else pick(...strongest());
   }
 
-  function radios(id, choose) {
-    const buttons = [...(byId(id)?.querySelectorAll("button") ?? [])];
-    const take = (index) => {
-      buttons.forEach((button, i) => {
-        button.setAttribute("aria-checked", String(i === index));
-        button.tabIndex = i === index ? 0 : -1;
-      });
-      choose(index);
-    };
-    buttons.forEach((button, i) => {
-      button.addEventListener("click", () => take(i));
-      button.addEventListener("keydown", (event) => {
-        const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-        if (!step) return;
-        event.preventDefault();
-        const next = (i + step + buttons.length) % buttons.length;
-        take(next);
-        buttons[next].focus();
-      });
-    });
-  }
   radios("scores", colour);
   radios("cases", chooseCase);
 

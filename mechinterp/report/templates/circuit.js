@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const STEPS = 8, WIDTHS = [0, 0.7, 1.1, 1.6, 2.2, 2.9, 3.7, 4.6, 5.6];
-  const MOST_ARROWS = 400, MOST_DASHED = 600, MOST_LISTED = 60, REACH = 7;
+  const MOST_ARROWS = 400, MOST_DASHED = 600, REACH = 7;
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("payload").textContent);
   const { graph, edges } = data;
@@ -11,13 +11,14 @@
 
   const { element, shape } = make;
   const words = wordsOf(data);
-  const { nodeNames, scoreOf, number, rough, withUnit, count, edgeName, place, rankOf, hasInterval, interval, heldText } = words;
+  const { nodeNames, scoreOf, sideOf, number, rough, withUnit, count, edgeName, place, rankOf, hasInterval, interval, heldText } = words;
   const nPositions = Math.max(1, graph.positions.length);
   const LOGITS = graph.writers.length;
   const fed = graph.feeds.map((nodes) => (nodes.length ? nodes : [LOGITS]));
   const posOf = (e) => (edges.p ? edges.p[e] : 0);
   const stepOf = (e) => (scoreOf(e) === null || !data.largest ? 2 : Math.max(1, Math.min(STEPS, Math.ceil(STEPS * Math.sqrt(Math.abs(scoreOf(e)) / data.largest)))));
   const kindOf = (e) => graph.kind[edges.r[e]];
+  const parts = { graph, edges, fed, nPositions, posOf, kindOf };
   const out = nodeNames.map(() => []);
   const into = nodeNames.map(() => []);
   for (let e = 0; e < n; e++) {
@@ -39,6 +40,7 @@
   let find = null;
   let nodeElements = new Map();
   const view = () => views[state.view];
+  const fillPanel = pinnedPanel(data, words, { fed, kindOf, out, into, pin });
 
   function standsOf(set) {
     const stands = new Uint8Array((LOGITS + 1) * nPositions);
@@ -83,41 +85,11 @@
     svg.setAttribute("height", layout.height);
     svg.setAttribute("viewBox", `0 0 ${layout.width} ${layout.height}`);
     for (const name of ["back", "moves", "edges", "lit", "nodes"]) layers[name] = shape(svg, "g", { class: name });
-    frame(layout);
+    drawAxes(layers.back, layout);
     nodeElements = new Map();
     layout.places.forEach((spot, key) => {
       if (spot) nodeElements.set(key, nodeElement(spot, key));
     });
-  }
-
-  function frame(layout) {
-    const { back } = layers;
-    const foot = layout.height - 34;
-    const end = layout.left + layout.bands.reduce((sum, band) => sum + band.width, 0);
-    layout.bands.forEach((band, i) => {
-      if (i % 2 === 0) shape(back, "rect", { class: "column", x: geometry.round(band.x), y: 0, width: geometry.round(band.width), height: layout.height - 14 });
-      const most = Math.max(3, Math.floor(band.width / 6.6));
-      const text = band.text.length > most ? `${band.text.slice(0, most - 1)}…` : band.text;
-      shape(back, "text", { class: "tick", x: geometry.round(band.x + band.width / 2), y: layout.height - 20, "text-anchor": "middle" }, text);
-    });
-    const every = Math.ceil(20 / Math.max(1, layout.pitchY));
-    for (const { layer, y } of layout.rows) {
-      const last = layout.bands.length ? end : Math.max(...layout.ticks.map((tick) => tick.x)) + layout.pitch / 2;
-      shape(back, "line", { class: "rule", x1: layout.left - 12, x2: last, y1: y, y2: y });
-      if (layer % every === 0) shape(back, "text", { class: "tick", x: layout.left - 18, y: y + 4, "text-anchor": "end" }, String(layer));
-    }
-    if (layout.rows.length) {
-      const ys = layout.rows.map((row) => row.y);
-      const middle = (Math.min(...ys) + Math.max(...ys)) / 2;
-      shape(back, "text", { class: "axis-name", transform: `translate(${layout.left - 45} ${middle}) rotate(-90)`, "text-anchor": "middle" }, "layer");
-    }
-    const skip = Math.ceil(16 / layout.pitch);
-    layout.ticks.forEach((tick, i) => {
-      if (i % skip && tick.text !== "MLP") return;
-      shape(back, "text", { class: "tick", x: geometry.round(tick.x), y: foot + 14, "text-anchor": "middle" }, tick.text);
-    });
-    const xs = layout.ticks.length ? layout.ticks.filter((tick) => tick.text !== "MLP").map((tick) => tick.x) : [layout.left, end];
-    shape(back, "text", { class: "axis-name", x: (Math.min(...xs) + Math.max(...xs)) / 2, y: layout.height - 3, "text-anchor": "middle" }, layout.axis);
   }
 
   /* The whole name where all such names fit, else the number of the head: the row says the layer. */
@@ -151,7 +123,7 @@
     if (now.isTight && on.some((is, key) => is && !now.stands[key])) resettle(on);
     const { layout } = lay();
     layers.edges.replaceChildren(...paths(shown, shown.length <= MOST_ARROWS, shown.length <= MOST_DASHED));
-    layers.moves.replaceChildren(...moves(layout, shown), ...brackets(layout, shown));
+    layers.moves.replaceChildren(...moves(layout, shown, parts), ...brackets(layout, shown, parts));
     let stop = null;
     for (const [key, made] of nodeElements) {
       const is = Boolean(on[key]);
@@ -174,8 +146,7 @@
 
   function colourOf(e) {
     if (state.byCircuit) return ["neither", "one", "two", "both"][edges.held[e]];
-    const score = scoreOf(e);
-    return score === null ? "none" : score < 0 ? "neg" : "pos";
+    return sideOf(e);
   }
 
   function paths(list, withArrows, dashed) {
@@ -201,47 +172,6 @@
       if (heads.length) made.push(shape(null, "path", { class: `tip-of ${look}`, d: heads.join("") }));
       return made;
     });
-  }
-
-  /* A head that reads at one position and writes at another carries over what it read. */
-  function moves(layout, list) {
-    if (nPositions === 1) return [];
-    const reads = new Map(), writes = new Map();
-    const note = (map, node, pos) => map.set(node, (map.get(node) ?? new Set()).add(pos));
-    for (const e of list) {
-      if (graph.head[edges.w[e]] >= 0) note(writes, edges.w[e], posOf(e));
-      if ("kv".includes(kindOf(e))) for (const node of fed[edges.r[e]]) note(reads, node, posOf(e));
-    }
-    const lines = [], heads = [];
-    for (const [node, from] of reads) {
-      for (const one of from) {
-        for (const other of writes.get(node) ?? []) {
-          if (one === other) continue;
-          const a = layout.places[node * nPositions + one], b = layout.places[node * nPositions + other];
-          const way = Math.sign(b.x - a.x), x0 = a.x + way * a.w / 2, x1 = b.x - way * (b.w / 2 + 1);
-          const lift = Math.min(14, 4 + Math.abs(x1 - x0) / 30);
-          const line = [x0, a.y, x0 + way * 24, a.y - lift, x1 - way * 24, b.y - lift, x1, b.y];
-          const made = geometry.arrow(line, 0.5);
-          lines.push(made.line);
-          heads.push(made.head);
-        }
-      }
-    }
-    return [["move", lines], ["move-tip", heads]].map(([name, d]) => shape(null, "path", { class: name, d: d.join("") }));
-  }
-
-  function brackets(layout, list) {
-    const lines = new Set();
-    for (const e of list) {
-      const nodes = fed[edges.r[e]];
-      if (nodes.length < 2) continue;
-      const spots = nodes.map((node) => layout.places[node * nPositions + posOf(e)]).filter(Boolean);
-      if (spots.length < 2) continue;
-      const xs = spots.map((spot) => spot.x), down = kindOf(e) === "k" ? 5 : 8;
-      const foot = spots[0].y + spots[0].h / 2, from = Math.min(...xs), to = Math.max(...xs);
-      lines.add(`M${from} ${foot}V${foot + down}H${to}V${foot}`);
-    }
-    return lines.size ? [shape(null, "path", { class: "bracket", d: [...lines].join("") })] : [];
   }
 
   /* What is pointed at, or else pinned, stands out. */
@@ -285,46 +215,7 @@
     const isNew = state.sideNode !== node || state.sideOf === null;
     state.sideOf = key;
     state.sideNode = node;
-    byId("p-name").textContent = nodeNames[node];
-    const reads = into[node].filter((e) => isShown[e]), writes = out[node].filter((e) => isShown[e]);
-    const sum = (list) => withUnit(number(list.reduce((total, e) => total + (scoreOf(e) ?? 0), 0)));
-    byId("p-about").textContent = `Of the edges shown it writes ${count(writes.length)}, in sum ${sum(writes)}, and reads ${count(reads.length)}, in sum ${sum(reads)}.`;
-    list(byId("p-out"), writes, (e) => graph.readers[edges.r[e]], (e) => fed[edges.r[e]][0]);
-    list(byId("p-in"), reads, (e) => (kindOf(e).length === 1 ? `${nodeNames[edges.w[e]]} as ${kindOf(e)}` : nodeNames[edges.w[e]]), (e) => edges.w[e]);
-    if (isNew) attention(node);
-  }
-
-  function list(holder, found, name, target) {
-    holder.hidden = !found.length;
-    holder.querySelector("small").textContent = `(${count(found.length)})`;
-    holder.querySelector("tbody").replaceChildren(...found.slice(0, MOST_LISTED).map((e) => {
-      const row = element("tr");
-      row.dataset.e = e;
-      const cell = element("th");
-      cell.scope = "row";
-      const button = element("button", "plain edge-name", name(e));
-      button.type = "button";
-      button.addEventListener("click", () => pin(target(e)));
-      cell.append(button);
-      if (edges.p) cell.append(" ", element("small", "", graph.positions[edges.p[e]]));
-      row.append(cell, element("td", "r num", number(scoreOf(e))));
-      return row;
-    }));
-    const more = found.length - MOST_LISTED;
-    holder.querySelector(".more").textContent = more > 0 ? `and ${count(more)} weaker ones` : "";
-  }
-
-  function attention(node) {
-    const name = nodeNames[node];
-    const rows = data.patterns?.heads[name];
-    byId("pattern").hidden = !rows;
-    byId("no-pattern").hidden = !data.patterns || Boolean(rows) || node === LOGITS || graph.head[node] < 0;
-    if (!rows) return;
-    const { tokens } = data.patterns;
-    const room = Math.min(430, byId("pattern").parentElement.clientWidth);
-    pattern.show(byId("pattern-map"), tokens, rows, room, (pos, src, weight) => {
-      byId("pattern-at").replaceChildren("from ", element("bdi", "tok", tokens[pos]), ` (${pos}) to `, element("bdi", "tok", tokens[src]), ` (${src}): `, element("b", "num", weight.toFixed(3)));
-    });
+    fillPanel(node, isShown, isNew);
   }
 
   /* The words beside the pointer. */
@@ -461,28 +352,6 @@
     draw();
   });
 
-  function radios(id, pick) {
-    const buttons = [...(byId(id)?.querySelectorAll("button") ?? [])];
-    const choose = (index) => {
-      buttons.forEach((button, i) => {
-        button.setAttribute("aria-checked", String(i === index));
-        button.tabIndex = i === index ? 0 : -1;
-      });
-      pick(index);
-    };
-    buttons.forEach((button, i) => {
-      button.addEventListener("click", () => choose(i));
-      button.addEventListener("keydown", (event) => {
-        const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-        if (!step) return;
-        event.preventDefault();
-        const next = (i + step + buttons.length) % buttons.length;
-        choose(next);
-        buttons[next].focus();
-      });
-    });
-    return choose;
-  }
   const chooseView = radios("views", (index) => {
     state.view = index;
     state.hovered = null;

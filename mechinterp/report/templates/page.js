@@ -46,7 +46,7 @@
   }
 
   function setColour(element, name) {
-    element.classList.remove(...[...element.classList].filter((c) => /^(?:[np]\d+|z|na)$/.test(c)));
+    element.classList.remove(...[...element.classList].filter((c) => /^(?:(?:pro|con)\d+|z|na)$/.test(c)));
     element.classList.add(name);
   }
 

@@ -2,7 +2,7 @@
 /* The table of the strongest edges: of all, or of those that the words in the filter name. */
 function ranking(table, data, words) {
   const { graph, edges } = data;
-  const { nodeNames, scoreOf, number, count, place, rankOf, hasInterval, interval, heldBy } = words;
+  const { nodeNames, scoreOf, sideOf, number, count, place, rankOf, hasInterval, interval, heldBy } = words;
   const byId = (id) => document.getElementById(id);
 
   function matches(e, wanted) {
@@ -40,7 +40,7 @@ function ranking(table, data, words) {
   function bar(svg, e) {
     const [, rect, whisker] = svg.querySelectorAll("rect");
     const long = data.reach ? (50 * Math.abs(scoreOf(e))) / data.reach : 0;
-    rect.setAttribute("class", scoreOf(e) < 0 ? "negative" : "positive");
+    rect.setAttribute("class", sideOf(e));
     rect.setAttribute("x", scoreOf(e) < 0 ? 50 - long : 50);
     rect.setAttribute("width", long);
     if (!whisker) return;

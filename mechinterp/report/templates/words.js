@@ -21,6 +21,12 @@ function wordsOf(data) {
   const { graph, edges } = data;
   const nodeNames = [...graph.writers, "logits"];
   const scoreOf = (e) => edges.s[e] ?? null;
+  /* Which side a score is on, whatever its sign: the class of its colour. */
+  function sideOf(e) {
+    const score = scoreOf(e);
+    if (score === null) return "none";
+    return score < 0 === (data.supports === "negative") ? "supports" : "against";
+  }
   function number(value) {
     if (value === null || value === undefined) return "–";
     let text = data.is_power ? value.toExponential(data.digits).replace(/e([+-])(\d)$/, "e$10$2") : value.toFixed(data.digits);
@@ -45,5 +51,29 @@ function wordsOf(data) {
     if (!data.names) return edges.held[e] ? "in the circuit" : "not in the circuit";
     return ["in neither circuit", `only in ${data.names[0]}`, `only in ${data.names[1]}`, "in both circuits"][edges.held[e]];
   }
-  return { nodeNames, scoreOf, number, rough, withUnit, count, edgeName, place, rankOf, hasInterval, interval, heldBy, heldText };
+  return { nodeNames, scoreOf, sideOf, number, rough, withUnit, count, edgeName, place, rankOf, hasInterval, interval, heldBy, heldText };
+}
+
+/* Buttons of which one is chosen, by click or arrow keys; gives a function that chooses. */
+function radios(id, pick) {
+  const buttons = [...(document.getElementById(id)?.querySelectorAll("button") ?? [])];
+  const choose = (index) => {
+    buttons.forEach((button, i) => {
+      button.setAttribute("aria-checked", String(i === index));
+      button.tabIndex = i === index ? 0 : -1;
+    });
+    pick(index);
+  };
+  buttons.forEach((button, i) => {
+    button.addEventListener("click", () => choose(i));
+    button.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const next = (i + step + buttons.length) % buttons.length;
+      choose(next);
+      buttons[next].focus();
+    });
+  });
+  return choose;
 }

@@ -47,8 +47,8 @@ def test_rows_and_edges(tmp_path):
         ('"a1.h1"', '"logits"'): '""',
     }
     looks = {(a, b): (style["penwidth"], style["color"]) for a, b, style in edges}
-    assert looks['"input"', '"a0.h0"'] == ("5.00", '"#2166ac"')
-    assert looks['"input"', '"a0.h1"'] == ("2.75", '"#b2182b"')
+    assert looks['"input"', '"a0.h0"'] == ("5.00", '"#b2182b"')
+    assert looks['"input"', '"a0.h1"'] == ("2.75", '"#2166ac"')
     assert looks['"a1.h1"', '"logits"'] == ("0.50", '"#888888"')
     told = [style["tooltip"] for _, _, style in edges]
     assert '"input->a0.h1<q>: -2 logits"' in told

@@ -11,6 +11,7 @@ import xarray as xr
 
 from mechinterp.attention import find_links, random_links, top_k
 from mechinterp.report import attention_page
+from mechinterp.report.render.colours import neutral_scale
 
 TOKENS = ["<s>", "Mary", "</script><script>window.pwned=1</script>", "\n", " gave"]
 HOSTILE = ["<img src=x onerror=window.pwned=3>", "\u202e\u05e9\x1b[31m"]
@@ -189,3 +190,14 @@ def test_wrong_input_is_refused(refuses):
     refuses(
         lambda: attention_page({"a": one}, {"a": links}, {"s": one}, title="x"), "layer and head"
     )
+
+
+@pytest.mark.parametrize("supports", ["positive", "negative"])
+def test_the_grid_is_neutral_and_the_sign_of_effects_is_said(supports):
+    found = made()
+    links = checked(find_links(found, top_k(2))).assign_attrs(supports=supports)
+    html = attention_page({"one": found}, {"one": links}, scores(found), title="x")
+    used = {name for score in payload(html)["scores"] for line in score["classes"] for name in line}
+    assert used <= {*neutral_scale()}
+    assert {name.rstrip("0123456789") for name in used} >= {"up", "down"}
+    assert f"{supports.capitalize()}: the link supports what is measured." in html

@@ -15,7 +15,13 @@ import xarray as xr
 from mechinterp.report import attribution_page, show
 from mechinterp.report.attribution.read import read_scores
 from mechinterp.report.attribution.summary import headline, sentence
-from mechinterp.report.render.colours import colour_class, contrast, scale_classes, scale_css
+from mechinterp.report.render.colours import (
+    colour_class,
+    contrast,
+    neutral_scale,
+    scale_classes,
+    scale_css,
+)
 from mechinterp.report.render.numbers import MINUS
 from mechinterp.report.render.phrases import plain
 
@@ -87,14 +93,14 @@ def test_argument_is_not_changed(scores, comparisons):
 
 def test_every_colour_has_readable_ink():
     rules = re.findall(r"--cell:#(\w{6});--ink:#(\w{6})", scale_css())
-    assert len(rules) == 2 * len(scale_classes())
+    assert len(rules) == 2 * (len(scale_classes()) + len(neutral_scale()))
     for cell, ink in rules:
         assert contrast(tuple(bytes.fromhex(cell)), tuple(bytes.fromhex(ink))) >= 4.5
 
 
 def test_colour_is_symmetric_and_saturates():
     assert [colour_class(score, 2.0) for score in (-2.0, -1.0, 0.0, 1.0, 2.0)] == [
-        "n20", "n10", "z", "p10", "p20",
+        "con20", "con10", "z", "pro10", "pro20",
     ]  # fmt: skip
     assert colour_class(math.nan, 2.0) == "na"
     assert colour_class(0.0, 0.0) == "z"
@@ -263,12 +269,12 @@ def test_screenshot_shows_the_scale(open_page, browser, scores, comparisons, wid
     assert (whole["width"], whole["height"] > 1000) == (width, True)
     assert whole["n_colours"] > 100
     warmth = {}
-    for name in ("p20", "z", "n15"):
+    for name in ("pro20", "z", "con15"):
         image = page.locator(f".heat tbody td.{name}").first.screenshot()
         red, _, blue = pixels(browser, image)["corner"]
         warmth[name] = red - blue
-    assert warmth["p20"] > warmth["z"] + 60
-    assert warmth["n15"] < warmth["z"] - 60
+    assert warmth["pro20"] > warmth["z"] + 60
+    assert warmth["con15"] < warmth["z"] - 60
 
 
 def pixels(browser, png: bytes) -> dict:

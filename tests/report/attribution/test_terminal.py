@@ -164,3 +164,15 @@ def test_a_verdict_has_positions_of_the_prompt():
     text = printed(scores, compare(scores, ["and"]))
     assert re.search(r"expected: rank \d  and \(position 3\)", text)
     assert "expected token: rank 1  thesesame (position 1–2)" in text
+
+
+@pytest.mark.parametrize("supports", ["positive", "negative"])
+def test_colours_and_words_follow_what_supports(scores, supports):
+    text = printed(
+        scores.assign_attrs(supports=supports), force_terminal=True, color_system="standard"
+    )
+    red, blue = ("31", "34") if supports == "positive" else ("34", "31")
+    assert re.search(rf"\x1b\[1;{red}m◆ *\+4\.0", text)
+    assert re.search(rf"\x1b\[{blue}m *−1\.0", text)
+    verb = "supports the output" if supports == "positive" else "works against the output"
+    assert f"Mary {verb}" in text

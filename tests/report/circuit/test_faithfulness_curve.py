@@ -9,7 +9,11 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechinterp.report.circuit.faithfulness_curve import kept_chart, read_kept, share_text
+from mechinterp.report.circuit.faithfulness_curve import (
+    faithfulness_chart,
+    read_faithfulness_curves,
+    share_text,
+)
 
 
 def curve(edges, values, **more) -> xr.Dataset:
@@ -24,7 +28,7 @@ def marks(svg):
 
 def test_points_worked_out_by_hand():
     found = curve([100, 10], [0.75, -0.5], requested=[120, 10], low=[0.5, np.nan], high=[1.0, 2.0])
-    ((first, second),) = (read.points for read in read_kept({"a": found}, 1000))
+    ((first, second),) = (read.points for read in read_faithfulness_curves({"a": found}, 1000))
     assert (first.circuit, first.share, first.value, first.interval) == (
         "top 10",
         0.01,
@@ -44,8 +48,10 @@ def test_points_worked_out_by_hand():
 def test_chart_keeps_the_order_of_the_numbers(points, with_intervals):
     edges, values = zip(*points, strict=True)
     ends = {"low": [v - 9 for v in values], "high": [v + 0.1 for v in values]}
-    read = read_kept({"a": curve(edges, values, **(ends if with_intervals else {}))}, 10**6)
-    svg = str(kept_chart(read))
+    read = read_faithfulness_curves(
+        {"a": curve(edges, values, **(ends if with_intervals else {}))}, 10**6
+    )
+    svg = str(faithfulness_chart(read))
     drawn = read[0].drawn
     assert len(drawn) == sum(n > 0 for n in edges)
     assert len(marks(svg)) == len(drawn)
@@ -60,7 +66,11 @@ def test_chart_keeps_the_order_of_the_numbers(points, with_intervals):
 
 
 def test_distance_on_the_axis_is_the_ratio_of_the_shares():
-    svg = str(kept_chart(read_kept({"a": curve([1, 10, 100], [0.0, 0.5, 1.0])}, 1000)))
+    svg = str(
+        faithfulness_chart(
+            read_faithfulness_curves({"a": curve([1, 10, 100], [0.0, 0.5, 1.0])}, 1000)
+        )
+    )
     first, second, third = (x for x, _ in marks(svg))
     assert third - second == pytest.approx(second - first, abs=0.2)
     assert re.findall(r"<text[^>]*>([\d.]+%)", svg) == ["0.1%", "1%", "10%"]
@@ -68,15 +78,15 @@ def test_distance_on_the_axis_is_the_ratio_of_the_shares():
 
 def test_another_dataset_is_refused_with_what_to_do():
     with pytest.raises(ValueError, match=r"'a' has no faithfulness .*circuits\.faithfulness"):
-        read_kept({"a": curve([1], [1.0]).drop_vars("faithfulness")}, 10)
+        read_faithfulness_curves({"a": curve([1], [1.0]).drop_vars("faithfulness")}, 10)
     with pytest.raises(ValueError, match="no edges"):
-        read_kept({"a": curve([1], [1.0]).drop_vars("edges")}, 10)
+        read_faithfulness_curves({"a": curve([1], [1.0]).drop_vars("edges")}, 10)
 
 
 @pytest.mark.parametrize("hostile", ["</svg><script>x</script>", '"><img src=x>', "{0} {{ 7 }}"])
 def test_names_are_text(hostile):
     found = curve([1, 2], [0.0, 1.0]).assign_coords(circuit=[hostile, hostile])
-    svg = str(kept_chart(read_kept({hostile: found}, 10)))
+    svg = str(faithfulness_chart(read_faithfulness_curves({hostile: found}, 10)))
     assert "<script" not in svg
     assert "<img" not in svg
     assert svg.count("</svg>") == 1

@@ -91,3 +91,14 @@ def test_nothing_scored_and_nothing_kept_is_said(scores):
     text = printed(nothing, Circuit.empty(GRAPH))
     assert text.startswith("The circuit keeps 0 of")
     assert "layers 0–4: none" in text
+
+
+@pytest.mark.parametrize("supports", ["positive", "negative"])
+def test_bars_have_the_colour_of_their_side(scores, circuit, curve, supports):
+    scores = EdgeScores(GRAPH, scores.per_pair.assign_attrs(supports=supports))
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
+    print_circuit(scores, circuit, curve, top=8, console=console)
+    bars = re.findall(r"\x1b\[(\d+)m[█▒]", console.file.getvalue())
+    red, blue = ("31", "34") if supports == "positive" else ("34", "31")
+    assert bars == [red if score > 0 else blue for _, score in scores.strongest(8)]
+    assert f"{supports.capitalize()}: the edge supports the metric." in console.file.getvalue()

@@ -1,4 +1,4 @@
-"""Views of a sweep's result: what they say is the data, and no label can act."""
+"""The page of a grid: what it says is the data, and no label can act."""
 
 import base64
 import hashlib
@@ -10,25 +10,13 @@ import re
 import numpy as np
 import pytest
 import xarray as xr
-from rich.cells import cell_len
 from rich.console import Console
 
 from mechinterp import stats
 from mechinterp.report import grid_page, print_grid, show
-from mechinterp.report.render.cells import headline, place, read_grid, sentences
-from mechinterp.report.render.colours import terminal_style
-from mechinterp.report.render.numbers import MINUS
-from mechinterp.report.render.phrases import plain
+from mechinterp.report.render.cells import read_grid
 
 WIDTHS = pytest.mark.parametrize("width", [1280, 400])
-ATTRS = {
-    "model": "tiny",
-    "unit": "logits",
-    "sign": "Positive: the head helps.",
-    "arms": 20,
-    "token_layers": 1500,
-    "token_layers_naive": 6000,
-}
 TOKENS = ["<|endoftext|>", "When", " Mary", "\n", " went"]
 HOSTILE = [
     "</script><script>window.pwned=1</script>",
@@ -39,24 +27,11 @@ HOSTILE = [
 ]
 
 
-def number(text: str) -> float:
-    return math.nan if text == "–" else float(text.replace(MINUS, "-"))
-
-
-def swept(*shape, dims=("layer", "head"), n=8, seed=0, **coords) -> xr.DataArray:
-    rng = np.random.default_rng(seed)
-    values = rng.laplace(size=(*shape, 1)) + rng.normal(scale=0.3, size=(*shape, n))
-    labels = {dim: range(size) for dim, size in zip(dims, shape, strict=True)} | coords
-    return xr.DataArray(
-        values, dims=(*dims, "prompt"), coords=labels, attrs=ATTRS, name="logit_diff"
-    )
-
-
 def payload(html: str) -> dict:
     return json.loads(re.search(r'id="payload">(.*?)</script>', html, re.DOTALL)[1])
 
 
-def heat_values(page) -> list[np.ndarray]:
+def heat_values(page, number) -> list[np.ndarray]:
     """The numbers of each heat map, as a reader without scripts or colours gets them."""
     return [
         np.array(
@@ -67,88 +42,6 @@ def heat_values(page) -> list[np.ndarray]:
         )
         for table in page.locator("table.heat").all()
     ]
-
-
-@pytest.fixture
-def effect():
-    """4 layers, 5 positions with tokens, 8 prompts with both baselines."""
-    return swept(
-        4,
-        5,
-        dims=("layer", "pos"),
-        token=("pos", TOKENS),
-        clean_score=("prompt", np.linspace(3, 4, 8)),
-        corrupt_score=("prompt", np.full(8, -2.0)),
-    )
-
-
-@pytest.fixture
-def by_hand():
-    """Means 2, -1, 1 and nothing, of two prompts."""
-    values = [[[1.0, 3.0], [-1.0, -1.0]], [[0.5, 1.5], [np.nan, 1.0]]]
-    return xr.DataArray(values, dims=("layer", "head", "prompt"), attrs={"unit": "nats"})
-
-
-def test_cells_worked_out_by_hand(by_hand):
-    grid = read_grid(by_hand)
-    assert [cell.value for cell in grid.cells[:3]] == [2.0, -1.0, 1.0]
-    assert [cell.rank for cell in grid.cells] == [1, 2, 3, None]
-    assert [cell.share for cell in grid.cells[:3]] == [0.5, 0.25, 0.25]
-    assert [cell.at for cell in grid.ranked] == [(0, 0), (0, 1), (1, 0)]
-    assert (grid.largest, grid.reach, grid.n_prompts) == (2.0, 2.0, 2)
-    assert plain(headline(grid)) == (
-        "The largest value: layer 0, head 0, +2.00 nats, 50.0% of the total |value|."
-    )
-    assert [plain(sentence) for sentence in sentences(grid)] == [
-        "Each cell is the mean over 2 prompts: too few for an interval.",
-        "1 of 4 cells were not computed.",
-    ]
-
-
-def test_intervals_are_those_of_the_statistics(effect):
-    grid = read_grid(effect)
-    found = stats.interval(effect)
-    for name, values in (("mean", "value"), ("low", "low"), ("high", "high")):
-        shown = [getattr(cell, values) for cell in grid.cells]
-        np.testing.assert_array_equal(shown, found[name].values.ravel())
-    n_clear = int(((found["low"] > 0) | (found["high"] < 0)).sum())
-    assert f"{n_clear} of 20 intervals exclude zero" in plain(sentences(grid)[1])
-    assert plain(sentences(grid)[1]).endswith("about 1 would.")
-
-
-def test_statistics_can_be_shown_as_they_came(effect):
-    found = stats.difference(effect, 0 * effect)
-    grid = read_grid(found.set_coords(["low", "high", "n"])["mean"])
-    direct = read_grid(effect)
-    assert [cell.low for cell in grid.cells] == [cell.low for cell in direct.cells]
-    assert (grid.n_prompts, grid.level) == (8, 0.95)
-
-
-@pytest.mark.parametrize(
-    ("dims", "first"),
-    [
-        (("layer", "head", "pos"), "pos"),
-        (("layer", "head", "ablation"), "ablation"),
-        (("head", "pos", "src"), "head"),
-        (("layer", "head", "neuron"), "layer"),
-    ],
-)
-def test_maps_are_repeated_along_what_is_least_a_place(dims, first):
-    grid = read_grid(swept(2, 3, 4, dims=dims))
-    assert [axis.name for axis in grid.axes] == [first, *(d for d in dims if d != first)]
-    shape = [len(axis.labels) for axis in grid.axes]
-    values = np.reshape([cell.value for cell in grid.cells], shape)
-    expected = swept(2, 3, 4, dims=dims).mean("prompt").transpose(first, ...)
-    np.testing.assert_allclose(values, expected)
-
-
-def test_labels_are_the_coordinates(effect):
-    layer, pos = read_grid(effect.assign_coords(layer=[2, 4, 6, 8])).axes
-    assert layer.labels == ("2", "4", "6", "8")
-    assert (pos.labels, pos.tokens) == (("0", "1", "2", "3", "4"), tuple(TOKENS))
-    grid = read_grid(effect.drop_vars(["layer", "token"]))
-    assert [axis.labels[-1] for axis in grid.axes] == ["3", "4"]
-    assert grid.axes[1].tokens == ()
 
 
 def test_wrong_input_is_refused_with_what_to_do(effect, refuses):
@@ -166,7 +59,7 @@ def test_argument_is_not_changed(effect):
     xr.testing.assert_identical(effect, before)
 
 
-def test_policy_allows_exactly_the_style_and_script_of_the_page(effect):
+def test_policy_allows_exactly_the_style_and_script_of_the_page(effect, swept):
     for result in (effect, swept(3, 50)):
         html = grid_page(result, title="x")
         policy = re.search(r'Content-Security-Policy" content="(.*?)"', html)[1]
@@ -183,7 +76,7 @@ def test_policy_allows_exactly_the_style_and_script_of_the_page(effect):
         assert not re.search(r"\son\w+=|\sstyle=|https?:|url\(", html)
 
 
-def test_payload_is_the_data(effect):
+def test_payload_is_the_data(effect, number):
     data = payload(grid_page(effect, title="x"))
     found = stats.interval(effect)
     values = [number(text) for text in data["exact"]]
@@ -209,13 +102,13 @@ def test_ranked_table_baselines_tables_notes_and_cost(effect):
     assert "Positive: the head helps." in html
 
 
-def test_size_of_a_large_page():
+def test_size_of_a_large_page(swept):
     html = grid_page(swept(12, 12, 15, dims=("layer", "head", "pos"), n=5), title="x")
     assert html.count("<figure>") == 15
     assert len(html) < 500_000
 
 
-def test_cells_without_a_value_say_so(open_page):
+def test_cells_without_a_value_say_so(open_page, swept):
     result = swept(3, 4)
     result[1, 2] = math.nan
     page = open_page(grid_page(result, title="x")).page
@@ -227,7 +120,7 @@ def test_cells_without_a_value_say_so(open_page):
     assert "not computed" not in grid_page(swept(3, 4), title="x").split("<script")[0]
 
 
-def test_nothing_computed_says_so(open_page):
+def test_nothing_computed_says_so(open_page, swept):
     opened = open_page(grid_page(swept(3, 4) * math.nan, title="x"))
     assert "No cell has a value." in opened.page.locator(".lead").text_content()
     assert opened.complaints == []
@@ -235,16 +128,19 @@ def test_nothing_computed_says_so(open_page):
 
 @WIDTHS
 @pytest.mark.parametrize(
-    "result",
+    ("shape", "named"),
     [
-        swept(4, dims=("layer",)),
-        swept(12, 12),
-        swept(30, 64, n=2),
-        swept(3, 4, 5, dims=("act", "layer", "pos"), act=["z", "mlp_out", "q"]),
+        ((4,), {"dims": ("layer",)}),
+        ((12, 12), {}),
+        ((30, 64), {"n": 2}),
+        ((3, 4, 5), {"dims": ("act", "layer", "pos"), "act": ["z", "mlp_out", "q"]}),
     ],
     ids=["bars", "map", "wide", "maps"],
 )
-def test_page_asks_for_nothing_fits_the_window_and_shows_all_numbers(open_page, result, width):
+def test_page_asks_for_nothing_fits_the_window_and_shows_all_numbers(
+    open_page, swept, number, shape, named, width
+):
+    result = swept(*shape, **named)
     opened = open_page(grid_page(result, title="A title"), width=width)
     assert opened.requests == [opened.url]
     assert opened.complaints == []
@@ -254,11 +150,11 @@ def test_page_asks_for_nothing_fits_the_window_and_shows_all_numbers(open_page, 
         texts = opened.page.locator("#bars .score").all_text_contents()
         np.testing.assert_allclose([number(text) for text in texts], means, atol=1e-3)
     else:
-        shown = np.squeeze(heat_values(opened.page))
+        shown = np.squeeze(heat_values(opened.page, number))
         np.testing.assert_allclose(shown, means, atol=0.0501)
 
 
-def test_hover_and_focus_show_the_exact_cell(open_page, effect):
+def test_hover_and_focus_show_the_exact_cell(open_page, effect, number):
     page = open_page(grid_page(effect, title="x")).page
     page.locator(".heat tbody tr").nth(1).locator("td").nth(2).hover()
     text = lambda name: page.locator(name).text_content()  # noqa: E731
@@ -275,7 +171,7 @@ def test_hover_and_focus_show_the_exact_cell(open_page, effect):
     assert page.locator(".heat .current").count() == 1
 
 
-def test_hover_in_a_map_of_many_names_the_map(open_page):
+def test_hover_in_a_map_of_many_names_the_map(open_page, number, swept):
     result = swept(3, 4, 5, dims=("layer", "head", "pos"), token=("pos", TOKENS))
     page = open_page(grid_page(result, title="x")).page
     table = page.locator("figure").nth(2).locator("table")
@@ -302,9 +198,9 @@ def test_keyboard_alone_reaches_every_cell(open_page, effect):
     assert page.locator(".heat td[tabindex]").count() == 1
 
 
-def test_page_reads_without_scripts(open_page, effect):
+def test_page_reads_without_scripts(open_page, effect, number):
     page = open_page(grid_page(effect, title="x"), java_script_enabled=False).page
-    (values,) = heat_values(page)
+    (values,) = heat_values(page, number)
     np.testing.assert_allclose(values, effect.mean("prompt"), atol=0.0501)
     heads = page.locator(".heat .labels th").all_text_contents()
     assert [head.split() for head in heads] == [
@@ -315,7 +211,7 @@ def test_page_reads_without_scripts(open_page, effect):
 
 
 @WIDTHS
-def test_hostile_labels_are_text(open_page, width):
+def test_hostile_labels_are_text(open_page, width, swept):
     result = swept(
         5,
         5,
@@ -344,9 +240,11 @@ def test_hostile_labels_are_text(open_page, width):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_are_warm_for_positive_and_cold_for_negative(open_page, scheme):
-    values = np.array([[[2.0], [-2.0]], [[0.0], [1.0]]])
-    result = xr.DataArray(values, dims=("layer", "head", "prompt"))
+@pytest.mark.parametrize("supports", ["positive", "negative"])
+def test_colours_are_warm_for_support_and_cold_against_it(open_page, scheme, supports):
+    sign = 1 if supports == "positive" else -1
+    values = sign * np.array([[[2.0], [-2.0]], [[0.0], [1.0]]])
+    result = xr.DataArray(values, dims=("layer", "head", "prompt"), attrs={"supports": supports})
     page = open_page(grid_page(result, title="x"), color_scheme=scheme).page
     colours = page.locator(".heat tbody td").evaluate_all(
         "cells => cells.map(c => getComputedStyle(c).backgroundColor.match(/\\d+/g).map(Number))"
@@ -355,76 +253,31 @@ def test_colours_are_warm_for_positive_and_cold_for_negative(open_page, scheme):
     assert warmth[0] > 60 > -60 > warmth[1]
     assert abs(warmth[2]) < 15
     assert warmth[3] > 20
+    bars = page.locator("#ranked .bar rect:nth-child(2)").evaluate_all(
+        "bars => bars.map(b => getComputedStyle(b).fill.match(/\\d+/g).map(Number))"
+    )
+    assert [red > blue for red, _, blue in bars[:3]] == [True, False, True]
+    page.locator(".heat tbody td").nth(1).hover()
+    assert page.locator("#d-bar rect.against").count() == 1
+    ends = page.locator(".legend .ends span").all_text_contents()
+    words = ["works against the behaviour", "supports the behaviour"]
+    assert [ends[0], ends[-1]] == words[::sign]
+    scale = page.locator(".legend-scale svg").get_attribute("aria-label")
+    assert ("(red) over zero" in scale) == (supports == "negative")
+    other = "negative" if supports == "positive" else "positive"
+    said = page.locator(".drivers").text_content()
+    assert f"{supports.capitalize()}: it supports the behaviour" in said
+    assert f"{other.capitalize()}: it works against it" in said
 
 
-def printed(result, *, width=100, top=15, **options) -> str:
-    console = Console(file=io.StringIO(), width=width, **options)
-    print_grid(result, top=top, console=console)
-    return console.file.getvalue()
+def test_a_result_that_does_not_say_what_a_sign_means_has_no_words_for_it(effect):
+    html = grid_page(effect, title="x")
+    assert "supports the behaviour" not in html
+    assert "<span>negative</span>" in html
+    ablated = grid_page(effect.assign_attrs(how="zero"), title="x")
+    assert "Negative: it supports the behaviour" in ablated
 
 
-def test_terminal_shows_a_heat_map_that_is_the_data(effect):
-    text = printed(effect)
-    assert "\x1b" not in text
-    after = text[text.index("layer ↓") :].splitlines()[2:6]
-    shown = [[number(part) for part in line.split()] for line in after]
-    np.testing.assert_array_equal([row[0] for row in shown], range(4))
-    np.testing.assert_allclose([row[1:] for row in shown], effect.mean("prompt"), atol=0.0501)
-    assert "pos: 0 <|endoftext|> · 1 When · 2 ␣Mary · 3 ↵ · 4 ␣went" in text
-
-
-def test_terminal_lists_the_strongest_cells_with_all_that_is_known_of_them(effect):
-    text = printed(effect, top=3)
-    grid = read_grid(effect)
-    rows = re.findall(r"^(\d) +(\d) .*?([+−]\d\.\d\d) +(\S+) to (\S+) +(\S+%)", text, re.MULTILINE)
-    assert [int(row[0]) for row in rows] == [1, 2, 3]
-    for row, cell in zip(rows, grid.ranked[:3], strict=True):
-        assert int(row[1]) == cell.at[0]
-        found = [number(part) for part in row[2:5]]
-        np.testing.assert_allclose(found, [cell.value, cell.low, cell.high], atol=0.0051)
-    for piece in (
-        "value logits",
-        "95% interval",
-        "mean over 8 prompts",
-        "Positive: the head helps.",
-    ):
-        assert piece in text
-    assert "clean score, mean: +3.50 logits" in text
-    assert "Token-layers computed: 1,500 (4.0× fewer)" in text
-
-
-@pytest.mark.parametrize("width", [20, 40, 80, 200])
-@pytest.mark.parametrize("shape", [(4,), (4, 12), (30, 64), (3, 4, 5)])
-def test_no_line_is_wider_than_the_terminal(shape, width):
-    text = printed(swept(*shape, dims=("layer", "head", "pos")[: len(shape)]), width=width)
-    assert max(cell_len(line) for line in text.splitlines()) <= width
-    assert ("layer ↓" in text) == (len(shape) == 2 and 6 * shape[1] < width)
-
-
-def test_narrow_terminal_prints_a_line_for_each_cell(effect):
-    text = printed(effect, width=44, top=2)
-    top = read_grid(effect).ranked[0]
-    assert f"1. {plain(place(read_grid(effect), top))}: " in text.replace("\n", " ")
-
-
-def test_hostile_labels_are_printed_as_text():
-    result = swept(5, 2, dims=("layer", "pos"), layer=HOSTILE, token=("pos", HOSTILE[3:]))
-    text = printed(result, width=200, force_terminal=True, color_system="truecolor")
-    assert r"\x1b[31m[bold]" in text
-    assert "\x1b[31m[bold]" not in text
-    assert "\u202e" not in text
-
-
-def test_ascii_terminal_gets_ascii(effect):
-    for width in (28, 60, 100):
-        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-        print_grid(effect, console=Console(file=stream, width=width))
-        stream.flush()
-        assert "_Mary" in stream.buffer.getvalue().decode("ascii")
-
-
-def test_terminal_colours_follow_the_sign_and_leave_small_values_alone():
-    colours = [terminal_style(score, 2.0).split(" on #") for score in (2.0, -2.0)]
-    warmth = [int(cell[:2], 16) - int(cell[4:], 16) for _, cell in colours]
-    assert warmth[0] > 60 > -60 > warmth[1]
-    assert [terminal_style(score, 2.0) for score in (0.1, math.nan)] == ["dim", "dim"]
+def test_a_share_is_said_as_one(effect):
+    page = grid_page(effect.assign_attrs(unit="of clean − corrupt"), title="x")
+    assert ", as a share of clean − corrupt; colour" in page

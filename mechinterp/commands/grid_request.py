@@ -1,22 +1,22 @@
 """What `mechinterp patch` and `ablate` were asked: which cells of a model, on which prompts.
 
 >>> from mechinterp import load_model
->>> from mechinterp.commands.options.grid import Patch
->>> from mechinterp.commands.grid_questions import Question
->>> asked = Question.of(load_model("toy:induction-trained"), Patch(task="induction", n=4))
->>> asked.over, [str(site) for site in asked.sites(layer=1, head=0)]
+>>> from mechinterp.commands.options.grid import PatchOptions
+>>> from mechinterp.commands.grid_request import GridRequest
+>>> options = PatchOptions(task="induction", n=4)
+>>> request = GridRequest.of(load_model("toy:induction-trained"), options)
+>>> request.over, [str(site) for site in request.sites(1, head=0)]
 ({'layer': [0, 1], 'head': [0]}, ['L1H0.z'])
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import xarray as xr
 
 from mechinterp import ablation, patching
-from mechinterp.commands.options.grid import Ablate, Patch
-from mechinterp.commands.prompt_questions import AskedPrompts, asked_positions
+from mechinterp.commands.options.grid import AblateOptions, PatchOptions
+from mechinterp.commands.prompt_request import PromptRequest, requested_positions
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import Specs, zero
@@ -26,37 +26,43 @@ from mechinterp.sweeps import axes
 from mechinterp.sweeps.experiment import plan
 
 ACTS = {"heads": "z", "heads-by-position": "z", "neurons": "mlp_post", "positions": "resid_pre"}
-"""The activation of a --what that is not called as it is."""
+"""The activation of each --what that is not the name of one."""
 BY_POSITION = ("heads-by-position", "positions", *patching.RESIDUALS, *patching.OUTPUTS)
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """What a command ranges over, and on which prompts: its options, resolved for the model.
+class GridRequest:
+    """The options of a grid of patches or ablations, resolved for a model.
 
-    `over`: as of a sweep. `together`: the positions that each cell is of, where it has none of its
-    own; None for all.
+    `over`: what the sweep ranges over, among it `layers`. `together`: the positions that each cell
+    covers, where a cell has no position of its own; None for all.
     """
 
-    options: Patch | Ablate
+    options: PatchOptions | AblateOptions
     model: Model
-    prompts: AskedPrompts
+    prompts: PromptRequest
     act: str
-    over: Mapping[str, Sequence[Any]]
+    layers: list[int]
+    over: Mapping[str, Sequence[int] | Sequence[str] | Sequence[Pos]]
     together: list[Pos] | None
 
     @classmethod
-    def of(cls, model: Model, options: Patch | Ablate) -> "Question":
-        """The question, checked against the model and the prompts."""
+    def of(cls, model: Model, options: PatchOptions | AblateOptions) -> "GridRequest":
+        """The request that the options make, checked against the model and the prompts.
+
+        Raises:
+            ValueError: if a layer or a position is out of range, or the prompts do not fit.
+        """
         n_layers = model.cfg.n_layers
-        layers = options.chosen_layers() if options.layer is None else [options.layer]
-        for layer in layers or ():
+        chosen = options.chosen_layers() if options.layer is None else [options.layer]
+        for layer in chosen or ():
             if layer >= n_layers:
                 raise ValueError(f"layer {layer} is out of range: layers 0 to {n_layers - 1}.")
-        prompts = AskedPrompts.of(model, options)
-        positions = asked_positions(options.positions, prompts.pair.clean)
+        prompts = PromptRequest.of(model, options)
+        positions = requested_positions(options.positions, prompts.pair.clean)
         act = ACTS.get(options.what, options.what)
-        over: dict[str, Sequence[Any]] = {"layer": axes.layers(model, layers)}
+        layers = axes.layers(model, chosen)
+        over: dict[str, Sequence[int] | Sequence[str] | Sequence[Pos]] = {"layer": layers}
         if options.what == "layers":
             over = {"part": ["attn"] if model.cfg.attn_only else list(ablation.PARTS), **over}
         elif options.what == "neurons":
@@ -67,22 +73,17 @@ class Question:
         if is_by_position:
             over["pos"] = positions = axes.positions(prompts.pair.clean, positions)
         together = None if is_by_position else positions
-        return cls(options, model, prompts, act, over, together)
+        return cls(options, model, prompts, act, layers, over, together)
 
     @property
     def what(self) -> str:
-        """What the cells are of, in words."""
+        """What the cells stand for, in words."""
         layer = self.options.layer
         return self.options.what if layer is None else f"{self.options.what} of layer {layer}"
 
     @property
-    def layers(self) -> list[int]:
-        """Those chosen."""
-        return list(self.over["layer"])
-
-    @property
     def positions(self) -> list[Pos] | None:
-        """Those chosen, whether each is a cell or all are one."""
+        """The chosen positions, whether each is a cell or all are one."""
         return list(self.over["pos"]) if "pos" in self.over else self.together
 
     @property
@@ -96,22 +97,37 @@ class Question:
         """The site of a cell, at no position unless the cell has one."""
         return Site(self.act, layer, next(iter(head.values()), None), pos, neuron)
 
-    def sites(self, part: str | None = None, **point: Any) -> list[Site]:
-        """All sites of a cell."""
-        whole = [self.site(**point)] if part is None else []
-        whole += [Site(act, **point) for act in ablation.PARTS.get(part or "", ())]
+    def sites(
+        self,
+        layer: int,
+        part: str | None = None,
+        pos: Pos | None = None,
+        neuron: int | None = None,
+        **head: int,
+    ) -> list[Site]:
+        """All sites of a cell: of `--what layers` those of a part of the layer."""
+        if part is None:
+            whole = [self.site(layer, pos, neuron, **head)]
+        else:
+            whole = [Site(act, layer) for act in ablation.PARTS[part]]
         return [site for wide in whole for site in axes.at_positions(wide, self.together)]
 
     def print_plan(self, base: Prompts) -> None:
-        """What the sweep will cost: any edit of these sites costs the same."""
+        """Print what the sweep will cost: any edit of these sites costs the same."""
 
-        def arm(**point: Any) -> Specs:
-            return sum((zero(site) for site in self.sites(**point)), ())
+        def arm(
+            layer: int,
+            part: str | None = None,
+            pos: Pos | None = None,
+            neuron: int | None = None,
+            **head: int,
+        ) -> Specs:
+            return sum((zero(site) for site in self.sites(layer, part, pos, neuron, **head)), ())
 
         print(plan(self.model, base, self.over, arm, self.prompts.metric))
 
     def scores(self) -> tuple[xr.DataArray, xr.DataArray]:
-        """The metric of the clean and of the corrupt prompts."""
+        """The metric of the clean and of the corrupt prompts: dims (prompt)."""
         sides = (self.prompts.pair.clean, self.prompts.pair.corrupt)
         runs = (run(self.model, side, logits_at=self.prompts.metric.at) for side in sides)
         clean, corrupt = (

@@ -1,12 +1,12 @@
-"""Which prompts `mechinterp attention` was asked about, and what is measured when links are cut.
+"""The prompts that `mechinterp attention` was asked about, and the metric for cutting links.
 
 >>> from mechinterp import load_model
->>> from mechinterp.commands.options.attention import ReadAttention
->>> from mechinterp.commands.attention_questions import asked_texts
->>> options = ReadAttention(("bring the sesame",), model="toy:trigger", confirm="head")
->>> (asked,) = asked_texts(load_model("toy:trigger"), options)
->>> asked.note
-'bring the sesame: measured is what the model says next, REFUSE.'
+>>> from mechinterp.commands.options.attention import AttentionOptions
+>>> from mechinterp.commands.attention_request import attention_requests
+>>> options = AttentionOptions(("bring the sesame",), model="toy:trigger", confirm="head")
+>>> (request,) = attention_requests(load_model("toy:trigger"), options)
+>>> request.note
+'bring the sesame: the metric is log_prob of what the model says next, REFUSE.'
 """
 
 import json
@@ -14,9 +14,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechinterp.commands.options.attention import ReadAttention
+from mechinterp.commands.options.attention import AttentionOptions
 from mechinterp.commands.options.prompt import PromptOptions
-from mechinterp.commands.prompt_questions import AskedPrompts
+from mechinterp.commands.prompt_request import PromptRequest
 from mechinterp.core.metrics import Metric, log_prob, logit_diff
 from mechinterp.core.prompts import Prompts
 from mechinterp.engine.runner import run
@@ -29,8 +29,8 @@ _NAME_LENGTH = 64
 
 
 @dataclass(frozen=True, eq=False)
-class AskedText:
-    """Prompts that are looked at together, and what is measured on them if links are cut."""
+class AttentionRequest:
+    """Prompts that are read together; `metric` is measured when links are cut."""
 
     name: str
     prompts: Prompts
@@ -38,8 +38,8 @@ class AskedText:
     note: str = ""
 
 
-def asked_texts(model: Model, options: ReadAttention) -> list[AskedText]:
-    """Each text by itself, or a task's prompts together.
+def attention_requests(model: Model, options: AttentionOptions) -> list[AttentionRequest]:
+    """A request for each text, or one for all prompts of a task.
 
     Raises:
         ValueError: if a line of the file is no prompt, or an answer is not one token.
@@ -48,8 +48,8 @@ def asked_texts(model: Model, options: ReadAttention) -> list[AskedText]:
         given = PromptOptions(
             task=options.task, n=options.n, seed=options.seed, model=options.model
         )
-        made = AskedPrompts.of(model, given)
-        return [AskedText(made.name, made.pair.clean, made.metric, made.note)]
+        made = PromptRequest.of(model, given)
+        return [AttentionRequest(made.name, made.pair.clean, made.metric, made.note)]
     texts = list(options.prompts) if options.file is None else _texts(options.file)
     texts = [sys.stdin.read().strip("\n") if text == "-" else text for text in texts]
     return [_of_text(model, options, text) for text in texts]
@@ -68,16 +68,17 @@ def _texts(file: Path) -> list[str]:
     return texts
 
 
-def _of_text(model: Model, options: ReadAttention, text: str) -> AskedText:
+def _of_text(model: Model, options: AttentionOptions, text: str) -> AttentionRequest:
     prompts = tokenize(model, text)
     name = text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 1]}…"
     if options.confirm is None:
-        return AskedText(name, prompts, None)
+        return AttentionRequest(name, prompts, None)
     if options.answer is None:
         said = int(run(model, prompts).logits[0, 0].argmax())
         what = f"what the model says next, {show(decoder(model)(said))}"
-        return AskedText(name, prompts, log_prob(said), f"{name}: measured is {what}.")
+        note = f"{name}: the metric is log_prob of {what}."
+        return AttentionRequest(name, prompts, log_prob(said), note)
     answer = token_id(model, options.answer)
     if options.other is None:
-        return AskedText(name, prompts, log_prob(answer))
-    return AskedText(name, prompts, logit_diff(answer, token_id(model, options.other)))
+        return AttentionRequest(name, prompts, log_prob(answer))
+    return AttentionRequest(name, prompts, logit_diff(answer, token_id(model, options.other)))

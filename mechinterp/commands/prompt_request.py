@@ -1,11 +1,11 @@
-"""What prompts and positions a command was asked for, resolved for a model.
+"""The prompts and positions that a command was asked for, resolved for a model.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.commands.options.prompt import PromptOptions
->>> from mechinterp.commands.prompt_questions import AskedPrompts, asked_positions
+>>> from mechinterp.commands.prompt_request import PromptRequest, requested_positions
 >>> model = load_model("toy:induction-trained")
->>> asked = AskedPrompts.of(model, PromptOptions(task="induction", n=4))
->>> asked.name, asked_positions("end,2", asked.pair.clean)
+>>> request = PromptRequest.of(model, PromptOptions(task="induction", n=4))
+>>> request.name, requested_positions("end,2", request.pair.clean)
 ('induction', ['end', 2])
 """
 
@@ -23,9 +23,13 @@ from mechinterp.tasks import TASKS, Finding
 from mechinterp.tasks.pair_files import read_pairs
 
 
-def check_task(name: str | None) -> None:
-    """Nothing, if there is such a task: known before the model loads."""
-    if name is not None and name not in TASKS:
+def check_task(name: str) -> None:
+    """Check that there is such a task, before a model loads.
+
+    Raises:
+        ValueError: if there is none, with the nearest name.
+    """
+    if name not in TASKS:
         near = get_close_matches(name, TASKS, n=1)
         hint = f' Did you mean "{near[0]}"?' if near else ""
         raise ValueError(
@@ -34,8 +38,8 @@ def check_task(name: str | None) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class AskedPrompts:
-    """The prompts of a command, with a note on them and what was published."""
+class PromptRequest:
+    """The prompts of a command, a note on them, and what was published about them."""
 
     name: str
     pair: Pair
@@ -44,8 +48,8 @@ class AskedPrompts:
     findings: tuple[Finding, ...] = ()
 
     @classmethod
-    def of(cls, model: Model, options: PromptOptions) -> "AskedPrompts":
-        """The prompts that were asked for, made for the model."""
+    def of(cls, model: Model, options: PromptOptions) -> "PromptRequest":
+        """The prompts that the options ask for, made for the model."""
         if options.task is not None:
             made = TASKS[options.task](model, options.n or 16, options.seed)
             note = f"{made.name}: {len(made.pair.clean)} pairs, seed {options.seed}; corrupt: "
@@ -57,8 +61,12 @@ class AskedPrompts:
         return cls(name, pair, metric, f"{name}: {len(pair.clean)} pairs.")
 
 
-def asked_positions(text: str | None, prompts: Prompts) -> list[Pos] | None:
-    """The positions of an option: numbers, and names, which may have commas in them."""
+def requested_positions(text: str | None, prompts: Prompts) -> list[Pos] | None:
+    """The positions of an option: numbers and names, which may contain commas.
+
+    Raises:
+        ValueError: if a position is out of range, has no such name, or none is given.
+    """
     if text is None:
         return None
     names = sorted({"end", *prompts.names}, key=len, reverse=True)
