@@ -103,7 +103,7 @@ def test_two_circuits_are_told_apart():
 
 
 def test_circuits_of_another_graph_are_refused():
-    with pytest.raises(ValueError, match=r"one Graph\.of\(model\)"):
+    with pytest.raises(ValueError, match=r"one Graph\.from_model\(model\)"):
         read_edges(scored(GRAPH), Circuit.full(SMALL))
-    with pytest.raises(ValueError, match=r"one Graph\.of\(model\)"):
+    with pytest.raises(ValueError, match=r"one Graph\.from_model\(model\)"):
         read_edges(scored(GRAPH), Circuit.full(GRAPH), Circuit.full(SMALL))
