@@ -102,7 +102,7 @@ def _candidates(
 def _solve(
     scores: EdgeScores,
     values: Float[np.ndarray, " edge"],
-    candidates: Int[np.ndarray, "edge 3"],
+    candidates: Int[np.ndarray, "edge 2"],
     n: int,
     seconds: float,
 ) -> tuple[Bool[np.ndarray, " edge"] | None, float]:
