@@ -1,4 +1,4 @@
-"""A circuit: a set of edges of a graph, as a value. And scores over all edges, one for each pair.
+"""A circuit: a set of edges of a graph, as a value; and scores of edges, one for each pair.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.circuits import Circuit, Graph
@@ -9,13 +9,12 @@
 >>> Circuit.from_edges(graph, ["input->a0.h0<v>", "input->logits"]).pruned().names
 ('input->logits',)
 
-Sets compose by `&`, `|` and `-`; nothing here changes what it is given.
+Circuits combine as sets by `&`, `|` and `-`; every operation returns a new one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -27,7 +26,7 @@ from mechinterp.stats.intervals import interval
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """Edges of a graph. `requested`: how many were asked for, where a search was told a number."""
+    """A set of edges of a graph. `requested`: how many a search was asked for, if it was told."""
 
     graph: Graph
     mask: Bool[np.ndarray, "writer reader pos"]
@@ -35,12 +34,12 @@ class Circuit:
 
     def __post_init__(self) -> None:
         shape = self.graph.edges.shape
-        mask: Any = np.array(self.mask, dtype=bool)
+        mask = np.array(self.mask, dtype=bool)
         if mask.shape != shape:
-            raise ValueError(f"mask has shape {mask.shape}, the graph's edges {shape}.")
+            raise ValueError(f"the mask has shape {mask.shape}, the edges of the graph {shape}.")
         if (mask & ~self.graph.edges).any():
             first = np.argwhere(mask & ~self.graph.edges)[0].tolist()
-            raise ValueError(f"{self.graph.edge_name(*first)} is no edge of this graph.")
+            raise ValueError(f"{self.graph.edge_name(*first)} is not an edge of this graph.")
         mask.flags.writeable = False
         object.__setattr__(self, "mask", mask)
 
@@ -49,9 +48,9 @@ class Circuit:
         """The circuit of these edges, by name.
 
         Raises:
-            ValueError: if one is no edge of the graph.
+            ValueError: if one is not an edge of the graph.
         """
-        mask: Any = np.zeros(graph.edges.shape, dtype=bool)
+        mask = np.zeros(graph.edges.shape, dtype=bool)
         for name in edges:
             mask[graph.edge(name)] = True
         return cls(graph, mask)
@@ -61,48 +60,48 @@ class Circuit:
         """All edges among these writers, and from them to the logits.
 
         Raises:
-            ValueError: if one is no writer of the graph.
+            ValueError: if one is not a writer of the graph.
         """
-        chosen: Any = np.zeros(len(graph.nodes), dtype=bool)
+        chosen = np.zeros(len(graph.nodes), dtype=bool)
         for name in nodes:
             chosen[graph.writer(name)] = True
-        read: Any = (graph.feeds & chosen).any(1)
+        read = np.any(graph.feeds & chosen, axis=1)
         read[-1] = True  # the logits
         return cls(graph, graph.edges & chosen[:, None, None] & read[:, None])
 
     @classmethod
     def full(cls, graph: Graph) -> "Circuit":
-        """All edges: the model."""
+        """The circuit of all edges: the model."""
         return cls(graph, graph.edges)
 
     @classmethod
     def empty(cls, graph: Graph) -> "Circuit":
-        """No edge."""
+        """The circuit without edges."""
         return cls(graph, np.zeros(graph.edges.shape, dtype=bool))
 
     @property
     def n_edges(self) -> int:
-        """Edges in it."""
+        """The number of edges."""
         return int(self.mask.sum())
 
     @property
     def share(self) -> float:
-        """The part of all edges that is in it, 0 to 1."""
+        """The share of all edges that it has, 0 to 1."""
         return self.n_edges / self.graph.n_edges
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The edges by name."""
+        """The names of its edges."""
         return tuple(self.graph.edge_name(*at) for at in np.argwhere(self.mask).tolist())
 
     @cached_property
     def nodes(self) -> tuple[str, ...]:
-        """The nodes that an edge goes out of or into, in the model's order."""
+        """The nodes with an edge out of or into them, in the model's order."""
         out, read = np.any(self.mask, axis=(1, 2)), np.any(self.mask, axis=(0, 2))
         into = np.any(self.graph.feeds[np.flatnonzero(read)], axis=0)
         ends = ("logits",) if self.mask[:, -1].any() else ()
         named = zip(self.graph.writers, out | into, strict=True)
-        return (*(name for name, there in named if there), *ends)
+        return (*(name for name, is_in in named if is_in), *ends)
 
     @property
     def heads(self) -> tuple[tuple[int, int], ...]:
@@ -111,19 +110,22 @@ class Circuit:
         return tuple((n.layer, n.head) for n in found if n.layer is not None and n.head is not None)
 
     def pruned(self) -> "Circuit":
-        """Without the edges that carry nothing: into a part that nobody reads, out of one cut off.
+        """The circuit without edges on no path from the embedding to the logits.
 
-        A new circuit, to a fixed point. What the model does with the circuit stays the same.
+        What the model does with the circuit alone stays the same.
         """
         mask, feeds = np.array(self.mask), self.graph.feeds
+        # A key or value at one position reaches the head's output at every later one.
         spreads = np.array([r.kind in KINDS[1:] for r in self.graph.inputs])[:, None]
         while True:
             before = mask.sum()
             into = np.any(mask, axis=0)  # [reader, pos]
             reaches = np.where(spreads, into.any(1, keepdims=True), into)
-            reads = np.einsum("rw,rp->wp", feeds, reaches)
-            reads[0] = True  # the embedding reads the tokens
-            mask &= reads[:, None]
+            # [reader, writer] x [reader, pos] -> [writer, pos]: writers with an input
+            has_input = np.einsum("rw,rp->wp", feeds, reaches)
+            has_input[0] = True  # the embedding reads the tokens
+            mask &= has_input[:, None]
+            # [reader, writer] x [writer, pos] -> [reader, pos]: inputs of nodes that are read
             goes_on = np.einsum("rw,wp->rp", feeds, mask.any(1))
             goes_on[-1] = True  # the logits are read
             mask &= np.where(spreads, goes_on.any(1, keepdims=True), goes_on)
@@ -154,11 +156,11 @@ class Circuit:
         asked = "" if self.requested is None else f" of {self.requested} requested"
         return f"Circuit({self.n_edges}{asked}, of {self.graph.n_edges} edges)"
 
-    def _with(self, other: "Circuit", join: Callable[..., Any]) -> "Circuit":
+    def _with(self, other: "Circuit", join: np.ufunc) -> "Circuit":
         if self.graph != other.graph:
             raise ValueError(
-                f"two circuits of different graphs: {self.graph} and {other.graph}. Make both from "
-                f"one Graph.from_model(model)."
+                f"the circuits have different graphs, {self.graph} and {other.graph}. Make both "
+                f"from one Graph.from_model(model)."
             )
         return Circuit(self.graph, join(self.mask, other.mask))
 
@@ -167,8 +169,8 @@ class Circuit:
 class EdgeScores:
     """A score of every edge for every pair, in the metric's unit; positive: the edge supports it.
 
-    `per_pair` has dims (writer, reader, pos, pair), NaN where there is no edge or none was asked
-    for; `attrs` say how they were made and what that cost.
+    `per_pair` has dims (writer, reader, pos, pair), and NaN where there is no edge or it was not
+    scored; its `attrs` say how the scores were computed and at what cost.
     """
 
     graph: Graph
@@ -178,37 +180,39 @@ class EdgeScores:
     def from_array(
         cls, graph: Graph, values: Float[np.ndarray, "writer reader pos pair"], **attrs: object
     ) -> "EdgeScores":
-        """Scores from an array, labelled; what is no edge becomes NaN."""
+        """Scores from an array, with labels; NaN where there is no edge."""
         coords: dict[str, Sequence[object]] = {
             "writer": graph.writers,
             "reader": graph.readers,
             "pos": graph.positions or ("all",),
             "pair": range(values.shape[3]),
         }
-        there = np.where(graph.edges[..., None], values, np.nan)
+        scored = np.where(graph.edges[..., None], values, np.nan)
         labels = {name: list(labels) for name, labels in coords.items()}
-        return cls(graph, xr.DataArray(there, labels, tuple(labels), "score", dict(attrs)))
+        return cls(graph, xr.DataArray(scored, labels, tuple(labels), "score", dict(attrs)))
 
     @cached_property
     def mean(self) -> Float[np.ndarray, "writer reader pos"]:
-        """The mean over pairs: the sum over pairs, divided by their number once."""
+        """The mean over pairs."""
         mean: Float[np.ndarray, "writer reader pos"] = self.per_pair.values.mean(-1)
         return mean
 
     def __getitem__(self, edge: str) -> float:
-        """The mean score of an edge, by its name."""
+        """The mean score of an edge, by name."""
         return float(self.mean[self.graph.edge(edge)])
 
-    def interval(self, **options: object) -> xr.Dataset:
+    def interval(
+        self, *, level: float = 0.95, n_resamples: int = 9999, seed: int = 0
+    ) -> xr.Dataset:
         """Mean, `low` and `high` of each edge over pairs, as `mechinterp.stats.interval`."""
-        return interval(self.per_pair, dim="pair", **options)  # type: ignore[arg-type]
+        return interval(self.per_pair, dim="pair", level=level, n_resamples=n_resamples, seed=seed)
 
     def strongest(self, n: int) -> list[tuple[str, float]]:
-        """The `n` edges of the largest absolute mean, with it."""
+        """The names and mean scores of the `n` edges whose mean score has the largest size."""
         sizes = np.where(np.isfinite(self.mean), np.abs(self.mean), -1.0)
         order = np.argsort(-sizes, axis=None, kind="stable")[:n]
-        places = [np.unravel_index(i, sizes.shape) for i in order if sizes.flat[i] >= 0]
-        return [(self.graph.edge_name(*map(int, at)), float(self.mean[at])) for at in places]
+        indices = [np.unravel_index(i, sizes.shape) for i in order if sizes.flat[i] >= 0]
+        return [(self.graph.edge_name(*map(int, at)), float(self.mean[at])) for at in indices]
 
     def node_scores(self) -> xr.DataArray:
         """The sum of the scores of the edges out of each writer: dims (writer, pair)."""

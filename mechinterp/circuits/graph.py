@@ -1,8 +1,8 @@
-"""The residual-stream graph of a model: who writes what others read. Values, nothing to run.
+"""The graph of a model's residual stream: which part writes what another reads. A plain value.
 
-Writers are the embedding, every head and every MLP; readers the query, key and value input of every
-head, the input of every MLP, and the logits. An edge goes from a writer to a later reader. It
-carries what the one writes, as a part of the sum that the other reads before its norm.
+Writers are the embedding, every head and every MLP. Readers are the query, key and value input of
+every head, the input of every MLP, and the logits. An edge goes from a writer to a later reader. It
+carries what the writer writes, as one term of the sum that the reader reads before its norm.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.circuits import Graph
@@ -12,7 +12,7 @@ carries what the one writes, as a part of the sum that the other reads before it
 
 Names and order are those of EAP-IG's and MIB's files: `a3.h1` is head 1 of layer 3, `m3` the MLP of
 layer 3, `a3.h1<q>` a query input; readers come layer by layer, all q, all k, all v, then the MLP.
-What no part writes (position embeddings, the output bias of attention) is in no edge.
+Position embeddings and the output bias of attention belong to no writer, and so to no edge.
 """
 
 import re
@@ -31,12 +31,12 @@ from mechinterp.models.model import Model
 
 KINDS = ("q", "k", "v")
 ELSEWHERE = "elsewhere"
-"""The position of an edge at every position that has no name."""
+"""The name of all positions that a graph with positions does not name."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A part of the model: layer and head, neither for "input" and "logits", no head for an MLP."""
+    """A writer: a head, an MLP (no head), or the embedding (no layer and no head)."""
 
     layer: int | None = None
     head: int | None = None
@@ -44,7 +44,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Reader:
-    """What a node reads: `kind` is "q", "k", "v", "mlp" or "logits"; of a head or a key group."""
+    """An input of a node: `kind` is "q", "k", "v", "mlp" or "logits"; `head` may be a key group."""
 
     kind: str
     layer: int | None = None
@@ -53,12 +53,12 @@ class Reader:
 
 @dataclass(frozen=True)
 class Graph:
-    """The graph of a model of these sizes; compares by value.
+    """The graph of a model of these sizes; graphs compare by value.
 
     `n_key_readers`: how many key (and value) inputs a layer has: one for each head, or, with
-    `by_kv_head`, one for each key-value head under grouped-query attention. `positions`: labels of
-    positions, where edges stand at positions; all that are not named are "elsewhere". Empty: an
-    edge is at all positions.
+    `by_kv_head`, one for each key-value head under grouped-query attention. `positions`: the names
+    of positions, if edges are split by position; the last, "elsewhere", is all that have no name.
+    Empty: an edge is at all positions.
     """
 
     n_layers: int
@@ -74,42 +74,44 @@ class Graph:
     ) -> "Graph":
         """The graph of a model.
 
-        `positions`: numbers and names; edges at each of them, and at all others together.
+        `positions`: numbers and names; an edge for each of them, and one for all others together.
 
         Raises:
-            ValueError: if what heads write passes a norm together, so that no head has a part of
-                its own; or if a position comes twice.
+            ValueError: if the outputs of all heads pass one norm, so that no head has an output of
+                its own; or if a position is given twice.
         """
         cfg = model.cfg
         if has_norm_after_heads(model):
             raise ValueError(
-                "this model puts a norm on what all heads of a layer write together, so that no "
-                "head writes a part of its own: it has no graph of heads. Patch attn_out instead."
+                "this model puts a norm on the sum of what the heads of a layer write, so that no "
+                "head has an output of its own: it has no graph of heads. Patch attn_out instead."
             )
-        labels = tuple(str(pos) for pos in positions or ())
-        if len(set(labels)) < len(labels) or ELSEWHERE in labels:
-            raise ValueError(f"positions {list(labels)}: name each once, and none {ELSEWHERE!r}.")
+        names = tuple(str(pos) for pos in positions or ())
+        if len(set(names)) < len(names) or ELSEWHERE in names:
+            raise ValueError(
+                f"positions {list(names)}: give each once, and none called {ELSEWHERE!r}."
+            )
         return cls(
             cfg.n_layers,
             cfg.n_heads,
             (cfg.n_key_value_heads if by_kv_head else None) or cfg.n_heads,
             not cfg.attn_only,
             bool(cfg.parallel_attn_mlp),
-            (*labels, ELSEWHERE) if labels else (),
+            (*names, ELSEWHERE) if names else (),
         )
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
         """The writers, in the order in which they write."""
-        made = [Node()]
+        nodes = [Node()]
         for layer in range(self.n_layers):
-            made += [Node(layer, head) for head in range(self.n_heads)]
-            made += [Node(layer)] * self.has_mlps
-        return tuple(made)
+            nodes += [Node(layer, head) for head in range(self.n_heads)]
+            nodes += [Node(layer)] * self.has_mlps
+        return tuple(nodes)
 
     @cached_property
-    def together(self) -> tuple[slice, ...]:
-        """The places of those that write at once: the input; all heads of a layer; its MLP."""
+    def simultaneous_writers(self) -> tuple[slice, ...]:
+        """The writers that write at once, as slices: the input; all heads of a layer; its MLP."""
         counts = [1]
         for _ in range(self.n_layers):
             counts += [self.n_heads] + [1] * self.has_mlps
@@ -119,12 +121,12 @@ class Graph:
     @cached_property
     def inputs(self) -> tuple[Reader, ...]:
         """The readers: layer by layer all q, all k, all v, then the MLP; the logits last."""
-        made = []
+        readers = []
         for layer in range(self.n_layers):
-            made += [Reader("q", layer, head) for head in range(self.n_heads)]
-            made += [Reader(k, layer, head) for k in "kv" for head in range(self.n_key_readers)]
-            made += [Reader("mlp", layer)] * self.has_mlps
-        return (*made, Reader("logits"))
+            readers += [Reader("q", layer, head) for head in range(self.n_heads)]
+            readers += [Reader(k, layer, head) for k in "kv" for head in range(self.n_key_readers)]
+            readers += [Reader("mlp", layer)] * self.has_mlps
+        return (*readers, Reader("logits"))
 
     @cached_property
     def writers(self) -> tuple[str, ...]:
@@ -137,40 +139,40 @@ class Graph:
         return tuple(self._reader_name(reader) for reader in self.inputs)
 
     def readers_of(self, layer: int | None, kind: str) -> slice:
-        """The places of the readers of one kind in a layer: they follow one another."""
+        """The slice of the readers of one kind in a layer, which follow one another."""
         found = [i for i, r in enumerate(self.inputs) if (r.layer, r.kind) == (layer, kind)]
         return slice(found[0], found[-1] + 1)
 
     def n_writers_before(self, reader: Reader) -> int:
-        """How many writers come before a reader: the first so many."""
+        """How many writers a reader reads: the first so many."""
         before = self.n_writers_before_layer(reader.layer)
         return before + self.n_heads * (reader.kind == "mlp" and not self.is_parallel)
 
     def n_writers_before_layer(self, layer: int | None) -> int:
-        """How many writers come before a layer: the first so many; before None, the logits, all."""
+        """How many writers come before a layer; before None, the logits, all of them."""
         number = self.n_layers if layer is None else layer
         return 1 + number * (self.n_heads + self.has_mlps)
 
     @cached_property
     def edges(self) -> Bool[np.ndarray, "writer reader pos"]:
-        """Where there is an edge; of a graph without positions the last axis has length 1."""
+        """Where there is an edge; without positions the last axis has length 1."""
         n_before = np.array([self.n_writers_before(reader) for reader in self.inputs])
-        there = np.arange(len(self.nodes))[:, None] < n_before
-        return np.repeat(there[..., None], self.n_positions, axis=2)
+        is_edge = np.arange(len(self.nodes))[:, None] < n_before
+        return np.repeat(is_edge[..., None], self.n_positions, axis=2)
 
     @property
     def n_positions(self) -> int:
-        """Labels of positions; 1 where an edge is at all."""
+        """The number of named positions and "elsewhere"; 1 where an edge is at all positions."""
         return max(1, len(self.positions))
 
     @property
     def n_edges(self) -> int:
-        """All edges."""
+        """The number of edges."""
         return int(self.edges.sum())
 
     @cached_property
     def feeds(self) -> Bool[np.ndarray, "reader writer"]:
-        """Which reader is an input of which writer."""
+        """Which reader is an input of which writer; key groups feed several heads."""
         shared = self.n_heads // self.n_key_readers
         fed = np.zeros((len(self.inputs), len(self.nodes)), dtype=bool)
         for row, reader in enumerate(self.inputs[:-1]):
@@ -183,26 +185,28 @@ class Graph:
 
     @cached_property
     def writer_index(self) -> dict[str, int]:
-        """Name -> place among the writers."""
-        return {name: place for place, name in enumerate(self.writers)}
+        """Name -> index of the writer."""
+        return {name: index for index, name in enumerate(self.writers)}
 
     @cached_property
     def reader_index(self) -> dict[str, int]:
-        """Name -> place among the readers."""
-        return {name: place for place, name in enumerate(self.readers)}
+        """Name -> index of the reader."""
+        return {name: index for index, name in enumerate(self.readers)}
 
     def writer(self, name: str) -> int:
-        """The place of a writer among the writers.
+        """The index of a writer, by name.
 
         Raises:
-            ValueError: if there is none of this name.
+            ValueError: if the graph has no such writer.
         """
         if name not in self.writer_index:
-            raise ValueError(f'{name!r} is no writer of this graph, as "a3.h1" or "m3" are.')
+            raise ValueError(
+                f'{name!r} is not a writer of this graph; writers are called "a3.h1" or "m3".'
+            )
         return self.writer_index[name]
 
     def edge(self, name: str) -> tuple[int, int, int]:
-        """The writer, reader and position of an edge such as `a0.h1->a1.h0<k>` or `m0->m1@end`.
+        """The indices of writer, reader and position of an edge such as `m0->a1.h0<k>@end`.
 
         Raises:
             ValueError: if there is no such edge, saying why.
@@ -212,7 +216,7 @@ class Graph:
         for part, known in ((writer, self.writer_index), (reader, self.reader_index)):
             if not arrow or part not in known:
                 raise ValueError(
-                    f"edge {name!r}: {part!r} is none of {', '.join(list(known)[:5])} … "
+                    f"edge {name!r}: {part!r} is not one of {', '.join(list(known)[:5])} … "
                     f'{list(known)[-1]}. Write an edge as "a0.h1->a1.h0<k>" or "m0->logits".'
                 )
         if bool(pos) != bool(self.positions) or (pos and pos not in self.positions):
@@ -229,24 +233,24 @@ class Graph:
         return f"{name}@{self.positions[pos]}" if self.positions else name
 
     def position_of(self, prompts: Prompts) -> Int[np.ndarray, "prompt pos"]:
-        """For each token the place of its label; 0 where an edge is at all positions.
+        """The index of each token's position in the graph; 0 where an edge is at all positions.
 
         Raises:
-            ValueError: if the prompts lack a position, or two labels mean the same token.
+            ValueError: if the prompts lack a position, or two positions are the same token.
         """
-        places = np.full(tuple(prompts.tokens.shape), self.n_positions - 1)
+        indices = np.full(tuple(prompts.tokens.shape), self.n_positions - 1)
         rows = np.arange(len(prompts))
-        for place, label in enumerate(self.positions[:-1]):
-            at = prompts.positions(int(label) if label.isdigit() else label).cpu().numpy()
-            taken = places[rows, at] != self.n_positions - 1
+        for index, name in enumerate(self.positions[:-1]):
+            at = prompts.positions(int(name) if name.isdigit() else name).cpu().numpy()
+            taken = indices[rows, at] != self.n_positions - 1
             if taken.any():
-                other = self.positions[places[rows, at][taken][0]]
+                other = self.positions[indices[rows, at][taken][0]]
                 raise ValueError(
-                    f"positions {other!r} and {label!r} are the same token of prompt "
+                    f"positions {other!r} and {name!r} are the same token of prompt "
                     f"{int(taken.argmax())}: an edge there would count twice. Leave one out."
                 )
-            places[rows, at] = place
-        return places
+            indices[rows, at] = index
+        return indices
 
     def _reader_name(self, reader: Reader) -> str:
         if reader.kind == "logits":
@@ -263,15 +267,15 @@ def _node_name(layer: int | None, head: int | None) -> str:
     return f"m{layer}" if head is None else f"a{layer}.h{head}"
 
 
-def node_of(name: str) -> Node:
-    """The node of a writer's name.
+def parse_node(name: str) -> Node:
+    """The node with a writer's name.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not the name of a writer.
     """
     found = re.fullmatch(r"input|m(?P<mlp>\d+)|a(?P<layer>\d+)\.h(?P<head>\d+)", name)
     if found is None:
-        raise ValueError(f'{name!r} is no writer. Writers are "input", "a3.h1" and "m3".')
+        raise ValueError(f'{name!r} is not a writer. Writers are "input", "a3.h1" and "m3".')
     if found["mlp"]:
         return Node(int(found["mlp"]))
     return Node(int(found["layer"]), int(found["head"])) if found["layer"] else Node()

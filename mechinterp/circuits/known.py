@@ -1,4 +1,4 @@
-"""The circuits of toys, as circuits of their graphs: what a search is judged by.
+"""The known circuits of toys, as circuits of their graphs, to judge a search by.
 
 >>> from mechinterp import load_model
 >>> from mechinterp.circuits import Graph, known_circuit
@@ -16,26 +16,26 @@ from mechinterp.toys import Truth
 
 
 def known_circuit(graph: Graph, truth: Truth) -> Circuit:
-    """The edges that a toy is known to have, less those that are the same in every prompt.
+    """The edges that a toy is known to have, without those that are equal in every prompt.
 
-    What position embeddings write, and the other edges of `truth.constant`, no pair of prompts of
-    one length can tell from nothing. In a graph with positions each edge is at all of them.
+    No pair of prompts of one length can show the effect of what position embeddings write, nor of
+    the other edges in `truth.constant`. In a graph with positions an edge stands at all of them.
 
     Raises:
-        ValueError: if the graph is not of the toy.
+        ValueError: if the graph does not belong to the toy.
     """
     edges = [edge for edge in truth.edges if edge not in truth.constant]
     names = [
-        f"{_named(edge.writer)}->{_named(edge.reader)}"
+        f"{_graph_name(edge.writer)}->{_graph_name(edge.reader)}"
         for edge in edges
         if edge.writer != "pos_embed"
     ]
-    labels = [f"@{label}" for label in graph.positions] or [""]
-    return Circuit.from_edges(graph, [name + label for name in names for label in labels])
+    places = [f"@{pos}" for pos in graph.positions] or [""]
+    return Circuit.from_edges(graph, [name + place for name in names for place in places])
 
 
-def _named(name: str) -> str:
-    """A toy's name for a writer or a reader, as a graph has it."""
+def _graph_name(name: str) -> str:
+    """The graph's name of a writer or reader, from the toy's."""
     if name == "embed":
         return "input"
     found = re.fullmatch(r"L(\d+)(?:H(\d+)(?:\.(\w))?|\.mlp)", name)

@@ -1,4 +1,4 @@
-"""Published circuits of GPT-2 small, as circuits of its graph: heads by role, and what roles tell.
+"""Published circuits of GPT-2 small, as circuits of its graph: roles of heads, arrows between them.
 
 >>> from mechinterp.circuits import Graph, published_circuit
 >>> graph = Graph(12, 12, 12, has_mlps=True, is_parallel=False)
@@ -7,29 +7,28 @@ Circuit(967, of 32491 edges)
 >>> "a8.h6->a9.h9<q>" in published_circuit("ioi", graph)
 True
 
-`PUBLISHED` holds them: roles, and arrows between roles at positions, so that the same arrows may be
-drawn between the heads of another model (`circuit_of_roles`). In a graph with positions an edge
-stands where the figure has it, and elsewhere if that position is not named.
+`PUBLISHED` holds them as roles, and arrows between roles at positions, so that `circuit_of_roles`
+can draw the same arrows between the heads of another model. In a graph with positions an edge
+stands where the figure has it, or "elsewhere" if the graph does not name that position.
 
-- "ioi": Wang et al. 2022, figure 2. Patched paths went through MLPs and not through other heads, so
-  that all MLPs are in it, and every edge into and out of them but those of heads outside.
-- "greater-than": Hanna et al. 2023: seven heads and MLPs 8 to 11 at the end, and, from their
-  appendix B, what those heads read at YY: MLPs 0 to 3 and heads of layer 0. Their queries are left
-  whole; here MLPs alone are, as in "ACDC", since the paper names no edges.
-- "ioi, ACDC", "greater-than, ACDC": the edges that scores are judged by since Conmy et al. 2023,
-  in their code less the edges inside of heads (q input to q and the like, 3 of each head, with
-  which there are 1,041 and 262).
+- "ioi": Wang et al. 2022, figure 2. The paper patched paths through MLPs but not through other
+  heads. So the circuit has all MLPs, and every edge into and out of them but those of other heads.
+- "greater-than": Hanna et al. 2023: seven heads and MLPs 8 to 11 at the end, and, from appendix B,
+  what those heads read at YY: MLPs 0 to 3 and heads of layer 0. The paper keeps the queries whole;
+  here they read MLPs alone, as in "ACDC", since the paper names no edges.
+- "ioi, ACDC", "greater-than, ACDC": the edges by which scores are judged since Conmy et al. 2023,
+  from their code, without the edges inside heads (q input to q and the like, 3 for each head; with
+  them there are 1,041 and 262).
 
-They differ. ACDC's indirect objects lack the queries of induction heads, which read S2. Its
-greater-than has head 6.1 in the place of 5.1 and 8.8, and draws all of queries, keys and values
-where the paper patched at YY, where the queries of these heads do not stand. The paper has
-S-inhibition heads get most through their values, something through keys, and finds that previous
-token heads act through the keys of induction heads; the figure, and all sets here, have both.
+They differ. ACDC's version of indirect objects lacks the queries of induction heads, which read S2.
+Its greater-than has head 6.1 in place of 5.1 and 8.8, and draws queries, keys and values where the
+paper patched at YY, although the queries of these heads are not at YY. In the paper S-inhibition
+heads read mostly through their values and a little through keys, and previous-token heads act
+through the keys of induction heads; the figure and all sets here have both kinds.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -48,10 +47,10 @@ Roles = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Arrow:
-    """What one role writes and another reads.
+    """Edges from the nodes of one role to those of another.
 
-    `kinds`: which inputs of the reading heads, some of "qkv"; of MLPs and the logits, which have
-    one, none. `at`: the position where it is read; None: at all.
+    `kinds`: the inputs of the reading heads, some of "qkv"; empty for MLPs and the logits, which
+    have one input. `at`: the position where they read; None: at all positions.
     """
 
     writer: str
@@ -62,7 +61,7 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Published:
-    """A circuit of a paper: `roles` of nodes, and `arrows` between roles."""
+    """A circuit from a paper: `roles` of nodes, and `arrows` between roles."""
 
     roles: Roles
     arrows: tuple[Arrow, ...]
@@ -70,46 +69,48 @@ class Published:
 
 
 def published_circuit(name: str, graph: Graph) -> Circuit:
-    """A published circuit of GPT-2 small: "ioi", "greater-than", or one of these as ACDC has it.
+    """A published circuit of GPT-2 small, by its name in `PUBLISHED`, such as "ioi".
 
     Raises:
-        ValueError: if there is none of this name, or the graph is not that of GPT-2 small.
+        ValueError: if the name is unknown, or the graph is not that of GPT-2 small.
     """
     if name not in PUBLISHED:
-        raise ValueError(f"no published circuit is called {name!r}: there are {list(PUBLISHED)}.")
-    gpt2 = Graph(12, 12, 12, True, False, graph.positions)
+        raise ValueError(
+            f"no published circuit is called {name!r}. Choose one of {list(PUBLISHED)}."
+        )
+    gpt2 = Graph(12, 12, 12, has_mlps=True, is_parallel=False, positions=graph.positions)
     if graph != gpt2:
         raise ValueError(
-            f"{name!r} is a circuit of GPT-2 small, whose graph is {gpt2}; this one is {graph}. "
-            f"For another model draw its arrows with circuit_of_roles(graph, roles, arrows)."
+            f"{name!r} is a circuit of GPT-2 small, whose graph is {gpt2}; yours is {graph}. For "
+            f"another model draw its arrows with circuit_of_roles(graph, roles, arrows)."
         )
     published = PUBLISHED[name]
     return circuit_of_roles(graph, published.roles, published.arrows)
 
 
 def circuit_of_roles(graph: Graph, roles: Roles, arrows: tuple[Arrow, ...]) -> Circuit:
-    """All edges that these arrows mean between nodes of these roles, where the order allows them.
+    """The circuit of all edges of the graph that these arrows give between nodes of these roles.
 
-    Arrows from or to a role without nodes mean none.
+    An arrow from or to a role without nodes gives none.
 
     Raises:
         ValueError: if a node is not in the graph.
     """
-    mask: Any = np.zeros(graph.edges.shape, dtype=bool)
+    mask = np.zeros(graph.edges.shape, dtype=bool)
     for arrow in arrows:
         writers = [graph.writer(node) for node in _nodes(roles, arrow.writer)]
         readers = [row for node in _nodes(roles, arrow.reader) for row in _rows(graph, node, arrow)]
-        mask[np.ix_(writers, readers, _labels(graph, arrow.at))] = True
+        mask[np.ix_(writers, readers, _positions(graph, arrow.at))] = True
     return Circuit(graph, mask & graph.edges)
 
 
 def _nodes(roles: Roles, role: str) -> tuple[str, ...]:
-    """The nodes of a role; the input and the logits are roles of their own."""
+    """The nodes of a role; "input" and "logits" are roles themselves."""
     return (role,) if role in ("input", "logits") else roles.get(role, ())
 
 
 def _rows(graph: Graph, node: str, arrow: Arrow) -> list[int]:
-    """The places of the inputs of a node that an arrow leads to."""
+    """The indices of the inputs of a node to which an arrow leads."""
     if node == "logits":
         return [graph.reader_index[node]]
     kinds = tuple(arrow.kinds) or ("mlp",)
@@ -117,7 +118,7 @@ def _rows(graph: Graph, node: str, arrow: Arrow) -> list[int]:
     return [row for row in fed if graph.inputs[row].kind in kinds]
 
 
-def _labels(graph: Graph, at: str | None) -> list[int]:
+def _positions(graph: Graph, at: str | None) -> list[int]:
     if at is None or not graph.positions:
         return list(range(graph.n_positions))
     named = at in graph.positions
@@ -138,7 +139,7 @@ def _mlps(first: int, last: int) -> tuple[str, ...]:
 
 
 def _ioi(*, acdc: bool) -> Published:
-    """Figure 2 of Wang et al. and, around its heads, all MLPs."""
+    """Figure 2 of Wang et al., and all MLPs around its heads."""
     roles = _nodes_of(INDIRECT_OBJECTS) | {"MLP": _mlps(0, 11)}
     movers = ("name mover", "backup name mover", "negative name mover")
     arrows = [
@@ -165,7 +166,7 @@ def _ioi(*, acdc: bool) -> Published:
 
 
 def _greater_than(*, acdc: bool) -> Published:
-    """The graph of Hanna et al., or that of Conmy et al., who took other heads for the same."""
+    """The circuit of Hanna et al., or that of Conmy et al., who list partly other heads."""
     found = _nodes_of(GREATER_THAN)
     reference = found["ACDC's reference"]
     early = tuple(node for node in reference if node.startswith("a0."))

@@ -1,4 +1,4 @@
-"""From scores to circuits: the best edges, those over a threshold, or connected and best first.
+"""From scores to circuits: the best edges, those above a threshold, or best first from the logits.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
 >>> from mechinterp.circuits import Contrast, above_threshold, best_first, exact_edges, top_n
@@ -33,52 +33,56 @@ _RANKS: tuple[Rank, ...] = ("size", "signed")
 
 
 def top_n(scores: EdgeScores, n: int, *, rank: Rank = "size") -> Circuit:
-    """The `n` edges of the largest scores, pruned.
+    """The `n` edges with the largest scores, pruned.
 
     Raises:
-        ValueError: if there are not so many scores.
+        ValueError: if there are fewer than `n` scores, or `rank` is unknown.
     """
-    mask = of_largest(rank_keys(scores, rank, n), n)
+    mask = largest_mask(rank_keys(scores, rank, n), n)
     return Circuit(scores.graph, mask, requested=n).pruned()
 
 
-def of_largest(
+def largest_mask(
     keys: Float[np.ndarray, "writer reader pos"], n: int
 ) -> Bool[np.ndarray, "writer reader pos"]:
-    """Where the `n` largest keys stand; equal ones by the order of the graph."""
+    """A mask of the `n` largest keys; ties go by the order of the graph."""
     mask = np.zeros(keys.size, dtype=bool)
     mask[np.argsort(-keys, axis=None, kind="stable")[:n]] = True
     return mask.reshape(keys.shape)
 
 
 def above_threshold(scores: EdgeScores, threshold: float, *, rank: Rank = "size") -> Circuit:
-    """The edges whose score is above a threshold, in the metric's unit, pruned."""
+    """The edges whose score is above a threshold, in the metric's unit, pruned.
+
+    Raises:
+        ValueError: if `rank` is unknown.
+    """
     mask = rank_keys(scores, rank, 0) > threshold
     return Circuit(scores.graph, mask, requested=int(mask.sum())).pruned()
 
 
 def best_first(scores: EdgeScores, n: int, *, rank: Rank = "size") -> Circuit:
-    """`n` edges from the logits down: the best of those into what is in the circuit already.
+    """`n` edges from the logits down: always the best edge into what the circuit has already.
 
-    Every edge leads to the logits; the few parts that read nothing are pruned.
+    So every edge leads to the logits; parts that read nothing are pruned.
 
     Raises:
-        ValueError: if there are not so many scores.
+        ValueError: if there are fewer than `n` scores, or `rank` is unknown.
 
     Source: the greedy search of Hanna et al. 2024, arXiv 2403.17806.
     """
     graph, keys = scores.graph, rank_keys(scores, rank, n)
     mask = np.zeros(graph.edges.shape, dtype=bool)
-    chosen: list[tuple[float, int, int, int]] = []
+    queue: list[tuple[float, int, int, int]] = []
     seen = {(len(graph.inputs) - 1, pos) for pos in range(graph.n_positions)}
     fresh = list(seen)
     while int(mask.sum()) < n:
         for reader, pos in fresh:
             for writer in np.flatnonzero(np.isfinite(keys[:, reader, pos])).tolist():
-                heapq.heappush(chosen, (-keys[writer, reader, pos], writer, reader, pos))
-        if not chosen:
+                heapq.heappush(queue, (-keys[writer, reader, pos], writer, reader, pos))
+        if not queue:
             break
-        _, writer, reader, pos = heapq.heappop(chosen)
+        _, writer, reader, pos = heapq.heappop(queue)
         mask[writer, reader, pos] = True
         fresh = [at for at in _inputs_of(scores, writer, pos) if at not in seen]
         seen.update(fresh)
@@ -86,7 +90,7 @@ def best_first(scores: EdgeScores, n: int, *, rank: Rank = "size") -> Circuit:
 
 
 def _inputs_of(scores: EdgeScores, writer: int, pos: int) -> list[tuple[int, int]]:
-    """What a writer reads, by reader and label: keys and values at all positions."""
+    """What a writer reads, by reader and position: keys and values at all positions."""
     graph = scores.graph
     found = []
     for reader in np.flatnonzero(graph.feeds[:, writer]).tolist():
@@ -96,7 +100,7 @@ def _inputs_of(scores: EdgeScores, writer: int, pos: int) -> list[tuple[int, int
 
 
 def check_rank(rank: Rank) -> None:
-    """Check that edges can be ranked so.
+    """Check that edges can be ranked like this.
 
     Raises:
         ValueError: if not, naming the choices.
@@ -113,6 +117,6 @@ def rank_keys(scores: EdgeScores, rank: Rank, n: int) -> Float[np.ndarray, "writ
     check_rank(rank)
     n_scores = int(np.isfinite(scores.mean).sum())
     if not 0 <= n <= n_scores:
-        raise ValueError(f"n={n}: the scores have {n_scores} edges. Ask for 0 to {n_scores}.")
+        raise ValueError(f"n={n}: the scores cover {n_scores} edges. Ask for 0 to {n_scores}.")
     keys = np.abs(scores.mean) if rank == "size" else scores.mean
     return np.where(np.isfinite(keys), keys, -np.inf)

@@ -242,7 +242,7 @@ def _by_head(
     if scores is not None:
         for name in scores["score"].values:
             found[f"{name} score"] = scores.sel(score=name, drop=True).mean("prompt")
-        if not models.heads_pass_a_norm(model):
+        if not models.has_norm_after_heads(model):
             found["copying score (OV)"] = copying_scores(model)
     return found
 

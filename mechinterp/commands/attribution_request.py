@@ -10,7 +10,7 @@
 
 from dataclasses import dataclass, replace
 
-from mechinterp.attribution.methods.by_name import How
+from mechinterp.attribution.methods.by_name import MethodOptions
 from mechinterp.attribution.question.outputs import Last, last
 from mechinterp.attribution.question.units import Spans
 from mechinterp.commands.options.attribution import AttributeOptions
@@ -29,7 +29,7 @@ class AttributionRequest:
     """The options of `attribute`, resolved for a model: the same for one prompt and for many."""
 
     outputs: int | str | Last
-    how: How
+    how: MethodOptions
     metric: Metric
     units: str | Spans
 
@@ -46,15 +46,15 @@ class AttributionRequest:
         units = options.units if options.spans is None else options.named_spans()
         return cls(outputs, _how(options), _metric(model, options), units)
 
-    def told(self, tick: Progress) -> How:
+    def told(self, tick: Progress) -> MethodOptions:
         """What methods are told, with a function that is called as work gets done."""
         return replace(self.how, options={"progress": tick})
 
 
-def _how(options: AttributeOptions) -> How:
+def _how(options: AttributeOptions) -> MethodOptions:
     """What methods are told; what was not given stays at its default."""
-    how = How()
-    return How(
+    how = MethodOptions()
+    return MethodOptions(
         how.removal if options.removal is None else options.removal,
         how.n_subsets if options.subsets is None else options.subsets,
         how.seed if options.seed is None else options.seed,

@@ -37,6 +37,8 @@ from mechinterp.circuits import (
     write_scores,
 )
 from mechinterp.circuits.contrast import OTHER_RUN
+from mechinterp.circuits.evaluation.faithfulness import Target
+from mechinterp.circuits.selection import Rank
 from mechinterp.commands.options.circuit import CircuitOptions
 from mechinterp.commands.outcome import Outcome, finish
 from mechinterp.commands.prompt_request import PromptRequest, requested_positions
@@ -177,9 +179,9 @@ def _curves(contrast: Contrast, scores: EdgeScores) -> dict[str, xr.Dataset]:
     n_scores = int(np.isfinite(scores.mean).sum())
     sizes = [s for s in MIB_SIZES if int(s * contrast.graph.n_edges) <= n_scores]
     made = {}
-    for name, absolute in (("by size of score", True), ("by signed score", False)):
+    for name, rank in _RANKS.items():
         with progress_bar(f"faithfulness {name}") as tick:
-            made[name] = curve(contrast, scores, sizes=sizes, absolute=absolute, progress=tick)
+            made[name] = faithfulness_curve(contrast, scores, sizes=sizes, rank=rank, progress=tick)
     return made
 
 

@@ -129,13 +129,13 @@ class _Grid:
     columns: Mapping[str, xr.DataArray]
     tables: Mapping[str, Rows] = field(default_factory=dict)
 
-    def published(self) -> list[Compared]:
+    def published(self) -> list[FindingRanks]:
         """The findings published about this model, compared with the effect."""
         model = models.name(self.request.model)
         mine = [f for f in self.request.prompts.findings if f.model == model]
         n_cells = self.effect.size // self.effect.sizes.get("prompt", 1)
         strongest = min(_STRONGEST, -(-n_cells // 10))  # what chance would find: a tenth or less
-        return compared(self.effect, self.request.act, mine, strongest=strongest)
+        return compare_findings(self.effect, self.request.act, mine, strongest=strongest)
 
 
 def _outcome(found: _Grid, title: str, notes: list[str]) -> Outcome:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mechinterp.models.model import Model
-from mechinterp.storage.provenance import made_by
+from mechinterp.storage.provenance import provenance_facts
 from mechinterp.storage.run_folder import write_run
 
 View = Callable[[], None]
@@ -57,7 +57,7 @@ def finish(model: Model, outcome: Outcome, out: Path | None) -> None:
     if out is None:
         return
     notes = {"notes": list(outcome.notes)} if outcome.notes else {}
-    facts = {**made_by(model, outcome.kind), **notes, **outcome.facts}
+    facts = {**provenance_facts(model, outcome.kind), **notes, **outcome.facts}
     write_run(out, facts, outcome.files)
     first, *others = [*outcome.files, "manifest.json"]
     print(f"wrote {out / first}" + (f", {', '.join(others)}" if others else ""))

@@ -31,7 +31,9 @@ from mechinterp.storage.jsonl import JsonObject
 PACKAGES = ("mechinterp", "torch", "transformer-lens", "transformers", "numpy", "xarray")
 
 
-def write_run(directory: str | Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:
+def write_run(
+    directory: str | Path, facts: Mapping[str, object], files: Mapping[str, bytes]
+) -> Path:
     """Write the files, then a manifest of `facts`, versions and hashes; the directory is made.
 
     The manifest names the hash of every file in the directory and below it, not only of `files`.

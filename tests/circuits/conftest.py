@@ -82,11 +82,11 @@ class NaiveEdges:
     def scores_with(self, cut):
         """The metric with these edges cut, each of which carries what the other run wrote.
 
-        `cut`: (writer, reader, label) -> True; only where no cut edge is upstream of another.
+        `cut`: (writer, reader, pos) -> True; only where no cut edge is upstream of another.
         """
         sums = {}
-        for writer, reader, label in cut:
-            change = self.change[writer] * (self.place == label)[..., None]
+        for writer, reader, pos in cut:
+            change = self.change[writer] * (self.place == pos)[..., None]
             sums[reader] = sums.get(reader, 0) + change
         specs = ()
         for reader, change in sums.items():
@@ -100,16 +100,16 @@ class NaiveEdges:
         specs += read(*sites)
         for number, reader in enumerate(self.graph.inputs):
             cut = [
-                (writer, label)
-                for writer, label in np.argwhere(
+                (writer, pos)
+                for writer, pos in np.argwhere(
                     self.graph.edges[:, number] & ~mask[:, number]
                 ).tolist()
             ]
 
             def made(value, at, cut=cut):
-                for writer, label in cut:
+                for writer, pos in cut:
                     change = self.instead[writer] - at.acts[sites[writer]]
-                    value = value + change * (self.place == label)[..., None]
+                    value = value + change * (self.place == pos)[..., None]
                 return value
 
             specs += edit(self.reader_site(reader), made)

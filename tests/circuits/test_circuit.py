@@ -88,11 +88,13 @@ def test_heads():
 
 def test_what_is_refused(refuses):
     refuses(lambda: Circuit.from_edges(GRAPH, ["m2->m1"]), "m2 does not write before m1 reads")
-    refuses(lambda: Circuit.from_nodes(GRAPH, ["logits"]), "'logits' is no writer")
-    refuses(lambda: Circuit(GRAPH, ~GRAPH.edges), "is no edge")
+    refuses(lambda: Circuit.from_nodes(GRAPH, ["logits"]), "'logits' is not a writer")
+    refuses(lambda: Circuit(GRAPH, ~GRAPH.edges), "is not an edge")
     refuses(lambda: Circuit(GRAPH, GRAPH.edges[:-1]), "shape")
     refuses(
-        lambda: Circuit.full(GRAPH) & Circuit.full(AT_POSITIONS), "different graphs", "Graph.of"
+        lambda: Circuit.full(GRAPH) & Circuit.full(AT_POSITIONS),
+        "different graphs",
+        "Graph.from_model",
     )
 
 

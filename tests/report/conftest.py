@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from mechinterp.attribution.question.expectations import Comparison, Ranked
+from mechinterp.attribution.question.expectations import Comparison, RankedInput
 from mechinterp.report.render.numbers import MINUS
 
 NAN = float("nan")

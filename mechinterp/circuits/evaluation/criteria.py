@@ -1,4 +1,4 @@
-"""What a circuit has too much, what it lacks, and which edges stand in for one another.
+"""Which edges of a circuit are superfluous, which it lacks, and which back one another up.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
 >>> from mechinterp.circuits import Circuit, Contrast, redundancy
@@ -11,8 +11,8 @@
 >>> round(float(both["alone"]), 1), round(float(both["joint"]), 1)
 (0.0, 8.0)
 
-An edge whose effect alone is nothing may be one of two of which each is enough, as in an OR gate:
-no method that cuts edges one at a time can see it.
+Of two edges that are each enough, as in an OR gate, neither has an effect alone. No method that
+cuts edges one at a time can find them.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ import xarray as xr
 
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.contrast import Contrast
-from mechinterp.circuits.evaluation.faithfulness import evaluate, relative
+from mechinterp.circuits.evaluation.faithfulness import evaluate, scale_to_model
 from mechinterp.sweeps.options import Progress
 
 
@@ -31,8 +31,8 @@ def minimality(
 ) -> xr.DataArray:
     """What each edge of a circuit contributes to it: dims (edge, pair), in the metric's unit.
 
-    How far the metric of the circuit falls when the edge is cut too. 0: the circuit does not need
-    it; negative: it works against the rest.
+    It is how far the metric of the circuit falls when the edge is cut too. 0: the circuit does not
+    need the edge; negative: the edge works against the rest.
 
     Raises:
         ValueError: as `evaluate`.
@@ -47,19 +47,19 @@ def minimality(
         {"edge": list(circuit.names), "pair": range(contrast.n_pairs)},
         ("edge", "pair"),
         "contribution",
-        contrast.as_read(),
+        contrast.describe(),
     )
 
 
 def completeness(
     contrast: Contrast, circuit: Circuit, knocked: Sequence[Circuit] | None = None, *, seed: int = 0
 ) -> xr.Dataset:
-    """Whether the model without some of a circuit's edges does what the circuit does without them.
+    """Compare the model with the circuit when both lack some of the circuit's edges.
 
-    For each set of edges that is knocked out of both: `circuit`, the faithfulness of the circuit
-    without them, `model`, that of the model without them, and `gap`, model - circuit. A gap far
-    from 0: the model has other edges for the same, which the circuit lacks. Dims (knocked).
-    `knocked`: by default the whole circuit, and ten random halves of it.
+    For each set of edges knocked out of both: `circuit`, the faithfulness of the circuit without
+    them; `model`, that of the model without them; `gap`, model - circuit; `edges`, their number. A
+    gap far from 0 means that the model has other edges for the same behaviour, which the circuit
+    lacks. Dims (knocked). `knocked`: by default the whole circuit, and ten random halves of it.
 
     Raises:
         ValueError: as `faithfulness`.
@@ -75,8 +75,8 @@ def completeness(
     whole = {f"model {i}": full - out for i, out in enumerate(knocked)}
     circuits = {**alone, **whole}
     scores = evaluate(contrast, [*circuits.values(), Circuit.empty(circuit.graph)])
-    found = relative(contrast, circuits, scores[:-1], scores[-1])
-    without, model = np.split(found["faithfulness"].values, 2)
+    table = scale_to_model(contrast, circuits, scores[:-1], scores[-1])
+    without, model = np.split(table["faithfulness"].values, 2)
     return xr.Dataset(
         {
             "circuit": ("knocked", without),
@@ -84,19 +84,20 @@ def completeness(
             "gap": ("knocked", model - without),
             "edges": ("knocked", [out.n_edges for out in knocked]),
         },
-        attrs=contrast.as_read(),
+        attrs=contrast.describe(),
     )
 
 
 def redundancy(
     contrast: Contrast, edges: Circuit, *, progress: Progress | None = None
 ) -> xr.Dataset:
-    """For each two edges, what cutting both does beyond cutting each: dims (edge, other, pair).
+    """For every two edges, the effect of cutting both beyond cutting each: (edge, other, pair).
 
-    `alone`: the effect of cutting `edge`; `joint`: of cutting both; `interaction`: joint less both
-    alone, in the metric's unit. Positive: each stands in for the other, so that neither shows its
-    whole effect alone. Negative: one needs the other, and one cut does both's damage. Of n edges
-    n (n + 1) / 2 runs; take those that an exact search or a gradient at the other run finds strong.
+    `alone`: the effect of cutting `edge`; `joint`: of cutting both; `interaction`: joint minus both
+    alone, in the metric's unit. Positive: each backs the other up, so that neither shows its whole
+    effect alone. Negative: one needs the other, so that one cut does the damage of both. n edges
+    take n (n + 1) / 2 runs: choose those that are strong by exact effects, or by a gradient at the
+    other run.
 
     Raises:
         ValueError: as `evaluate`.
@@ -120,5 +121,5 @@ def redundancy(
             "interaction": (dims, interaction),
         },
         {"edge": names, "other": names, "pair": range(contrast.n_pairs)},
-        contrast.as_read(),
+        contrast.describe(),
     )

@@ -1,4 +1,4 @@
-"""Faithfulness by size, as the benchmark MIB sums it up; and scores against a known circuit.
+"""Faithfulness by size of the circuit, as in the benchmark MIB; scores against a known circuit.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
 >>> from mechinterp.circuits import Circuit, Contrast, faithfulness_curve, exact_edges, rank_auc
@@ -30,7 +30,7 @@ from mechinterp.circuits.selection import Rank, check_rank, top_n
 from mechinterp.sweeps.options import Progress
 
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Shares of all edges at which MIB evaluates a circuit; there is no point at 0."""
+"""The shares of all edges at which MIB evaluates circuits; 0 is not among them."""
 
 
 @runtime_checkable
@@ -38,7 +38,7 @@ class Select(Protocol):
     """A choice of edges by their scores, such as `top_n`."""
 
     def __call__(self, scores: EdgeScores, n: int, /, *, rank: Rank) -> Circuit:
-        """The circuit of `n` edges."""
+        """The circuit of the best `n` edges."""
         ...
 
 
@@ -51,16 +51,16 @@ def faithfulness_curve(
     select: Select = top_n,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """`faithfulness` of the best edges at each size, and its areas: `attrs["CPR"]`, `attrs["CMD"]`.
+    """The `faithfulness` of the best edges at each size, and its areas: `attrs` CPR and CMD.
 
-    `select(scores, n, rank=...)` makes the circuit of `n` edges, a share of all rounded down.
-    CPR is the area under the faithfulness, 0.999 for a perfect one; CMD the area between it and 1,
-    0 for a perfect one: the first is customarily taken with `rank="signed"`, the
-    second with `rank="size"`. The areas are over the share that was requested, as MIB has it; "CPR
-    by edges kept" and "CMD by edges kept" are over the share that pruning left.
+    `select(scores, n, rank=...)` makes the circuit of `n` edges, a share of all rounded down. CPR
+    is the area under the faithfulness, 0.999 for a perfect curve, by custom with `rank="signed"`.
+    CMD is the area between it and 1, 0 for a perfect curve, by custom with `rank="size"`. Both
+    areas are over the share that was requested, as in MIB; "CPR by edges kept" and "CMD by edges
+    kept" are over the share that is left after pruning.
 
     Raises:
-        ValueError: if the scores are of another graph, or as `faithfulness`.
+        ValueError: if the scores belong to another graph, or as `faithfulness`.
 
     Source: MIB, Mueller et al. 2025, section 4.1, arXiv 2504.13151.
     """
@@ -81,23 +81,23 @@ def faithfulness_curve(
 
 
 def rank_auc(scores: EdgeScores, truth: Circuit, *, rank: Rank = "size") -> float:
-    """The chance that an edge of a known circuit scores above one outside it, ties counting half.
+    """The probability that an edge of a known circuit scores above one outside; ties count half.
 
-    The area under the ROC curve, exactly: over all edges with a score.
+    This is the exact area under the ROC curve, over all edges with a score.
 
     Raises:
-        ValueError: if the truth is of another graph, or holds none or all of the edges.
+        ValueError: if the truth belongs to another graph, or has none or all of the scored edges.
     """
     check_rank(rank)
     if truth.graph != scores.graph:
-        raise ValueError(f"the truth is of {truth.graph}, the scores of {scores.graph}.")
+        raise ValueError(f"the truth belongs to {truth.graph}, the scores to {scores.graph}.")
     scored = np.isfinite(scores.mean)
     values, is_true = scores.mean[scored], truth.mask[scored]
     n_true, n_false = int(is_true.sum()), int((~is_true).sum())
     if not n_true or not n_false:
         raise ValueError(
-            f"of {len(values)} scored edges {n_true} are in the known circuit: there is nothing to "
-            f"tell apart."
+            f"{n_true} of {len(values)} scored edges are in the known circuit: an AUC needs edges "
+            f"inside and outside it."
         )
     ranks = rankdata(np.abs(values) if rank == "size" else values)
     return float((ranks[is_true].sum() - n_true * (n_true + 1) / 2) / (n_true * n_false))

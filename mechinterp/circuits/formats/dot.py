@@ -1,4 +1,4 @@
-"""A circuit as Graphviz text, bottom up by layer: `dot -Tsvg circuit.dot` draws it.
+"""A circuit as Graphviz text, layers from the bottom up: `dot -Tsvg circuit.dot` draws it.
 
 >>> import tempfile
 >>> from mechinterp.circuits import Circuit, Graph, write_dot
@@ -8,9 +8,10 @@
 ...     print(write_dot(found, f"{folder}/found.dot").read_text().splitlines()[-3])
   "input" -> "a0.h1" [label="v", color="#888888", penwidth=0.50, tooltip="input->a0.h1<v>"];
 
-Heads of a layer stand in a row, its MLP above them (beside, in a parallel model). An edge is as
-thick as its score is large, red where it supports the behaviour and blue where it works against,
-gray where it has no score. An input that several heads share is drawn into each.
+Heads of a layer stand in a row, with the MLP above them (beside them in a parallel model). The
+larger the score of an edge, the thicker it is; it is red where it supports the behaviour, blue
+where it works against it, and gray without a score. A shared key or value input is drawn into each
+of its heads.
 """
 
 from pathlib import Path
@@ -19,47 +20,47 @@ import numpy as np
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.formats.own import write_file
-from mechinterp.circuits.graph import Graph, node_of
+from mechinterp.circuits.graph import Graph, parse_node
 
 SUPPORTS, AGAINST, UNSCORED = "#b2182b", "#2166ac", "#888888"
 THIN, THICK = 0.5, 5.0
 
 
 def write_dot(circuit: Circuit, file: str | Path, *, scores: EdgeScores | None = None) -> Path:
-    """The circuit as a digraph, edges drawn by their mean score if there are scores.
+    """Write the circuit as a digraph, with edges drawn by their mean score if scores are given.
 
     Raises:
-        ValueError: if the scores are of another graph.
+        ValueError: if the scores belong to another graph.
     """
     graph = circuit.graph
     if scores is not None and scores.graph != graph:
-        raise ValueError(f"{file}: the scores are of {scores.graph}, the circuit of {graph}.")
+        raise ValueError(f"{file}: the scores belong to {scores.graph}, the circuit to {graph}.")
     mean = np.full(graph.edges.shape, np.nan) if scores is None else scores.mean
-    places = np.argwhere(circuit.mask).tolist()
-    largest = max((abs(mean[*at]) for at in places if np.isfinite(mean[*at])), default=0.0) or 1.0
+    indices = np.argwhere(circuit.mask).tolist()
+    largest = max((abs(mean[*at]) for at in indices if np.isfinite(mean[*at])), default=0.0) or 1.0
     unit = "" if scores is None else f" {scores.per_pair.attrs.get('unit', '')}".rstrip()
     lines = ["digraph circuit {", "  rankdir=BT;", "  node [shape=box, style=rounded];"]
     for row in _rows(circuit):
-        lines.append(f"  {{ rank=same; {' '.join(f'{_quoted(name)};' for name in row)} }}")
-    for writer, reader, pos in places:
+        lines.append(f"  {{ rank=same; {' '.join(f'{_quote(name)};' for name in row)} }}")
+    for writer, reader, pos in indices:
         score = mean[writer, reader, pos]
         name, shown = graph.edge_name(writer, reader, pos), np.isfinite(score)
         color = UNSCORED if not shown else SUPPORTS if score >= 0 else AGAINST
         width = THIN + (THICK - THIN) * abs(score) / largest if shown else THIN
-        told = f"{name}: {score:+.4g}{unit}" if shown else name
+        tooltip = f"{name}: {score:+.4g}{unit}" if shown else name
         style = (
-            f"label={_quoted(_label(graph, reader, pos))}, color={_quoted(color)}, "
-            f"penwidth={width:.2f}, tooltip={_quoted(told)}"
+            f"label={_quote(_label(graph, reader, pos))}, color={_quote(color)}, "
+            f"penwidth={width:.2f}, tooltip={_quote(tooltip)}"
         )
         for fed in _fed(graph, reader):
-            lines.append(f"  {_quoted(graph.writers[writer])} -> {_quoted(fed)} [{style}];")
+            lines.append(f"  {_quote(graph.writers[writer])} -> {_quote(fed)} [{style}];")
     return write_file("\n".join([*lines, "}", ""]).encode(), file)
 
 
 def _rows(circuit: Circuit) -> list[list[str]]:
     rows: dict[tuple[float, bool], list[str]] = {}
     for name in circuit.nodes:
-        part = None if name == "logits" else node_of(name)
+        part = None if name == "logits" else parse_node(name)
         layer = circuit.graph.n_layers if part is None else -1 if part.layer is None else part.layer
         above = part is not None and part.head is None and not circuit.graph.is_parallel
         rows.setdefault((layer, above), []).append(name)
@@ -76,7 +77,7 @@ def _label(graph: Graph, reader: int, pos: int) -> str:
     return f"{letter} @{graph.positions[pos]}".lstrip() if graph.positions else letter
 
 
-def _quoted(text: str) -> str:
-    """A string of the DOT language, whose labels know backslashes and HTML's entities."""
-    kept = text.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")
-    return f'"{kept}"'.replace("\n", "\\n")
+def _quote(text: str) -> str:
+    """A DOT string: labels interpret backslashes, quotes and HTML entities."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")
+    return f'"{escaped}"'.replace("\n", "\\n")

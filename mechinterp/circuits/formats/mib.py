@@ -1,4 +1,4 @@
-"""EAP-IG's graph JSON, which the MIB benchmark takes as a submission: scores and circuits.
+"""The graph JSON of EAP-IG, which the MIB benchmark accepts: scores and circuits.
 
 >>> import tempfile
 >>> from mechinterp.circuits import Circuit, Graph, read_mib, write_mib
@@ -9,20 +9,22 @@
 >>> circuit == found, scores["m0->m1"]
 (True, 0.0)
 
-The format: `cfg` (n_layers, n_heads, parallel_attn_mlp, d_model), `nodes` (name: in_graph, at times
-score) and `edges` (name: score, in_graph). One value an edge, no positions, a key and a value input
-for each query head. An edge's `in_graph` alone says what is in the circuit, as in EAP-IG. Versions
-of 2024 give a node a bare true or false, a score that may be null, and no d_model: also read. Not
-read: graphs by position (`n_pos`), by neuron, and `.pt` files, which are pickles.
+The format: `cfg` (n_layers, n_heads, parallel_attn_mlp, d_model), `nodes` (name: in_graph,
+sometimes score) and `edges` (name: score, in_graph). It has one value for an edge, no positions,
+and a key and a value input for each query head. As in EAP-IG, the `in_graph` of the edges alone
+defines the circuit. Files of 2024, where a node is a bare true or false, a score may be null and
+d_model is missing, can be read too. Graphs by position (`n_pos`) or by neuron, and `.pt` files,
+which are pickles, cannot.
 
 Source: `Graph.to_json` and `from_json` of github.com/hannamw/EAP-IG (Hanna et al. 2024, arXiv
 2403.17806); submissions: Mueller et al. 2025 (MIB), arXiv 2504.13151.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.formats.own import read_json, write_json
@@ -32,30 +34,30 @@ from mechinterp.circuits.graph import Graph
 def write_mib(
     circuit: Circuit, file: str | Path, *, d_model: int, scores: EdgeScores | None = None
 ) -> Path:
-    """Mean scores and circuit in the current version; without scores all are 0, as in EAP-IG.
+    """Write a circuit with its mean scores; without scores all are 0, as in EAP-IG.
 
-    For a submission of scores alone the circuit is `Circuit.empty(graph)`. A model without MLPs
-    has none in the file: EAP-IG, whose graphs have them always, takes them as out, with score 0.
+    To submit scores alone, give `Circuit.empty(graph)`. The file of a model without MLPs has none;
+    EAP-IG, whose graphs always have them, reads them as outside the circuit, with score 0.
 
     Raises:
         ValueError: if the graph is by position or by key-value head, an edge has no score, or the
-            scores are of another graph.
+            scores belong to another graph.
     """
     graph = circuit.graph
     if graph.positions or graph.n_key_readers != graph.n_heads:
         what = "positions" if graph.positions else "inputs of key-value heads"
         raise ValueError(
-            f"{file}: this format has no place for {what}. Score "
-            f"Graph.from_model(model), by query heads and without positions."
+            f"{file}: this format cannot store {what}. Score Graph.from_model(model), by query "
+            f"heads and without positions."
         )
     if scores is not None and scores.graph != graph:
-        raise ValueError(f"{file}: the scores are of {scores.graph}, the circuit of {graph}.")
-    mean: Any = np.zeros(graph.edges.shape) if scores is None else scores.mean
+        raise ValueError(f"{file}: the scores belong to {scores.graph}, the circuit to {graph}.")
+    mean = np.zeros(graph.edges.shape) if scores is None else scores.mean
     unscored = np.argwhere(graph.edges & ~np.isfinite(mean)).tolist()
     if unscored:
         raise ValueError(
-            f"{file}: {graph.edge_name(*unscored[0])} and {len(unscored) - 1} more have no finite "
-            f"score; EAP-IG would rank NaN first. Score all edges, or set 0 there."
+            f"{file}: {graph.edge_name(*unscored[0])} and {len(unscored) - 1} more edges have no "
+            f"finite score; EAP-IG would rank NaN first. Score all edges, or set these to 0."
         )
     inside = {*circuit.nodes, "logits"}
     edges = {
@@ -76,53 +78,55 @@ def write_mib(
 
 
 def read_mib(file: str | Path, *, graph: Graph | None = None) -> tuple[EdgeScores, Circuit]:
-    """The scores, as of one pair, and the circuit of a file; NaN where a score is null or absent.
+    """Read scores, as of one pair, and a circuit; NaN where a score is null or absent.
 
-    `graph`: of the model that it should be of, `Graph.from_model(model)`. Scores of nodes, where
-    the file has them, are `attrs["node_scores"]`.
+    `graph`: check that the file is of this graph, such as `Graph.from_model(model)`. Scores of
+    nodes, where the file has them, are in `attrs["node_scores"]`.
 
     Raises:
-        ValueError: if the file is none of this format, is of another model, lacks edges or names
-            unknown ones, or holds what this format cannot say here: pickles, positions, neurons.
+        ValueError: if the file has another format, is of another model, lacks edges, names unknown
+            ones, or is a pickle, by position or by neuron.
     """
-    _refuse_pickles(Path(file))
+    _check_no_pickle(Path(file))
     found = read_json(file)
     for part in ("cfg", "nodes", "edges"):
         if not isinstance(found.get(part), dict):
-            raise ValueError(f'{file} has no object "{part}": it is no graph of EAP-IG or MIB.')
+            raise ValueError(f'{file} has no object "{part}": it is not a graph of EAP-IG or MIB.')
     nodes = {n: v if isinstance(v, dict) else {"in_graph": v} for n, v in found["nodes"].items()}
-    _refuse_what_has_no_place(found, nodes, file)
-    made = _graph(found, file)
-    if graph is not None and graph != made:
+    _check_supported(found, nodes, file)
+    own = _graph(found["cfg"], [*found["nodes"], *found["edges"]], file)
+    if graph is not None and graph != own:
         raise ValueError(
-            f"{file} is of {made}, not of {graph}. Take the file of this model, and "
+            f"{file} is of {own}, not of {graph}. Use the file of this model, and "
             f"Graph.from_model(model) by query heads and without positions."
         )
-    unknown = [name for name in nodes if name not in {*made.writers, "logits"}]
+    unknown = [name for name in nodes if name not in {*own.writers, "logits"}]
     if unknown:
-        raise ValueError(f"{file}: node {unknown[0]!r} is none of a graph of the sizes in cfg.")
-    attrs: dict[str, Any] = {"file": Path(file).name}
+        raise ValueError(f"{file}: a graph of the sizes in cfg has no node {unknown[0]!r}.")
+    attrs: dict[str, object] = {"file": Path(file).name}
     if any("score" in value for value in nodes.values()):
         attrs["node_scores"] = {n: v["score"] for n, v in nodes.items() if "score" in v}
-    values, mask = _edges(found["edges"], made, file)
-    return EdgeScores.from_array(made, values[..., None], **attrs), Circuit(made, mask)
+    values, mask = _edges(found["edges"], own, file)
+    return EdgeScores.from_array(own, values[..., None], **attrs), Circuit(own, mask)
 
 
-def _refuse_pickles(file: Path) -> None:
+def _check_no_pickle(file: Path) -> None:
     with file.open("rb") as opened:
         start = opened.read(2)
     if file.suffix in (".pt", ".pth", ".pkl") or start == b"PK" or start[:1] == b"\x80":
         raise ValueError(
-            f"{file} is a pickle, which can run any code when it is read. Where EAP-IG is "
-            f"installed, Graph.from_pt(file).to_json(other) makes JSON of it: read that."
+            f"{file} is a pickle, which can run any code when it is read. Convert it with EAP-IG, "
+            f"Graph.from_pt(file).to_json(other), and read the JSON."
         )
 
 
-def _refuse_what_has_no_place(found: dict[str, Any], nodes: dict[str, Any], file: Any) -> None:
+def _check_supported(
+    found: Mapping[str, object], nodes: Mapping[str, Mapping[str, object]], file: str | Path
+) -> None:
     if found.get("n_pos") is not None:
         raise ValueError(
             f"{file} is by position (n_pos = {found['n_pos']}), with edges from one position to "
-            f"another, which a Graph does not have. Export a graph of Graph.from_model."
+            f"another, which a Graph does not have. Export it without positions."
         )
     parts = {*found, *(key for value in nodes.values() for key in value)}
     if any(key.startswith("neuron") for key in parts):
@@ -131,27 +135,34 @@ def _refuse_what_has_no_place(found: dict[str, Any], nodes: dict[str, Any], file
         )
 
 
-def _graph(found: dict[str, Any], file: str | Path) -> Graph:
-    cfg = found["cfg"]
+def _graph(cfg: Mapping[str, object], names: Sequence[str], file: str | Path) -> Graph:
     n_layers, n_heads, parallel = map(cfg.get, ("n_layers", "n_heads", "parallel_attn_mlp"))
-    whole = all(type(number) is int and number > 0 for number in (n_layers, n_heads))
-    if not whole or type(parallel) is not bool:
+    if (
+        not (type(n_layers) is int and n_layers > 0)
+        or not (type(n_heads) is int and n_heads > 0)
+        or type(parallel) is not bool
+    ):
         raise ValueError(
             f"{file}: cfg needs n_layers, n_heads and parallel_attn_mlp; it has {cfg!r}."
         )
-    has_mlps = any(name.startswith("m") for name in (*found["nodes"], *found["edges"]))
+    has_mlps = any(name.startswith("m") for name in names)
     return Graph(n_layers, n_heads, n_heads, has_mlps, parallel)
 
 
-def _edges(edges: dict[str, Any], graph: Graph, file: str | Path) -> tuple[Any, Any]:
-    values: Any = np.full(graph.edges.shape, np.nan)
-    mask: Any = np.zeros(graph.edges.shape, dtype=bool)
+def _edges(
+    edges: Mapping[str, object], graph: Graph, file: str | Path
+) -> tuple[
+    Float[np.ndarray, "writer reader pos"],
+    Bool[np.ndarray, "writer reader pos"],
+]:
+    values = np.full(graph.edges.shape, np.nan)
+    mask = np.zeros(graph.edges.shape, dtype=bool)
     seen = mask.copy()
     for name, edge in edges.items():
         try:
             at = graph.edge(name)
         except ValueError as error:
-            raise ValueError(f"{file}, by cfg of {graph}: {error}") from error
+            raise ValueError(f"{file}, whose cfg is that of {graph}: {error}") from error
         inside = edge.get("in_graph") if isinstance(edge, dict) else None
         score = edge.get("score") if isinstance(edge, dict) else None
         if type(inside) is not bool or type(score) not in (float, int, type(None)):
@@ -163,8 +174,8 @@ def _edges(edges: dict[str, Any], graph: Graph, file: str | Path) -> tuple[Any, 
     missing = np.argwhere(graph.edges & ~seen).tolist()
     if missing:
         raise ValueError(
-            f"{file} has {len(edges)} edges, a graph of its sizes {graph.n_edges}; the first that "
-            f"is missing is {graph.edge_name(*missing[0])}. EAP-IG takes missing ones as score 0, "
-            f"in_graph false: add them so, if that is meant."
+            f"{file} has {len(edges)} edges; a graph of its sizes has {graph.n_edges}. The first "
+            f"that is missing is {graph.edge_name(*missing[0])}. EAP-IG reads missing edges as "
+            f"score 0, in_graph false: add them like this if that is meant."
         )
     return values, mask

@@ -1,4 +1,4 @@
-"""A circuit as an attribution graph, as circuit-tracer and Neuronpedia draw and take them.
+"""A circuit as an attribution graph for circuit-tracer and Neuronpedia.
 
 >>> import tempfile
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
@@ -15,9 +15,10 @@
 ...     read_neuronpedia(file, scores.graph)[1] == circuit
 True
 
-There a node is a feature at a token and a link has one weight; here a node is a part of the model
-at a label, and a link joins all edges from one to the other: its weight is the sum of their mean
-scores, and `edges`, a key of ours, gives each by name. The file's own description says so too.
+In the format a node is a feature at a token, and a link has one weight. Here a node is a part of
+the model at a position, and a link joins all edges from one node to another: its weight is the sum
+of their mean scores, and `edges`, a key that we add, has the score of each by name. The description
+in the file says so too.
 
 Source: `graph_models.py` of github.com/safety-research/circuit-tracer, schema version 1, and
 `graph-schema.json` of github.com/hijohnnylin/neuronpedia, version 1.0.0.
@@ -26,13 +27,13 @@ Source: `graph_models.py` of github.com/safety-research/circuit-tracer, schema v
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.formats.own import circuit_of, graph_of, plain, read_json, write_json
-from mechinterp.circuits.graph import ELSEWHERE, KINDS, Graph, node_of
+from mechinterp.circuits.graph import ELSEWHERE, KINDS, Graph, parse_node
 from mechinterp.storage.run_folder import package_version
 
 DESCRIPTION = (
@@ -58,19 +59,20 @@ def write_neuronpedia(
     scan: str,
     positions: Mapping[str, int] | None = None,
 ) -> Path:
-    """The circuit with its mean scores, upon one prompt.
+    """Write the circuit with its mean scores, drawn over the tokens of one prompt.
 
-    `slug` names the graph and `scan` the model, as Neuronpedia does; `positions`: the place among
-    the tokens of each named position of the graph, such as `{"S2": 10}`.
+    `slug` names the graph and `scan` the model, as in Neuronpedia. `positions`: the token index of
+    each named position of the graph, such as `{"S2": 10}`.
 
     Raises:
-        ValueError: if scores and circuit are of two graphs, or a position has no token of its own.
+        ValueError: if scores and circuit have different graphs, or a position has no token of its
+            own.
     """
     graph = circuit.graph
     if scores.graph != graph:
-        raise ValueError(f"{file}: the scores are of {scores.graph}, the circuit of {graph}.")
+        raise ValueError(f"{file}: the scores belong to {scores.graph}, the circuit to {graph}.")
     ctx_idx = _ctx_idx(graph, len(tokens), positions or {}, file)
-    nodes, links = _drawn(circuit, scores, ctx_idx)
+    nodes, links = _nodes_and_links(circuit, scores, ctx_idx)
     content = {
         "metadata": {
             "slug": slug,
@@ -104,60 +106,69 @@ def write_neuronpedia(
 
 
 def read_neuronpedia(file: str | Path, graph: Graph) -> tuple[EdgeScores, Circuit]:
-    """What `write_neuronpedia` wrote: mean scores, as of one pair, NaN outside the circuit.
+    """Read what `write_neuronpedia` wrote: mean scores, as of one pair, NaN outside the circuit.
 
     Raises:
-        ValueError: if another program wrote the file, it is of another graph, or it is damaged.
+        ValueError: if another program wrote the file, its graph is another, or it is damaged.
     """
     found = read_json(file)
     try:
         settings = found["metadata"]["generation_settings"]
-        told = {name: score for link in found["links"] for name, score in link["edges"].items()}
-        made, attrs = graph_of(settings["graph"], file), dict(settings["scores"])
+        edges = {name: score for link in found["links"] for name, score in link["edges"].items()}
+        own, attrs = graph_of(settings["graph"], file), dict(settings["scores"])
         requested = settings["requested"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{file} was not written by write_neuronpedia: it has no {error}. Links between "
-            f"features of transcoders are no edges between parts of the model."
+            f"features of transcoders are not edges between parts of the model."
         ) from error
-    if made != graph:
-        raise ValueError(f"{file} is of {made}, not of {graph}: take the graph of that model.")
-    circuit = dataclasses.replace(circuit_of(graph, list(told), file), requested=requested)
-    values: Any = np.full((*graph.edges.shape, 1), np.nan)
-    for name, score in told.items():
+    if own != graph:
+        raise ValueError(f"{file} is of {own}, not of {graph}: give the graph of that model.")
+    circuit = dataclasses.replace(circuit_of(graph, list(edges), file), requested=requested)
+    values = np.full((*graph.edges.shape, 1), np.nan)
+    for name, score in edges.items():
         if type(score) not in (float, int, type(None)):
-            raise ValueError(f"{file}: the score of {name} is {score!r}, no number.")
+            raise ValueError(f"{file}: the score of {name} is {score!r}, which is not a number.")
         values[graph.edge(name)] = np.nan if score is None else score
     table = EdgeScores.from_array(graph, values).per_pair.assign_attrs(attrs)
     return EdgeScores(graph, table), circuit
 
 
-def _ctx_idx(graph: Graph, n_tokens: int, named: Mapping[str, int], file: Any) -> list[int]:
-    """For each label of the graph the token at which it is drawn."""
+def _ctx_idx(graph: Graph, n_tokens: int, named: Mapping[str, int], file: str | Path) -> list[int]:
+    """For each position of the graph the index of the token at which it is drawn."""
     if n_tokens == 0:
-        raise ValueError(f"{file}: there are no tokens to draw the circuit over.")
+        raise ValueError(f"{file}: tokens is empty; give those of the prompt.")
     found = []
     for label in graph.positions[:-1]:
-        place = named.get(label, int(label) if label.isdecimal() else None)
-        if place is None or not 0 <= place < n_tokens or place in found:
+        index = named.get(label, int(label) if label.isdecimal() else None)
+        if index is None or not 0 <= index < n_tokens or index in found:
             raise ValueError(
-                f"{file}: position {label!r} is at {place}; it needs a token of its own, 0 to "
-                f"{n_tokens - 1}. Give positions={{{label!r}: its place among the tokens}}."
+                f"{file}: position {label!r} is at token {index}; it needs a token of its own, 0 "
+                f"to {n_tokens - 1}. Give positions={{{label!r}: the index of its token}}."
             )
-        found.append(place)
+        found.append(index)
     return [*found, n_tokens - 1]
 
 
-def _drawn(circuit: Circuit, scores: EdgeScores, ctx_idx: list[int]) -> tuple[list[Any], list[Any]]:
-    """Nodes and links."""
+class _Link(TypedDict):
+    source: str
+    target: str
+    weight: float
+    edges: dict[str, float | None]
+
+
+def _nodes_and_links(
+    circuit: Circuit, scores: EdgeScores, ctx_idx: list[int]
+) -> tuple[list[dict[str, object]], list[_Link]]:
+    """The nodes and links of the file, in the order of the edges."""
     graph = circuit.graph
-    nodes: dict[tuple[str, int], dict[str, Any]] = {}
-    links: dict[tuple[str, str], dict[str, Any]] = {}
+    nodes: dict[tuple[str, int], dict[str, object]] = {}
+    links: dict[tuple[str, str], _Link] = {}
     for writer, reader, pos in np.argwhere(circuit.mask).tolist():
         score = float(scores.mean[writer, reader, pos])
         for end in _ends(circuit, reader, pos, ctx_idx):
             here, there = (
-                nodes.setdefault((name, at), _node(graph, name, at, ctx_idx))["node_id"]
+                str(nodes.setdefault((name, at), _node(graph, name, at, ctx_idx))["node_id"])
                 for name, at in ((graph.writers[writer], pos), end)
             )
             link = links.setdefault(
@@ -169,7 +180,7 @@ def _drawn(circuit: Circuit, scores: EdgeScores, ctx_idx: list[int]) -> tuple[li
 
 
 def _ends(circuit: Circuit, reader: int, pos: int, ctx_idx: list[int]) -> list[tuple[str, int]]:
-    """The nodes into which an edge is drawn: keys and values reach a head at later positions."""
+    """The nodes into which an edge is drawn: keys and values act on a head at later positions."""
     graph, ends = circuit.graph, []
     fixed = graph.inputs[reader].kind not in KINDS[1:]
     elsewhere = bool(graph.positions) and graph.positions[pos] == ELSEWHERE
@@ -181,17 +192,17 @@ def _ends(circuit: Circuit, reader: int, pos: int, ctx_idx: list[int]) -> list[t
     return ends or [("logits", pos)]
 
 
-def _node(graph: Graph, name: str, pos: int, ctx_idx: list[int]) -> dict[str, Any]:
-    """A node in the terms of the format: the feature of a layer is the head, or past them the MLP.
+def _node(graph: Graph, name: str, pos: int, ctx_idx: list[int]) -> dict[str, object]:
+    """A node of the format, whose feature is the index of the head; the MLP comes after all heads.
 
-    The label of a logit stays empty: Neuronpedia looks for a probability in it.
+    The label of a logit stays empty, because Neuronpedia looks for a probability in it.
     """
     label = graph.positions[pos] if graph.positions else ""
-    # "elsewhere" shares its token with a position, and still is another node
+    # "elsewhere" may share its token with a named position, but is a node of its own.
     index = (graph.n_heads + 1) * (label == ELSEWHERE)
     ctx, layer, front = ctx_idx[pos], str(graph.n_layers + 1), "L"
     feature, kind = index, "logit"
-    part = None if name == "logits" else node_of(name)
+    part = None if name == "logits" else parse_node(name)
     if part is not None and part.layer is None:
         layer, front, feature, kind = "E", "E", ctx, "embedding"
     elif part is not None and part.layer is not None:
@@ -217,5 +228,5 @@ def _node(graph: Graph, name: str, pos: int, ctx_idx: list[int]) -> dict[str, An
 
 
 def _cantor(layer: int, index: int) -> int:
-    """One number for both, by which the readers of the format tell layer and index again."""
+    """One number from which readers of the format recover layer and index."""
     return (layer + index) * (layer + index + 1) // 2 + index

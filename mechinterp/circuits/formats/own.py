@@ -1,8 +1,7 @@
-"""Circuits and scores on disk, exact: a circuit as JSON, scores as one safetensors file.
+"""Our own files, without loss: a circuit as JSON, scores as one safetensors file.
 
-What comes back is what was written: positions, each pair's values, NaN, attributes. A file is there
-whole or not at all. The formats of other programs are in `files_mib`, `files_dot` and
-`files_neuronpedia`.
+Reading gives back what was written: positions, the values of each pair, NaN, attributes. A file is
+written whole or not at all. Formats of other programs are in `mib`, `dot` and `neuronpedia`.
 
 >>> import tempfile
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
@@ -37,7 +36,7 @@ VERSION = 1
 
 
 def write_circuit(circuit: Circuit, file: str | Path) -> Path:
-    """A circuit as JSON: the sizes of its graph, its edges by name, how many were requested."""
+    """Write a circuit as JSON: sizes of its graph, names of its edges, the number requested."""
     content = {
         "kind": "circuit",
         "version": VERSION,
@@ -49,7 +48,7 @@ def write_circuit(circuit: Circuit, file: str | Path) -> Path:
 
 
 def read_circuit(file: str | Path) -> Circuit:
-    """The circuit that `write_circuit` wrote.
+    """Read the circuit that `write_circuit` wrote.
 
     Raises:
         ValueError: if the file holds something else, or is damaged.
@@ -57,12 +56,12 @@ def read_circuit(file: str | Path) -> Circuit:
     found = read_json(file)
     if found.get("kind") != "circuit" or found.get("version") != VERSION:
         raise ValueError(
-            f"{file} is no circuit that write_circuit of this version wrote. If it is of EAP-IG "
-            f"or MIB, take read_mib; of Neuronpedia, read_neuronpedia."
+            f"{file} was not written by write_circuit of this version. For a file of EAP-IG or "
+            f"MIB use read_mib, for one of Neuronpedia read_neuronpedia."
         )
     names, requested = found.get("edges"), found.get("requested")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f'{file}: "edges" is no list of names such as "m0->logits".')
+        raise ValueError(f'{file}: "edges" is not a list of names such as "m0->logits".')
     if requested is not None and type(requested) is not int:
         raise ValueError(f'{file}: "requested" is {requested!r}, neither a number nor null.')
     made = circuit_of(graph_of(found.get("graph"), file), names, file)
@@ -70,12 +69,12 @@ def read_circuit(file: str | Path) -> Circuit:
 
 
 def write_scores(scores: EdgeScores, file: str | Path) -> Path:
-    """Scores as safetensors: tensor "score", [edge, pair], edges in the order of the graph.
+    """Write scores as safetensors: tensor "score", [edge, pair], edges in the order of the graph.
 
     The header holds the graph, the labels and the attributes, as JSON.
 
     Raises:
-        ValueError: if an attribute or a label is not plain: text, number, list or dict.
+        ValueError: if an attribute or a coordinate is not text, a number, a list or a dict.
     """
     table = scores.per_pair
     header = {
@@ -95,7 +94,7 @@ def write_scores(scores: EdgeScores, file: str | Path) -> Path:
 
 
 def read_scores(file: str | Path) -> EdgeScores:
-    """The scores that `write_scores` wrote.
+    """Read the scores that `write_scores` wrote.
 
     Raises:
         ValueError: if the file holds something else, or is damaged.
@@ -115,17 +114,17 @@ def read_scores(file: str | Path) -> EdgeScores:
         table = xr.DataArray(full, labels, dims, header["name"], header["attrs"])
     except (safetensors.SafetensorError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{file} holds no scores that write_scores wrote, or is cut off: {error}. Write it "
-            f"again; files of EAP-IG and MIB are for read_mib."
+            f"{file} was not written by write_scores, or is cut off: {error}. Write it again; for "
+            f"files of EAP-IG and MIB use read_mib."
         ) from error
     return EdgeScores(graph, table)
 
 
 def graph_of(found: object, file: str | Path) -> Graph:
-    """The graph whose fields a file holds."""
+    """The graph with these fields, which were read from a file."""
     kinds = {field.name: field.type for field in dataclasses.fields(Graph)}
     if not isinstance(found, dict) or set(found) != set(kinds):
-        raise ValueError(f"{file}: the graph needs {', '.join(kinds)}; the file has {found!r}.")
+        raise ValueError(f"{file}: a graph needs {', '.join(kinds)}; the file has {found!r}.")
     for name, value in found.items():
         right = type(value) is kinds[name] and (kinds[name] is bool or value > 0)
         if name == "positions":
@@ -136,15 +135,15 @@ def graph_of(found: object, file: str | Path) -> Graph:
 
 
 def circuit_of(graph: Graph, names: list[str], file: str | Path) -> Circuit:
-    """The circuit of these edges; of a wrong one it says in which file it stands."""
+    """The circuit of these edges; the error for a wrong one names the file."""
     try:
         return Circuit.from_edges(graph, names)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
 
-def plain(value: Any, file: str | Path) -> Any:
-    """The value, if JSON gives it back as it is."""
+def plain(value: object, file: str | Path) -> object:
+    """The value, after a check that JSON gives it back unchanged."""
     if isinstance(value, Mapping):
         if all(type(key) is str for key in value):
             return {key: plain(inner, file) for key, inner in value.items()}
@@ -153,26 +152,27 @@ def plain(value: Any, file: str | Path) -> Any:
     elif value is None or type(value) in (str, int, float, bool):
         return value
     raise ValueError(
-        f"{file}: {value!r}, a {type(value).__name__}, in the attributes or labels of the scores "
-        f"would not come back the same. Make it text, a number, a list or a dict of such."
+        f"{file}: {value!r} in the attributes or coordinates of the scores is a "
+        f"{type(value).__name__}, which JSON does not keep. Make it text, a number, or a list or "
+        f"dict of these."
     )
 
 
 def read_json(file: str | Path) -> dict[str, Any]:
-    """The object in a JSON file."""
+    """Read a JSON file that holds one object."""
     try:
         found = json.loads(Path(file).read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{file} is not JSON, or is cut off: {error}. Write or fetch it again."
+            f"{file} is not JSON, or is cut off: {error}. Write or download it again."
         ) from error
     if not isinstance(found, dict):
-        raise ValueError(f"{file} holds a JSON {type(found).__name__}, where an object belongs.")
+        raise ValueError(f"{file} holds a JSON {type(found).__name__}; an object is needed.")
     return found
 
 
-def write_json(content: Mapping[str, Any], file: str | Path) -> Path:
-    """Write an object as JSON that every program reads: without NaN."""
+def write_json(content: Mapping[str, object], file: str | Path) -> Path:
+    """Write an object as standard JSON, which has no NaN."""
     try:
         text = json.dumps(content, allow_nan=False)
     except ValueError as error:
@@ -181,9 +181,9 @@ def write_json(content: Mapping[str, Any], file: str | Path) -> Path:
 
 
 def write_file(content: bytes, file: str | Path) -> Path:
-    """Write a file, whole, into a folder that is there."""
+    """Write a whole file into an existing folder."""
     path = Path(file)
     if not path.parent.is_dir():
-        raise ValueError(f"{file}: there is no folder {path.parent}. Make it first.")
+        raise ValueError(f"{file}: the folder {path.parent} does not exist. Create it first.")
     write_whole(path, content)
     return path

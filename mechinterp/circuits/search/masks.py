@@ -1,4 +1,4 @@
-"""Edge masks that are learned: which `n` edges together keep what the model does.
+"""Learned edge masks: which `n` edges together keep the behaviour.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
 >>> from mechinterp.circuits import Contrast, eap_ig, learned_mask, top_n
@@ -10,8 +10,9 @@
 >>> top_n(scores, 3, rank="signed").names
 ('input->a1.h0<k>', 'input->a1.h0<v>', 'a1.h0->logits')
 
-Scores rank edges one by one; here they are judged together, each gate by the gradient of how far
-the metric of the circuit is from the model's own, while the number of edges stays near `n`.
+Scores rank edges one by one. Here all edges are judged together: each has a gate, trained by the
+gradient of the distance between the circuit's metric and the model's own, while about `n` gates
+stay open.
 """
 
 import time
@@ -23,16 +24,17 @@ from torch import Tensor
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
-from mechinterp.circuits.evaluation.faithfulness import check_runs, evaluate, run_without
+from mechinterp.circuits.evaluation.faithfulness import check_circuits, evaluate, run_without
 from mechinterp.circuits.selection import Rank, rank_keys
 from mechinterp.engine.scoring import score_tensor
 from mechinterp.sweeps.options import Progress
 
 _TEMPERATURE = 2 / 3
+"""Of the hard concrete distribution (Louizos et al.)."""
 _LOW, _HIGH = -0.1, 1.1
-"""The range to which a gate is stretched before it is cut off at 0 and 1 (Louizos et al.)."""
-_SLOPE = 3.0
-"""How far apart the gates of two edges begin whose ranks differ by a factor of e, in log odds."""
+"""A gate is stretched to this range and then clipped to 0 and 1 (Louizos et al.)."""
+_RANK_SPREAD = 3.0
+"""How far apart two gates begin whose ranks differ by a factor of e, in log odds."""
 
 
 def learned_mask(
@@ -46,14 +48,14 @@ def learned_mask(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> EdgeScores:
-    """Log odds of each edge to be one of the best `n`, learned from scores to begin with.
+    """Log odds that an edge is one of the best `n`, learned by gradient descent from given scores.
 
     `top_n(learned, n, rank="signed")` is the circuit. Gates are hard concrete: random, and exactly
-    0 or 1 for most edges; those of the n best so far are as likely open as not. The loss is the
-    difference between the metric of the circuit and the model's own, as a share of that between the
-    full and the empty circuit, by pair; `attrs["losses"]` are those of each step, over which they
-    have to fall: if not, give more steps or a smaller `rate`. What is learned on few pairs may hold
-    for these alone: evaluate it on others.
+    0 or 1 for most edges; the gate of the n-th best edge is open half of the time. The loss is the
+    mean distance, over pairs, between the metric of the circuit and the model's own, as a share of
+    the effect of cutting all edges. `attrs["losses"]` has one for each step; they should fall: if
+    not, give more steps or a smaller `rate`. With few pairs the result may hold for these alone:
+    evaluate it on others.
 
     Raises:
         ValueError: if the metric has no gradient, or as `top_n` and `evaluate`.
@@ -62,50 +64,53 @@ def learned_mask(
     arXiv 2406.16778 (edge pruning).
     """
     began = time.perf_counter()
-    check_runs(contrast, [Circuit.empty(start.graph)])
-    there = torch.from_numpy(np.isfinite(start.mean))
-    keys = torch.from_numpy(rank_keys(start, rank, n))[there]
-    odds = _begun(keys).to(contrast.change).requires_grad_()
+    check_circuits(contrast, [Circuit.empty(start.graph)])
+    scored = torch.from_numpy(np.isfinite(start.mean))
+    keys = torch.from_numpy(rank_keys(start, rank, n))[scored]
+    odds = _initial_odds(keys).to(contrast.change).requires_grad_()
     generator = torch.Generator().manual_seed(seed)
     adam = torch.optim.Adam([odds], lr=rate)
     (empty,) = evaluate(contrast, [Circuit.empty(start.graph)])
     target = torch.from_numpy(contrast.base_scores).to(contrast.change)
-    whole = max(abs(float((contrast.base_scores - empty).mean())), 1e-12)
+    whole_effect = max(abs(float((contrast.base_scores - empty).mean())), 1e-12)
     losses = []
     for step in range(steps):
-        cut = torch.zeros(1, *there.shape).to(contrast.change)
+        # Edges without a score stay cut.
+        cut = torch.zeros(1, *scored.shape).to(contrast.change)
         cut[:, torch.from_numpy(start.graph.edges)] = 1.0
-        cut[:, there] = 1.0 - _gates(odds, n, generator)
+        cut[:, scored] = 1.0 - _sample_gates(odds, n, generator)
         output, at, n_arms = contrast.output(run_without(contrast, cut))
-        found = score_tensor(contrast.metric, output, at, n_arms)[0]
-        loss = (found - target).abs().mean() / whole
+        metric = score_tensor(contrast.metric, output, at, n_arms)[0]  # [pair]
+        loss = (metric - target).abs().mean() / whole_effect
         (odds.grad,) = torch.autograd.grad(loss, odds)
         adam.step()
         losses.append(float(loss.detach()))
         if progress is not None:
             progress(step + 1, steps)
     values = np.full((*start.graph.edges.shape, 1), np.nan)
-    values[there.numpy(), 0] = odds.detach().double().cpu().numpy()
-    attrs = {**contrast.as_read(), "unit": "log odds", "losses": losses, "n": n, "steps": steps}
+    values[scored.numpy(), 0] = odds.detach().double().cpu().numpy()
+    attrs = {**contrast.describe(), "unit": "log odds", "losses": losses, "n": n, "steps": steps}
     seconds = time.perf_counter() - began
     return EdgeScores.from_array(
         start.graph, values, method="learned mask", seconds=seconds, **attrs
     )
 
 
-def _begun(keys: Float[Tensor, " edge"]) -> Float[Tensor, " edge"]:
-    """Log odds by rank: evenly spread in its logarithm."""
+def _initial_odds(keys: Float[Tensor, " edge"]) -> Float[Tensor, " edge"]:
+    """The log odds to begin with: they fall by `_RANK_SPREAD` for each factor of e in rank."""
     ranks = torch.empty(len(keys))
     ranks[keys.argsort(descending=True, stable=True)] = torch.arange(1.0, len(keys) + 1)
-    return _SLOPE * (len(keys) / ranks).log()
+    return _RANK_SPREAD * (len(keys) / ranks).log()
 
 
-def _gates(
+def _sample_gates(
     odds: Float[Tensor, " edge"], n: int, generator: torch.Generator
 ) -> Float[Tensor, " edge"]:
-    """A random gate for each edge, 0 to 1; that of the n-th best is open as often as not."""
+    """Draw a gate for each edge, 0 to 1, with the median of the n-th best in the middle."""
     ordered = odds.detach().sort(descending=True).values
     threshold = ordered[min(n, len(ordered) - 1)]
+    # Hard concrete: the sigmoid of the log odds plus logistic noise, stretched and clipped. The
+    # odds are shifted so that about `n` gates are open, whatever the mean of the odds.
     drawn = torch.rand(len(odds), generator=generator).clamp(1e-6, 1 - 1e-6).to(odds)
     noise = drawn.log() - (-drawn).log1p()
     open_ = torch.sigmoid((noise + odds - threshold) / _TEMPERATURE)

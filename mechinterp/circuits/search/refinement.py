@@ -1,4 +1,4 @@
-"""Screen, then measure: exact effects of the edges that an estimate ranks first, then ACDC on them.
+"""Screen and measure: exact effects of the edges that an estimate ranks first, then ACDC on them.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
 >>> from mechinterp.circuits import Contrast, eap_ig, refine
@@ -34,13 +34,12 @@ def refine(
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[EdgeScores, Circuit]:
-    """The scores, exact for the `k` edges of the largest, and the circuit that is left of these.
+    """The scores, made exact for the `k` largest, and the circuit that remains of these edges.
 
-    Of the `k` edges those stay whose exact effect is at least `tau`, in the metric's unit, either
-    way; then `acdc` with `tau` removes what the others make superfluous, so that the metric stays
-    near the model's own, or, with `target="above"`, as long as it does not fall.
-    `attrs["exact_edges"]`: how many scores are exact; the rest are those given. `out`: as in
-    `exact_edges`.
+    Of the `k` edges those remain whose exact effect has a size of at least `tau`, in the metric's
+    unit. Then `acdc` with `tau` removes what the others make superfluous: `target` says whether the
+    metric shall stay near the model's own or only not fall. `attrs["exact_edges"]`: how many scores
+    are exact; the rest are as given. `out`: as in `exact_edges`.
 
     Raises:
         ValueError: as `top_n`, `exact_edges` and `acdc`.
@@ -50,11 +49,11 @@ def refine(
     is_exact = np.isfinite(measured.mean)
     mixed = np.where(is_exact[..., None], measured.per_pair.values, scores.per_pair.values)
     attrs = {
-        **contrast.as_read(),
+        **contrast.describe(),
         "method": f"{scores.per_pair.attrs.get('method', 'given')}, then exact",
         "exact_edges": int(is_exact.sum()),
     }
     with np.errstate(invalid="ignore"):
-        stay = Circuit(contrast.graph, is_exact & (np.abs(measured.mean) >= tau)).pruned()
-    circuit = acdc(contrast, tau, stay, target=target, progress=progress)
+        strong = Circuit(contrast.graph, is_exact & (np.abs(measured.mean) >= tau)).pruned()
+    circuit = acdc(contrast, tau, strong, target=target, progress=progress)
     return EdgeScores.from_array(contrast.graph, mixed, **attrs), circuit

@@ -1,7 +1,7 @@
 """How faithful methods are, as a view shows it: curves and figures for each removal.
 
 One prompt (`faithfulness`) has curves and figures for each output, and for their mean; several
-(`summarised`) have means with intervals.
+(`summarise`) have means with intervals.
 
     found = read_faithfulness(dataset)
     found.rows[0].panels[0].figures["leave-one-out"][0].value

@@ -19,7 +19,7 @@ import xarray as xr
 from mechinterp.report.attribution.inputs import Input, Segment, are_words, read_inputs, segments
 from mechinterp.report.render.ranks import ranks_and_shares
 from mechinterp.report.render.support import Sign, supporting_sign
-from mechinterp.stats.additivity import stands_in
+from mechinterp.stats.additivity import shows_redundancy
 
 _COORDS = ("output_token", "output_token_id", "output_score")
 _INPUT_COORDS = ("input_token", "input_token_id", "input_role")
@@ -198,7 +198,7 @@ class Reading:
         """The sign of the scores that support the output."""
         return supporting_sign(self.attrs)
 
-    def stands_in(self, row: Row) -> bool:
+    def shows_redundancy(self, row: Row) -> bool:
         """Whether removing all inputs does more than twice the sum of the |scores|."""
         parts, joint = np.array([[row.total_size]]), np.array([row.joint_effect])
         return (

@@ -114,7 +114,7 @@ def redundancies(readings: Sequence[Reading]) -> list[Phrase]:
                 warned.add(row.output)
     for reading in readings:
         for row in reading.rows:
-            if row.output not in warned and reading.stands_in(row):
+            if row.output not in warned and reading.shows_redundancy(row):
                 found[str(row.output)] = _hidden(reading, row)
                 warned.add(row.output)
     return list(found.values())

@@ -66,7 +66,7 @@ def test_rank_auc_is_the_exact_area(seed, rank):
 
 def test_nothing_to_tell_apart(refuses):
     scores = EdgeScores.from_array(GRAPH, np.zeros((*GRAPH.edges.shape, 1)))
-    refuses(lambda: rank_auc(scores, Circuit.empty(GRAPH)), "nothing to tell apart")
+    refuses(lambda: rank_auc(scores, Circuit.empty(GRAPH)), "an AUC needs edges")
 
 
 def test_no_behaviour_is_refused(absolute_model, pair, refuses):

@@ -117,7 +117,7 @@ def test_what_the_format_cannot_hold(tmp_path, refuses):
     values = np.ones((*GRAPH.edges.shape, 1))
     values[GRAPH.edge("m0->m1")] = np.nan
     partial, full = EdgeScores.from_array(GRAPH, values), Circuit.full(GRAPH)
-    refuses(lambda: write_mib(full, file, d_model=5, scores=partial), "m0->m1", "set 0")
+    refuses(lambda: write_mib(full, file, d_model=5, scores=partial), "m0->m1", "set these to 0")
     other = Circuit.full(Graph(3, 2, 2, has_mlps=True, is_parallel=False))
     refuses(lambda: write_mib(other, file, d_model=5, scores=partial), "n_layers=2", "n_layers=3")
     assert not file.exists()
@@ -139,13 +139,13 @@ def with_edge(name, value):
         ({"kind": "circuit"}, ['no object "cfg"']),
         (changed(cfg={"n_layers": 2}), ["cfg needs n_layers, n_heads"]),
         (changed(cfg={**current()["cfg"], "n_layers": 3}), ["46 edges", "100", "input->a2.h0<q>"]),
-        (changed(cfg={**current()["cfg"], "n_layers": 1}), ["'a1.h0' is none"]),
-        (with_edge("a0.h1->a1.h9<q>", {}), ["a0.h1->a1.h9<q>", "n_heads=2", "none of"]),
+        (changed(cfg={**current()["cfg"], "n_layers": 1}), ["no node 'a1.h0'"]),
+        (with_edge("a0.h1->a1.h9<q>", {}), ["a0.h1->a1.h9<q>", "n_heads=2", "not one of"]),
         (with_edge("m0->m1", {"score": "1", "in_graph": True}), ["'m0->m1' is", "number"]),
         (with_edge("m0->m1", {"score": 1.0, "in_graph": 1}), ["'m0->m1' is", "true or"]),
         (with_edge("m0->m1", 0.5), ["'m0->m1' is 0.5"]),
         (changed(edges={"m0->m1": {"score": 1.0, "in_graph": True}}), ["1 edges", "46", "score 0"]),
-        (changed(n_pos=7), ["by position", "Graph.from_model"]),
+        (changed(n_pos=7), ["by position", "without positions"]),
         (changed(neurons={"m0": [True]}), ["by neuron", "by edge"]),
         (
             changed(nodes={"m0": {"in_graph": True, "neurons_scores": [1.0]}}),

@@ -168,9 +168,9 @@ def test_keys_do_not_reach_back(tmp_path):
 def test_positions_need_tokens(tmp_path, refuses):
     file, whole = tmp_path / "a.json", (*scored(AT, 0), tmp_path / "a.json")
     for where, pieces in (
-        ({}, ["'S2' is at None", "positions="]),
-        ({"S2": 5}, ["'S2' is at 5", "0 to 4"]),
-        ({"S2": 3}, ["'3' is at 3", "a token of its own"]),
+        ({}, ["'S2' is at token None", "positions="]),
+        ({"S2": 5}, ["'S2' is at token 5", "0 to 4"]),
+        ({"S2": 3}, ["'3' is at token 3", "a token of its own"]),
     ):
         refuses(
             lambda where=where: write_neuronpedia(*whole, positions=where, **PROMPT),
@@ -178,9 +178,9 @@ def test_positions_need_tokens(tmp_path, refuses):
             *pieces,
         )
     nothing = {**PROMPT, "tokens": []}
-    refuses(lambda: write_neuronpedia(*scored(GRAPH, 0), file, **nothing), "no tokens")
+    refuses(lambda: write_neuronpedia(*scored(GRAPH, 0), file, **nothing), "tokens is empty")
     scores, circuit = scored(GRAPH, 0)[0], scored(AT, 0)[1]
-    refuses(lambda: write_neuronpedia(scores, circuit, file, **PROMPT), "the scores are of")
+    refuses(lambda: write_neuronpedia(scores, circuit, file, **PROMPT), "the scores belong to")
     values = np.full((*GRAPH.edges.shape, 1), np.inf)
     endless = EdgeScores.from_array(GRAPH, values), Circuit.full(GRAPH)
     refuses(lambda: write_neuronpedia(*endless, file, **PROMPT), "a.json", "no infinity")
@@ -190,11 +190,14 @@ def test_positions_need_tokens(tmp_path, refuses):
 def test_files_of_others(tmp_path, refuses):
     file = write_neuronpedia(*scored(GRAPH, 0), tmp_path / "a.json", **PROMPT)
     whole = json.loads(file.read_text())
-    refuses(lambda: read_neuronpedia(file, AT), "a.json", "take the graph of that model")
+    refuses(lambda: read_neuronpedia(file, AT), "a.json", "give the graph of that model")
     for change, pieces in (
         (lambda link: link.pop("edges"), ["write_neuronpedia", "'edges'", "transcoders"]),
-        (lambda link: link["edges"].update({"m0->m9": 1.0}), ["'m9' is none of"]),
-        (lambda link: link["edges"].update({"m0->m1": "1"}), ["m0->m1 is '1', no number"]),
+        (lambda link: link["edges"].update({"m0->m9": 1.0}), ["'m9' is not one of"]),
+        (
+            lambda link: link["edges"].update({"m0->m1": "1"}),
+            ["m0->m1 is '1', which is not a number"],
+        ),
     ):
         content = json.loads(json.dumps(whole))
         change(content["links"][-1])

@@ -101,13 +101,20 @@ def test_what_is_computed_comes_back(tmp_path, model, pair, metric):
 
 def test_attributes_that_json_changes_are_refused(tmp_path, refuses):
     scores = some_scores(GRAPH, 0, sizes=(1, 2))
-    refuses(lambda: write_scores(scores, tmp_path / "a"), "a: (1, 2), a tuple", "a list")
+    refuses(
+        lambda: write_scores(scores, tmp_path / "a"),
+        "a: (1, 2) in the attributes",
+        "a tuple",
+        "a list",
+    )
     assert not (tmp_path / "a").exists()
 
 
 def test_no_folder(tmp_path, refuses):
     refuses(
-        lambda: write_circuit(Circuit.full(GRAPH), tmp_path / "b" / "c"), "no folder", "Make it"
+        lambda: write_circuit(Circuit.full(GRAPH), tmp_path / "b" / "c"),
+        "does not exist",
+        "Create it",
     )
 
 
@@ -116,16 +123,19 @@ def test_no_folder(tmp_path, refuses):
     [
         (lambda text: text[: len(text) // 2], ["is not JSON, or is cut off"]),
         (lambda text: "[1, 2]", ["holds a JSON list"]),
-        (lambda text: text.replace('"circuit"', '"graph"', 1), ["no circuit", "read_mib"]),
+        (
+            lambda text: text.replace('"circuit"', '"graph"', 1),
+            ["not written by write_circuit", "read_mib"],
+        ),
         (lambda text: text.replace('"version": 1', '"version": 9'), ["of this version"]),
-        (lambda text: text.replace("a1.h1->logits", "a7.h1->logits"), ["'a7.h1' is none of"]),
+        (lambda text: text.replace("a1.h1->logits", "a7.h1->logits"), ["'a7.h1' is not one of"]),
         (lambda text: text.replace("a1.h1->logits", "m1->a0.h0<q>"), ["does not write before"]),
-        (lambda text: text.replace('"a1.h1->logits"', "7"), ["no list of names"]),
+        (lambda text: text.replace('"a1.h1->logits"', "7"), ["not a list of names"]),
         (lambda text: text.replace('"requested": 5', '"requested": "5"'), ["requested", "null"]),
         (lambda text: text.replace('"n_layers": 2', '"n_layers": "2"'), ["n_layers of the graph"]),
         (lambda text: text.replace('"n_heads": 2', '"n_heads": -2'), ["n_heads", "is -2"]),
         (lambda text: text.replace('"positions": []', '"positions": "S2"'), ["positions", "'S2'"]),
-        (lambda text: text.replace('"has_mlps": true, ', ""), ["the graph needs", "has_mlps"]),
+        (lambda text: text.replace('"has_mlps": true, ', ""), ["a graph needs", "has_mlps"]),
     ],
 )
 def test_damaged_circuits(tmp_path, refuses, change, pieces):

@@ -8,7 +8,7 @@ from mechinterp.circuits import Contrast, Graph, eap_ig, eap_ig_activations, exa
 from mechinterp.engine.replacements import mean_of
 
 
-def together(graph, writer):
+def simultaneous_writers(graph, writer):
     """The writers that are moved with one: the heads of its layer, or itself alone."""
     node = graph.nodes[writer]
     if node.head is None:
@@ -18,14 +18,14 @@ def together(graph, writer):
 
 def slope_by_hooks(slow, edge, point, small=1e-4):
     """How the metric changes with a cut of the edge, its writers and those beside them moved."""
-    writer, reader, label = edge
+    writer, reader, pos = edge
     specs = ()
-    for other in together(slow.graph, writer):
+    for other in simultaneous_writers(slow.graph, writer):
         moved = point * slow.change[other]
         specs += edit(slow.sites()[other], lambda value, at, moved=moved: value + moved)
     scores = []
     for step in (small, -small):
-        cut = step * slow.change[writer] * (slow.place == label)[..., None]
+        cut = step * slow.change[writer] * (slow.place == pos)[..., None]
         site = slow.reader_site(slow.graph.inputs[reader])
         at_reader = edit(site, lambda value, at, cut=cut: value + cut)
         done = run(slow.model, slow.base, specs + at_reader, logits_at=slow.metric.at)
@@ -49,8 +49,8 @@ def test_edges_score_the_mean_slope_of_a_cut(
     edges = np.argwhere(graph.edges)
     draw = np.random.default_rng(0).choice(len(edges), 12, replace=False)
     for edge in edges[draw].tolist():
-        slopes = [slope_by_hooks(slow, edge, point) for point in (0.25, 0.75)]
-        wanted = -slow.sign * np.mean(slopes, 0)
+        gradients = [slope_by_hooks(slow, edge, point) for point in (0.25, 0.75)]
+        wanted = -slow.sign * np.mean(gradients, 0)
         np.testing.assert_allclose(found[tuple(edge)], wanted, atol=2e-7, rtol=1e-5)
 
 

@@ -25,7 +25,7 @@ class BySlope:
     """What the reader of one edge writes when that is cut, times the gradient where it writes."""
 
     def __init__(self, slow, dropped=None):
-        self.slow, self.dropped, self.slopes = slow, dropped, {}
+        self.slow, self.dropped, self.gradients = slow, dropped, {}
         cfg = slow.model.cfg
         acts = ("attn_out",) if cfg.attn_only else ("attn_out", "mlp_out")
         sites = [Site(act, layer) for layer in range(cfg.n_layers) for act in acts]
@@ -33,18 +33,18 @@ class BySlope:
         cut = ()
         for act in acts if dropped is not None else ():
             cut += edit(Site(act, dropped), lambda value, at: value.detach())
-        self.slopes = site_gradients(slow.model, slow.base, sites, slow.metric, cut)
+        self.gradients = site_gradients(slow.model, slow.base, sites, slow.metric, cut)
 
     def effect(self, edge):
-        writer, number, label = edge
+        writer, number, pos = edge
         reader = self.slow.graph.inputs[number]
         if reader.kind == "logits":
             return self.slow.base_scores - self.slow.scores_with([edge])
-        change = self.slow.change[writer] * (self.slow.place == label)[..., None]
+        change = self.slow.change[writer] * (self.slow.place == pos)[..., None]
         into = edit(self.slow.reader_site(reader), lambda value, at: value + change)
         site = Site("mlp_out" if reader.kind == "mlp" else "attn_out", reader.layer)
         there = run(self.slow.model, self.slow.base, into + read(site), logits_at=()).acts[site]
-        return -((there - self.wrote[site]) * self.slopes[site]).sum((1, 2)).numpy()
+        return -((there - self.wrote[site]) * self.gradients[site]).sum((1, 2)).numpy()
 
 
 def some_edges(graph, n=60):
@@ -67,10 +67,10 @@ def test_sizes_with_each_layer_but_the_readers_own_dropped(model, pair, metric, 
     graph = Graph.from_model(model)
     scores = atp_star_edges(Contrast.from_pair(model, pair, metric, graph))
     slow = naive(model, pair, metric, graph)
-    slopes = [BySlope(slow, layer) for layer in range(graph.n_layers)]
+    gradients = [BySlope(slow, layer) for layer in range(graph.n_layers)]
     for edge in some_edges(graph, 30):
         own = graph.inputs[edge[1]].layer
-        sizes = [np.abs(each.effect(edge)) for each in slopes if each.dropped != own]
+        sizes = [np.abs(each.effect(edge)) for each in gradients if each.dropped != own]
         close(scores.per_pair.values[edge], np.mean(sizes, 0))
     assert scores.per_pair.attrs["sign"] == "size of the effect"
 
@@ -106,7 +106,7 @@ def test_chosen_edges_alone(model, pair, metric):
 def test_what_cannot_be_asked(absolute_model, grouped_model, pair, metric, refuses):
     contrast = Contrast.from_pair(absolute_model, pair, metric)
     other = Circuit.full(Graph.from_model(grouped_model))
-    refuses(lambda: qk_fixed_edges(contrast, other), "the edges are of")
+    refuses(lambda: qk_fixed_edges(contrast, other), "the edges belong to")
     config = GPT2Config(n_layer=1, n_head=2, n_embd=8, n_positions=16, vocab_size=50)
     single = load_model(GPT2LMHeadModel(config).eval(), device="cpu")
     refuses(lambda: atp_star_edges(Contrast.from_pair(single, pair, metric)), "one layer")

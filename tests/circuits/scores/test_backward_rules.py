@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mechinterp.circuits import Contrast, Graph, eap, gim, relp
-from mechinterp.circuits.scores.backward_rules import Ruled
+from mechinterp.circuits.scores.backward_rules import BackwardRuleContrast
 from mechinterp.circuits.scores.relp_gim_layers import InteractionLayer, RelevanceLayer
 
 RULES = {"relp": RelevanceLayer, "gim": InteractionLayer}
@@ -46,7 +46,7 @@ def hooked(model, name):
     return made
 
 
-def slopes_at(model, prompts, points):
+def gradients_at(model, prompts, points):
     """The gradient of the metric, by the library's own backward pass."""
     kept = {}
 
@@ -71,17 +71,17 @@ def test_every_writer_scores_its_change_times_the_ruled_gradient(
     found = method(contrast).node_scores()
     layers = range(precise.cfg.n_layers)
     points = ["hook_embed", *(f"blocks.{layer}.attn.hook_z" for layer in layers)]
-    slopes = slopes_at(hooked(precise, name), pair.clean, points)
+    gradients = gradients_at(hooked(precise, name), pair.clean, points)
     for writer, node in enumerate(contrast.graph.nodes):
         if node.layer is None:
-            slope = slopes["hook_embed"]
+            gradient = gradients["hook_embed"]
         elif node.head is not None:
-            at_z = slopes[points[1 + node.layer]][:, :, node.head]
-            slope = at_z @ torch.linalg.pinv(precise.W_O[node.layer, node.head]).T
+            at_z = gradients[points[1 + node.layer]][:, :, node.head]
+            gradient = at_z @ torch.linalg.pinv(precise.W_O[node.layer, node.head]).T
         else:
             continue
-        slope = slope[:, contrast.first :]
-        wanted = -(contrast.change[writer] * slope).sum((1, 2)).numpy()
+        gradient = gradient[:, contrast.first :]
+        wanted = -(contrast.change[writer] * gradient).sum((1, 2)).numpy()
         assert found[writer].values == pytest.approx(wanted, rel=1e-6, abs=1e-9)
 
 
@@ -89,7 +89,7 @@ def test_every_writer_scores_its_change_times_the_ruled_gradient(
 def test_values_stay_as_they_are(model, pair, metric, name):
     contrast = Contrast.from_pair(model, pair, metric)
     own = {f.name: getattr(contrast, f.name) for f in fields(Contrast)}
-    ruled = Ruled(**own, made=RULES[name])
+    ruled = BackwardRuleContrast(**own, make_layer=RULES[name])
     for layer in range(model.cfg.n_layers):
         here, there = (b.run_layer(layer, b.resid[layer]) for b in (contrast, ruled))
         for field in fields(here):
@@ -111,6 +111,6 @@ def test_a_norm_without_a_rule_is_refused(grouped_model, pair, metric, refuses):
     own = grouped_model.ln_final
     try:
         grouped_model.ln_final = nn.Tanh()
-        refuses(lambda: relp(contrast), "Tanh", "no rule")
+        refuses(lambda: relp(contrast), "Tanh", "no backward rule")
     finally:
         grouped_model.ln_final = own

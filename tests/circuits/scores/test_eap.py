@@ -18,8 +18,8 @@ def derivative(contrast):
     cut = torch.zeros(1, *contrast.graph.edges.shape, dtype=torch.float64, requires_grad=True)
     output, at, _ = contrast.output(run_without(contrast, cut))
     scores = contrast.metric.score(output.logits_of(contrast.metric.tokens, range(len(at))))
-    slopes = [torch.autograd.grad(s, cut, retain_graph=True)[0][0] for s in scores]
-    return torch.stack(slopes, -1).numpy()
+    gradients = [torch.autograd.grad(s, cut, retain_graph=True)[0][0] for s in scores]
+    return torch.stack(gradients, -1).numpy()
 
 
 def moved(contrast, point):
@@ -63,11 +63,11 @@ def test_a_node_scores_the_sum_of_its_edges(precise, pair, metric):
     clean, corrupt = (
         run(precise, side, read(*sites), logits_at=()).acts for side in (pair.clean, pair.corrupt)
     )
-    slopes = site_gradients(precise, pair.clean, sites, metric)
-    embed = ((corrupt[sites[0]] - clean[sites[0]]) * slopes[sites[0]]).sum((1, 2))
+    gradients = site_gradients(precise, pair.clean, sites, metric)
+    embed = ((corrupt[sites[0]] - clean[sites[0]]) * gradients[sites[0]]).sum((1, 2))
     close(found.sel(writer="input").values, -embed.numpy())
     for layer, site in enumerate(sites[1:]):
-        heads = ((corrupt[site] - clean[site]) * slopes[site]).sum((1, 3))
+        heads = ((corrupt[site] - clean[site]) * gradients[site]).sum((1, 3))
         names = [f"a{layer}.h{head}" for head in range(precise.cfg.n_heads)]
         close(found.sel(writer=names).values, -heads.numpy().T)
 
@@ -100,6 +100,6 @@ def test_the_published_points_hold_the_corrupt_end_and_not_the_clean_one(precise
 def test_what_cannot_be_asked(model, pair, metric, refuses):
     contrast = Contrast.from_pair(model, pair, metric, ablate="zero")
     refuses(lambda: eap_ig(contrast), "replaced by zero", "second run")
-    patched = Contrast.from_pair(model, pair, metric)
-    refuses(lambda: eap_ig(patched, 0), "steps=0", "at least one")
-    refuses(lambda: eap_ig(patched, rule="simpson"), "rule='simpson'", "midpoint")
+    score_chunk = Contrast.from_pair(model, pair, metric)
+    refuses(lambda: eap_ig(score_chunk, 0), "steps=0", "at least one")
+    refuses(lambda: eap_ig(score_chunk, rule="simpson"), "rule='simpson'", "midpoint")

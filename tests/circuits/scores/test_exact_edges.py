@@ -73,16 +73,8 @@ def test_chosen_edges_alone(model, pair, metric):
     assert np.isnan(found[~edges]).all()
 
 
-def test_more_edges_than_one_pass_holds(absolute_model, pair, metric, monkeypatch):
-    contrast = Contrast.from_pair(absolute_model, pair, metric)
-    whole = exact_edges(contrast).per_pair.values
-    monkeypatch.setattr("mechinterp.circuits.contrast.CPU_POSITIONS", 70)
-    monkeypatch.setattr("mechinterp.circuits.scores.exact_edges._AT_ONCE", 90)
-    close(exact_edges(contrast).per_pair.values, whole)
-
-
 def test_it_goes_on_from_finished_parts(absolute_model, pair, metric, tmp_path, monkeypatch):
-    monkeypatch.setattr("mechinterp.circuits.scores.exact_edges._AT_ONCE", 90)
+    monkeypatch.setattr("mechinterp.circuits.scores.edge_runs._AT_ONCE", 90)
     contrast = Contrast.from_pair(absolute_model, pair, metric)
     seen = []
 

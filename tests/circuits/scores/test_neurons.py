@@ -36,8 +36,8 @@ def test_the_change_times_the_gradient(precise, pair, metric, direction):
         base, other, sign = other, base, -1
     sites = [Site("mlp_post", layer) for layer in range(precise.cfg.n_layers)]
     here, there = (run(precise, p, read(*sites), logits_at=()).acts for p in (base, other))
-    slopes = site_gradients(precise, base, sites, metric)
-    wanted = [((there[s] - here[s]) * slopes[s]).sum(1).T.numpy() for s in sites]
+    gradients = site_gradients(precise, base, sites, metric)
+    wanted = [((there[s] - here[s]) * gradients[s]).sum(1).T.numpy() for s in sites]
     found = eap_neurons(Contrast.from_pair(precise, pair, metric, direction=direction))
     assert found.dims == ("layer", "neuron", "pair")
     close(found.values, -sign * np.stack(wanted))
@@ -68,7 +68,7 @@ def test_exact_effects_are_those_of_hooks(model, pair, metric, direction):
     placed = exact_neurons(
         Contrast.from_pair(model, pair, metric, graph, direction=direction), chosen
     )
-    unchanged = metric(run(model, base, logits_at=metric.at)).numpy()
+    score_at_base = metric(run(model, base, logits_at=metric.at)).numpy()
     at_end = torch.arange(base.width) == base.width - 1
     for layer, neurons in chosen.items():
         site = Site("mlp_post", layer)
@@ -84,7 +84,7 @@ def test_exact_effects_are_those_of_hooks(model, pair, metric, direction):
                     return value
 
                 cut = metric(run(model, base, edit(site, put), logits_at=metric.at)).numpy()
-                np.testing.assert_allclose(found.values, sign * (unchanged - cut), atol=1e-5)
+                np.testing.assert_allclose(found.values, sign * (score_at_base - cut), atol=1e-5)
     assert int(np.isfinite(whole.isel(pair=0)).sum()) == 4
 
 

@@ -29,15 +29,15 @@ def by_hooks(model, pair, metric, graph, direction="noise", value=None):
     place, sign = graph.position_of(base), 1 if direction == "noise" else -1
     found = np.zeros((len(sites), graph.n_positions, len(base)))
     for row, site in enumerate(sites):
-        for label in range(graph.n_positions):
+        for pos in range(graph.n_positions):
 
-            def written(old, at, site=site, label=label):
-                new, here = there[site] if value is None else value, place == label
+            def written(old, at, site=site, pos=pos):
+                new, here = there[site] if value is None else value, place == pos
                 old[here] = new[here] if value is None else new
                 return old
 
             after = metric(run(model, base, edit(site, written), logits_at=metric.at))
-            found[row, label] = sign * (before - after).numpy()
+            found[row, pos] = sign * (before - after).numpy()
     return found
 
 

@@ -99,7 +99,7 @@ def test_progress(absolute_model, pair, metric):
 def test_what_is_refused(absolute_model, pair, metric, refuses):
     contrast = Contrast.from_pair(absolute_model, pair, metric)
     refuses(lambda: acdc(contrast, -0.1), "tau=-0.1", "0 or more")
-    refuses(lambda: acdc_scores(contrast, []), "no taus")
+    refuses(lambda: acdc_scores(contrast, []), "taus is empty")
     denoise = Contrast.from_pair(absolute_model, pair, metric, direction="denoise")
     refuses(lambda: acdc(denoise, 0.1), 'direction="noise"')
 

@@ -107,7 +107,7 @@ def test_hidden_redundancy_is_told_by_the_rule_of_the_package(unit_scores):
             scores = with_joint(unit_scores.copy(data=values), rng.uniform(-1, 4, 2))
             found = read_scores(scores.assign_attrs(unit=unit))
             rule = shows_redundancy(values[:, 1:], scores["joint_effect"].values, unit)
-            assert [found.stands_in(row) for row in found.rows] == rule.tolist()
+            assert [found.shows_redundancy(row) for row in found.rows] == rule.tolist()
 
 
 def test_a_hidden_redundancy_is_said_once_for_an_output(unit_scores):

@@ -25,11 +25,11 @@ TOKENS = ["<s>", "Mary", "</script><script>window.pwned=1</script>", "\n", " gav
 
 def random_scores(graph, n_pairs=5, seed=0) -> EdgeScores:
     draw = np.random.default_rng(seed).laplace(size=(*graph.edges.shape, n_pairs))
-    return EdgeScores.of(graph, draw, unit="logits", metric="logit_diff", model="tiny")
+    return EdgeScores.from_array(graph, draw, unit="logits", metric="logit_diff", model="tiny")
 
 
 def strongest_edges(scores, n) -> Circuit:
-    return Circuit.of(scores.graph, [name for name, _ in scores.strongest(n)])
+    return Circuit.from_edges(scores.graph, [name for name, _ in scores.strongest(n)])
 
 
 def random_attention(graph, n_tokens) -> xr.DataArray:

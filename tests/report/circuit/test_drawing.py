@@ -47,8 +47,8 @@ def test_page_draws_all_edges_asks_for_nothing_and_fits(
 
 
 def test_circuit_without_scores_is_drawn(open_page, n_drawn):
-    empty = EdgeScores.of(PLAIN, np.full((*PLAIN.edges.shape, 2), np.nan))
-    circuit = Circuit.of(PLAIN, ["input->a0.h1<q>", "a0.h1->logits"])
+    empty = EdgeScores.from_array(PLAIN, np.full((*PLAIN.edges.shape, 2), np.nan))
+    circuit = Circuit.from_edges(PLAIN, ["input->a0.h1<q>", "a0.h1->logits"])
     opened = open_page(circuit_page(empty, circuit, title="x"))
     assert opened.complaints == []
     assert n_drawn(opened.page) == 2
@@ -91,7 +91,7 @@ def test_slider_shows_the_strongest(open_page, html, found, number, n_drawn, sli
 
 def test_pointer_on_an_edge_names_it(open_page, number, scored, n_drawn):
     scores = scored(PLAIN)
-    html = circuit_page(scores, Circuit.of(PLAIN, ["a0.h1->a2.h3<k>"]), title="x")
+    html = circuit_page(scores, Circuit.from_edges(PLAIN, ["a0.h1->a2.h3<k>"]), title="x")
     page = open_page(html).page
     x, y = page.locator("#drawing .edges .edge").evaluate(
         """path => {
@@ -192,7 +192,7 @@ def test_attention_of_a_head_is_shown_with_its_tokens(
 def test_positions_are_columns(open_page, scored, graphs):
     graph = graphs["positions"]
     edges = ["input->a1.h2<v>@S2", "a1.h2->logits@end", "input->m1@elsewhere"]
-    page = open_page(circuit_page(scored(graph), Circuit.of(graph, edges), title="x")).page
+    page = open_page(circuit_page(scored(graph), Circuit.from_edges(graph, edges), title="x")).page
     labels = page.locator("#drawing .back .tick").all_text_contents()
     assert [label for label in labels if not label.isdigit()] == list(graph.positions)
     columns = page.locator("#drawing .node:not(.off)").evaluate_all(
