@@ -11,7 +11,7 @@ from .facts import fingerprint as fingerprint
 from .facts import fired_points as fired_points
 from .facts import has_foreign_hooks as has_foreign_hooks
 from .facts import has_norm_after_heads as has_norm_after_heads
-from .facts import is_transformer_lens as is_transformer_lens
+from .facts import is_hooked_transformer as is_hooked_transformer
 from .facts import layer_without_data as layer_without_data
 from .facts import name as name
 from .facts import processing as processing

@@ -72,7 +72,7 @@ def fingerprint(model: HookedTransformer) -> str:
     return digest.hexdigest()[:16]
 
 
-def is_transformer_lens(module: nn.Module) -> bool:
+def is_hooked_transformer(module: nn.Module) -> bool:
     """True if the module is a whole TransformerLens model."""
     return isinstance(module, HookedTransformer)
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mechinterp.models.facts import fingerprint, is_transformer_lens
+from mechinterp.models.facts import fingerprint, is_hooked_transformer
 
 _PLAIN: tuple[type, ...] = (bool, int, float, complex, str, bytes, range, slice, type(...))
 _PLAIN += (np.generic, torch.dtype, torch.device)
@@ -113,7 +113,7 @@ class _Digests:
         if isinstance(value, random.Random):
             return _hash(kind, self.of(value.getstate()))
         if isinstance(value, nn.Module):
-            if is_transformer_lens(value):
+            if is_hooked_transformer(value):
                 return _hash(kind, fingerprint(value))
             return _hash(kind, self._class(type(value)), self.of(dict(value.state_dict())))
         held = self._held(value)
