@@ -26,6 +26,8 @@ from typing import Any
 
 import xarray as xr
 
+import mechinterp
+
 PACKAGES = ("mechinterp", "torch", "transformer-lens", "transformers", "numpy", "xarray")
 
 
@@ -145,7 +147,13 @@ def frame_parquet(frame: Any) -> bytes:
 
 
 def package_version(package: str) -> str:
-    """The installed version of a package, in words if there is none."""
+    """The version of a package, "not installed" if there is none.
+
+    Of mechinterp itself, that of the code which runs: its distribution has another name, and may be
+    installed from elsewhere.
+    """
+    if package == "mechinterp":
+        return mechinterp.__version__
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
