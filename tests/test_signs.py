@@ -297,7 +297,10 @@ def two_ablations(model, clean, corrupt, metric, heads):
 def two_edges(model, clean, corrupt, metric, heads):
     both = mi.Pair(mi.tokenize(model, clean), mi.tokenize(model, corrupt))
     contrast = mi.circuits.Contrast.from_pair(model, both, metric)
-    edges = mi.circuits.Circuit.of(contrast.graph, [f"a0.h{head}->m0" for head in heads])
+    mask = np.zeros(contrast.graph.edges.shape, dtype=bool)
+    for head in heads:
+        mask[contrast.graph.edge(f"a0.h{head}->m0")] = True
+    edges = mi.circuits.Circuit(contrast.graph, mask)
     found = mi.circuits.redundancy(contrast, edges)["interaction"]
     return found.isel(edge=0, other=1).values.item()
 
