@@ -29,7 +29,7 @@ import sys
 import lazy_loader
 
 __getattr__, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __dir__() -> list[str]:

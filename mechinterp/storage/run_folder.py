@@ -26,6 +26,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
+import mechinterp
 from mechinterp.storage.jsonl import JsonObject
 
 PACKAGES = ("mechinterp", "torch", "transformer-lens", "transformers", "numpy", "xarray")
@@ -166,7 +167,13 @@ def frame_parquet(frame: pd.DataFrame) -> bytes:
 
 
 def package_version(package: str) -> str:
-    """The installed version of a package, or "not installed"."""
+    """The version of a package, "not installed" if there is none.
+
+    Of mechinterp itself, that of the code which runs: its distribution has another name, and may be
+    installed from elsewhere.
+    """
+    if package == "mechinterp":
+        return mechinterp.__version__
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
