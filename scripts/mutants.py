@@ -202,9 +202,9 @@ def with_fault(fault: Fault, base: Path, into: Path) -> None:
 class Trial:
     """A fault in a copy of its own, stage by stage."""
 
-    def __init__(self, fault: Fault, base: Path, folder: Path) -> None:
+    def __init__(self, fault: Fault, base: Path, folder: Path, n_stages: int) -> None:
         self.fault, self._folder = fault, folder
-        self._tree, self._stages, self._stage = folder / "tree", stages(fault), 0
+        self._tree, self._stages, self._stage = folder / "tree", stages(fault)[:n_stages], 0
         self._began = self._stage_began = time.monotonic()
         folder.mkdir()
         with_fault(fault, base, self._tree)
@@ -240,7 +240,9 @@ class Trial:
         return Outcome(by, why, self._stage, time.monotonic() - self._began)
 
 
-def tried(faults: Sequence[Fault], base: Path, work: Path, jobs: int) -> dict[Fault, Outcome]:
+def tried(
+    faults: Sequence[Fault], base: Path, work: Path, jobs: int, n_stages: int
+) -> dict[Fault, Outcome]:
     """All faults, some at a time, with the time left."""
     began, done = time.monotonic(), dict[Fault, Outcome]()
     left, running = list(enumerate(faults)), list[Trial]()
@@ -248,7 +250,7 @@ def tried(faults: Sequence[Fault], base: Path, work: Path, jobs: int) -> dict[Fa
         while left or running:
             while left and len(running) < jobs:
                 number, fault = left.pop(0)
-                running.append(Trial(fault, base, work / f"{number:03}"))
+                running.append(Trial(fault, base, work / f"{number:03}", n_stages))
             for trial in list(running):
                 if (outcome := trial.outcome()) is not None:
                     running.remove(trial)
@@ -303,6 +305,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="a regex of file and description")
     parser.add_argument("--list", action="store_true", help="print the list, run nothing")
     parser.add_argument("--check", action="store_true", help="end with 1 if one survives")
+    parser.add_argument("--near", action="store_true", help="run the tests of the file alone")
     parser.add_argument("--table", type=Path, help="a file for the table, Markdown")
     parser.add_argument("--keep", action="store_true", help="keep the logs")
     options = parser.parse_args()
@@ -334,7 +337,7 @@ def main() -> int:
         # Compiled once: the copies link to it.
         if not wait(child(base, [], work / "compile.json", ["--collect-only"]), ONE_STAGE):
             raise RuntimeError("collecting the tests took too long")
-        done = tried(faults, base, work, options.jobs)
+        done = tried(faults, base, work, options.jobs, 1 if options.near else 3)
         void = fails_anyway([o.by for o in done.values() if o.by and ".py" in o.by], base, work)
         for fault, outcome in done.items():
             if outcome.by in void:
