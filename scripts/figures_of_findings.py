@@ -396,6 +396,13 @@ SOURCES = {
         "Circuits: the arrows",
         indirect_object_circuit,
         {"n_prompts": 4, "n_draws": 1},
+        (
+            "the strongest edge into the logits is a name mover's",
+            "they act on those of negative name movers",
+            "duplicate token heads do",
+            "the paper's arrows between these heads, with all MLPs, do most of it",
+            "it is less without duplicate token heads",
+        ),
     ),
     "induction_circuit": Source(
         "Circuits: induction",
@@ -411,6 +418,13 @@ SOURCES = {
         "Harmful requests",
         harmful_direction,
         {"n_per_topic": 6, "layers": (0, 16, 26), "n_random": 2, "n_measured": 6},
+        (
+            "one layer is the best",
+            "the labels are learnt better than random ones of first words",
+            "the model refuses harmful requests more, by at least half a nat",
+            "without the direction it refuses less, beyond every random direction",
+            "along the direction it refuses more, beyond every random direction",
+        ),
     ),
     "attention_heads": Source(
         "Heads found by where they look",
