@@ -12,6 +12,7 @@ Source: Wang et al. 2022, Interpretability in the Wild, section 2, arXiv 2211.00
 
 import itertools
 import random
+from typing import Any
 
 from mechinterp import attribute, compare, load_model, logit_diff, token_id
 
@@ -20,11 +21,16 @@ PLACES = (("store", "drink"), ("park", "ball"), ("office", "letter"), ("school",
 N_PROMPTS = 16
 
 
-def main() -> None:
-    """Attribute a contrast for each prompt; print the verdicts and their summary."""
-    model = load_model("smollm2")
+def main(
+    model: Any = None, *, n_prompts: int = N_PROMPTS
+) -> tuple[dict[str, bool], dict[str, int]]:
+    """Attribute a contrast for each prompt; print and return the verdicts and their numbers.
+
+    `model`: SmolLM2, if it is loaded already.
+    """
+    model = model or load_model("smollm2")
     chance = random.Random(0)
-    pairs = chance.sample(list(itertools.permutations(NAMES, 2)), N_PROMPTS)
+    pairs = chance.sample(list(itertools.permutations(NAMES, 2)), n_prompts)
     first = as_expected = 0
     for (giver, receiver), (place, thing) in zip(pairs, itertools.cycle(PLACES)):
         prompt = f"When {receiver} and {giver} went to the {place}, {giver} gave a {thing} to"
@@ -36,8 +42,10 @@ def main() -> None:
         as_expected += verdict.verdict != "not as expected"
         ranks = ", ".join(f"{r.token.strip()} {r.rank}" for r in verdict.expected)
         print(f"{receiver:>7} / {giver:7} top {top:8} ranks {ranks:32} {verdict.verdict}")
-    print(f"\nthe receiver is the top token in {first} of {N_PROMPTS} prompts;")
-    print(f"the names rank as expected, or partly so, in {as_expected} of {N_PROMPTS}.")
+    print(f"\nthe receiver is the top token in {first} of {n_prompts} prompts;")
+    print(f"the names rank as expected, or partly so, in {as_expected} of {n_prompts}.")
+    found = {"prompts": n_prompts, "first": first, "as expected": as_expected}
+    return {"the receiver is the top token of most prompts": 2 * first > n_prompts}, found
 
 
 if __name__ == "__main__":

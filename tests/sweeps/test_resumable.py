@@ -108,6 +108,16 @@ def test_finished_parts_are_not_computed_again(absolute_model, tmp_path):
     assert set(content(tmp_path)) == set(before) | {file.name for file in lost}
 
 
+def test_parts_beyond_the_last_are_removed(absolute_model, tmp_path):
+    swept(absolute_model, tmp_path)
+    before = content(tmp_path)
+    *_, last = sorted(tmp_path.glob("part-*"))
+    number, name = int(last.name.split("-")[1]), last.name.split("-")[2]
+    (tmp_path / f"part-{number + 1:05}-{name}").write_bytes(last.read_bytes())
+    swept(absolute_model, tmp_path)
+    assert content(tmp_path) == before
+
+
 def test_an_error_in_one_arm_keeps_what_was_done(absolute_model, tmp_path):
     def arm(layer, head, pos):
         last = (layer, head, pos) == (2, 3, "end")
