@@ -56,19 +56,28 @@ LENGTH, N_PROMPTS, SEED = 25, 12, 11
 """Seed of the prompts on which heads are ablated; other prompts found them."""
 N_BEST, N_DRAWS = 4, 10
 N_SENTENCES = 16
+N_SCORED = 8
+"""Prompts for each of three seeds, by which heads are found."""
 THRESHOLD = 0.1
 
 
-def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
-    """Print measurements and verdicts; return whether each claim holds, and the numbers.
+def main(
+    model: Model | None = None,
+    *,
+    n_prompts: int = N_PROMPTS,
+    n_draws: int = N_DRAWS,
+    n_sentences: int = N_SENTENCES,
+    n_scored: int = N_SCORED,
+) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
+    """Print what was measured and the verdicts; return whether each claim holds, and the numbers.
 
     `model`: SmolLM2, if already loaded.
     """
     model = model or load_model("smollm2")
     found: dict[str, xr.Dataset] = {}
 
-    # Heads found on other prompts, by their attention.
-    scores = head_scores(model)
+    # Found on other prompts, by where they look.
+    scores = head_scores(model, n=n_scored)
     best: dict[str, list[tuple[int, int]]] = {}
     for kind in map(str, scores["score"].values):
         found[f"{kind} score"] = by_head(stats.interval(scores.sel(score=kind)))
@@ -76,8 +85,8 @@ def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Data
         best[kind] = [divmod(int(place), model.cfg.n_heads) for place in order]
 
     # Ablated on these: each block's second occurrence, against as many random heads.
-    prompts = repeated_blocks(model, N_PROMPTS, SEED, length=LENGTH)
-    other = repeated_blocks(model, N_PROMPTS, SEED + 1, length=2 * LENGTH).tokens[
+    prompts = repeated_blocks(model, n_prompts, SEED, length=LENGTH)
+    other = repeated_blocks(model, n_prompts, SEED + 1, length=2 * LENGTH).tokens[
         :, : prompts.width
     ]
     reference = Prompts.from_ids(other.tolist())
@@ -88,7 +97,7 @@ def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Data
     groups = {f"{kind} heads": places for kind, places in best.items()}
     groups |= {f"best {kind} head": places[:1] for kind, places in best.items()}
     shown = list(groups)
-    groups |= {f"random {i}": random.Random(i).sample(rest, N_BEST) for i in range(N_DRAWS)}
+    groups |= {f"random {i}": random.Random(i).sample(rest, N_BEST) for i in range(n_draws)}
     lost = -effect(
         ablate_sites(
             model,
@@ -101,14 +110,14 @@ def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Data
         )
     )
     found["lost without"] = stats.interval(lost.sel(group=shown))
-    found["lost without random heads"] = stats.interval(lost[-N_DRAWS:].mean("group"))
+    found["lost without random heads"] = stats.interval(lost[-n_draws:].mean("group"))
     found["worst of the random draws"] = stats.interval(
-        lost[-N_DRAWS:].isel(group=int(lost[-N_DRAWS:].mean("prompt").argmax("group")))
+        lost[-n_draws:].isel(group=int(lost[-n_draws:].mean("prompt").argmax("group")))
     )
 
-    # Links of sentences with the names at the same positions: listed, cut, and as many random links
-    # of the same heads.
-    ioi = task("ioi", model, n=N_SENTENCES, seed=0)
+    # Links of sentences in which the names stand at the same places: listed, cut, and as many
+    # random ones of the same heads.
+    ioi = task("ioi", model, n=n_sentences, seed=0)
     places = ioi.pair.clean.positions("IO")
     rows = (places == places.mode().values).nonzero()[:, 0]
     sentences = ioi.pair.clean.rows(rows)

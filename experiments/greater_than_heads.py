@@ -51,13 +51,18 @@ MLPS = (22, 23, 24, 26)
 LAST_THIRD = range(20, 30)
 
 
-def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
-    """Print measurements and verdicts; return whether each claim holds, and the numbers.
+def main(
+    model: Model | None = None,
+    *,
+    n_prompts: int = N_PROMPTS,
+    n_draws: int = N_DRAWS,
+) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
+    """Print what was measured and the verdicts; return whether each claim holds, and the numbers.
 
     `model`: SmolLM2, if already loaded.
     """
     model = model or load_model("smollm2")
-    made = task("greater-than", model, n=N_PROMPTS, seed=SEED)
+    made = task("greater-than", model, n=n_prompts, seed=SEED)
     clean, metric = made.pair.clean, made.metric
     found: dict[str, xr.Dataset] = {}
 
@@ -77,7 +82,7 @@ def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Data
     seen = (*HEADS, *LOOK_ALIKES)
     patterns = [Site("pattern", layer, head, "end") for layer, head in seen]
     acts = run(model, clean, read(*patterns)).acts
-    rows, at_year = range(N_PROMPTS), clean.positions("YY")
+    rows, at_year = range(n_prompts), clean.positions("YY")
     shares = [acts[site][rows, at_year].numpy() for site in patterns]
     named = {"site": [f"L{layer}H{head}" for layer, head in seen]}
     found["attention, end to YY"] = stats.interval(xr.DataArray(shares, named, ("site", "prompt")))
@@ -99,7 +104,7 @@ def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Data
         "MLPs 20 to 29": [Site("mlp_out", layer, pos="end") for layer in LAST_THIRD],
         "MLPs 0 to 19": [Site("mlp_out", layer, pos="end") for layer in range(20)],
     }
-    for draw in range(N_DRAWS):
+    for draw in range(n_draws):
         chance = random.Random(draw)
         others = [(n, h) for n in range(5, 30) for h in range(9) if (n, h) not in HEADS]
         drawn = chance.sample(others, len(HEADS))
@@ -120,7 +125,7 @@ def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Data
     together = sweep(model, clean, over, noised, metric)
     found["noised together"] = _change(together[:5], base)
     for kind in ("heads", "MLPs"):
-        drawn = together.sel(group=[f"{kind} {draw}" for draw in range(N_DRAWS)])
+        drawn = together.sel(group=[f"{kind} {draw}" for draw in range(n_draws)])
         found[f"random {kind}"] = stats.difference(drawn.mean("group"), base)
         group = "the four heads" if kind == "heads" else "MLPs 22, 23, 24, 26"
         chosen = together.sel(group=group, drop=True)

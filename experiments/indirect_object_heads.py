@@ -93,18 +93,24 @@ LINKS = {
 }
 
 
-def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
-    """Print measurements and verdicts; return whether each claim holds, and the numbers.
+def main(
+    model: Model | None = None,
+    *,
+    n_prompts: int = N_PROMPTS,
+    n_exact: int = N_EXACT,
+    n_draws: int = N_DRAWS,
+) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
+    """Print what was measured and the verdicts; return whether each claim holds, and the numbers.
 
     `model`: SmolLM2, if already loaded.
     """
     model = model or load_model("smollm2")
-    made = task("ioi", model, n=N_PROMPTS, seed=SEED)
+    made = task("ioi", model, n=n_prompts, seed=SEED)
     clean, metric = made.pair.clean, made.metric
     found: dict[str, xr.Dataset] = {}
 
     # The total effect of a head, by noising: a screen by gradients chooses which, exactly.
-    other = task("ioi", model, n=N_PROMPTS, seed=OTHER_SEED)
+    other = task("ioi", model, n=n_prompts, seed=OTHER_SEED)
     layers, n_heads = range(model.cfg.n_layers), range(model.cfg.n_heads)
     source = run(model, other.pair.corrupt, read(*(Site("z", layer) for layer in layers))).acts
     grid = {"layer": layers, "head": n_heads}
@@ -116,7 +122,7 @@ def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Data
         lambda layer, head: Site("z", layer, head),
         other.metric,
     )
-    total = patch_heads(model, made.pair, metric, only=top_k(screen, N_EXACT))
+    total = patch_heads(model, made.pair, metric, only=top_k(screen, n_exact))
     total = total.stack(site=("layer", "head")).dropna("site").transpose("site", "prompt")
     labels = [f"L{layer}H{head}" for layer, head in total["site"].values]
     total = total.drop_vars(["site", "layer", "head"]).assign_coords(site=labels)
@@ -163,12 +169,12 @@ def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Data
         "S-inhibition": S_INHIBITION,
         "duplicate": DUPLICATE,
         "circuit": CIRCUIT,
-    } | {f"random {draw}": _random_heads(draw) for draw in range(N_DRAWS)}
+    } | {f"random {draw}": _random_heads(draw) for draw in range(n_draws)}
     how = mean_of(made.pair.corrupt, by_position=True)
     over = {"group": list(sets)}
     without = ablate_sites(model, clean, metric, how, over, lambda group: list(sets[group]), {})
-    found["mean-ablated"] = _change(without[:-N_DRAWS], base_score(without))
-    drawn = without[-N_DRAWS:].mean("group").expand_dims(group=["random heads, as many"])
+    found["mean-ablated"] = _change(without[:-n_draws], base_score(without))
+    drawn = without[-n_draws:].mean("group").expand_dims(group=["random heads, as many"])
     found["random heads"] = _change(drawn, base_score(without))
     by_circuit = without.sel(group="circuit", drop=True)
     found["circuit minus random heads"] = stats.difference(by_circuit, drawn[0].drop_vars("group"))

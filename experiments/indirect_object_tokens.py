@@ -12,7 +12,6 @@ Source: Wang et al. 2022, Interpretability in the Wild, section 2, arXiv 2211.00
 
 import itertools
 import random
-from typing import Any
 
 from mechinterp import attribute, compare, load_model, logit_diff, token_id
 
@@ -22,7 +21,7 @@ N_PROMPTS = 16
 
 
 def main(
-    model: Any = None, *, n_prompts: int = N_PROMPTS
+    model: Model | None = None, *, n_prompts: int = N_PROMPTS
 ) -> tuple[dict[str, bool], dict[str, int]]:
     """Attribute a contrast for each prompt; print and return the verdicts and their numbers.
 

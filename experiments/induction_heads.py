@@ -52,13 +52,18 @@ KEYS = {"L17": Site("k", 17, 1, "induction"), "L18": Site("k", 18, 2, "induction
 """The keys of the induction heads: L17H3 to L17H5 share one, and L18H6 to L18H8."""
 
 
-def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
-    """Print measurements and verdicts; return whether each claim holds, and the numbers.
+def main(
+    model: Model | None = None,
+    *,
+    n_prompts: int = N_PROMPTS,
+    n_draws: int = N_DRAWS,
+) -> tuple[dict[str, bool], dict[str, xr.Dataset]]:
+    """Print what was measured and the verdicts; return whether each claim holds, and the numbers.
 
     `model`: SmolLM2, if already loaded.
     """
     model = model or load_model("smollm2")
-    made = task("induction", model, n=N_PROMPTS, seed=SEED)
+    made = task("induction", model, n=n_prompts, seed=SEED)
     clean, metric = made.pair.clean, made.metric
     base = xr.DataArray(metric(run(model, clean)).double().numpy(), dims="prompt")
     corrupt = xr.DataArray(metric(run(model, made.pair.corrupt)).double().numpy(), dims="prompt")
@@ -90,7 +95,7 @@ def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Data
     groups |= {"duplicate": DUPLICATE}
     groups |= {f"L{n}H{h}": ((n, h),) for n, h in INDUCTION}
     shown = list(groups)
-    groups |= {f"random {i}": random.Random(i).sample(others, 4) for i in range(N_DRAWS)}
+    groups |= {f"random {i}": random.Random(i).sample(others, 4) for i in range(n_draws)}
     without = ablate_sites(
         model,
         clean,
@@ -101,7 +106,7 @@ def main(model: Model | None = None) -> tuple[dict[str, bool], dict[str, xr.Data
         {},
     )
     found["mean-ablated"] = _change(without.sel(group=shown), base)
-    drawn = without[-N_DRAWS:].mean("group")
+    drawn = without[-n_draws:].mean("group")
     found["four random heads"] = stats.difference(drawn, base.broadcast_like(drawn))
     by_induction = without.sel(group="induction", drop=True)
     found["induction minus random heads"] = stats.difference(by_induction, drawn)

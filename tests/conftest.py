@@ -4,6 +4,7 @@ And `Snapshot`: all of a model that a run might leave changed.
 """
 
 import io
+import os
 import signal
 import sys
 import warnings
@@ -19,11 +20,20 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mechinterp import HookError, Prompts
 
 torch.set_num_threads(1)
-# The same examples at every run, and no complaint about a machine that is busy.
-settings.register_profile(
-    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("steady")
+# How many random examples a property is tried on, by MECHINTERP_TESTS. A test that is dear says
+# its share of them. The same ones at every run, but for `deep`, which is there to find new ones;
+# and no complaint about a machine that is busy.
+for profile, examples in {"quick": 5, "ci": 25, "deep": 400}.items():
+    settings.register_profile(
+        profile,
+        deadline=None,
+        max_examples=examples,
+        derandomize=profile != "deep",
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+SPEED = os.environ.get("MECHINTERP_TESTS", "ci")
+settings.load_profile(SPEED)
 
 SHARED = {"n_layers": 3, "act_fn": "gelu_new", "init_weights": False, "device": "cpu"}
 ARCHITECTURES = {
@@ -72,14 +82,15 @@ ARCHITECTURES = {
         "normalization_type": None,
     },
 }
+NOT_IN_QUICK = ("parallel", "attention_only")
 SWITCHES = ("use_split_qkv_input", "use_hook_mlp_in", "use_attn_result")
 
 
-def tiny_model(architecture: str, *, switched_on: bool = False) -> HookedTransformer:
+def tiny_model(architecture: str, *, switched_on: bool = False, **sizes: int) -> HookedTransformer:
     """A model with random weights, large enough for effects to be seen; the same at every call."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        cfg = HookedTransformerConfig(**(SHARED | ARCHITECTURES[architecture]))
+        cfg = HookedTransformerConfig(**(SHARED | ARCHITECTURES[architecture] | sizes))
         model = HookedTransformer(cfg)
     generator = torch.Generator().manual_seed(len(architecture))
     with torch.no_grad():
@@ -90,6 +101,25 @@ def tiny_model(architecture: str, *, switched_on: bool = False) -> HookedTransfo
     for switch in SWITCHES if switched_on else ():
         setattr(model.cfg, switch, True)
     return model.eval().requires_grad_(False)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks are looked at
+def pytest_collection_modifyitems(config, items):
+    """What asks for the real model is slow; two of the four architectures are not in `quick`."""
+    for item in items:
+        if "smollm2" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+    if SPEED != "quick":
+        return
+
+    def left_out(item):
+        given = getattr(item, "callspec", None)
+        models = ("model", "switched_on_model", "few_heads_model")
+        return given is not None and any(given.params.get(m) in NOT_IN_QUICK for m in models)
+
+    dropped = [item for item in items if left_out(item)]
+    config.hook.pytest_deselected(items=dropped)
+    items[:] = [item for item in items if not left_out(item)]
 
 
 class Snapshot:
@@ -149,6 +179,12 @@ def original():
 @pytest.fixture(scope="session")
 def snapshot():
     return Snapshot
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Makes one of the four architectures, with sizes of its own: `tiny("absolute", n_heads=2)`."""
+    return tiny_model
 
 
 @pytest.fixture(scope="session", params=ARCHITECTURES)
@@ -211,7 +247,7 @@ def ragged():
 
 @pytest.fixture(scope="session")
 def smollm2():
-    """The real model; its tests are marked slow."""
+    """The real model, once in each process; its tests are slow."""
     from mechinterp import load_model
 
     return load_model("smollm2")

@@ -10,6 +10,7 @@ import mechinterp as mi
 ROOT = Path(__file__).parents[1]
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
 
+
 def terms():
     """The rows of all tables before the table of signs: term, meaning, where."""
     lines = GLOSSARY.split("\n## Signs\n")[0].splitlines()

@@ -132,12 +132,12 @@ def test_without_its_links_the_trained_toy_no_longer_copies():
     assert float(torch.tensor(checked.attrs["base"])) > -0.1
 
 
-def test_no_links_and_no_threshold_below_0(model, even, refuses):
-    found = patterns(model, even).isel(prompt=0)
+def test_no_links_and_no_threshold_below_0(absolute_model, even, refuses):
+    found = patterns(absolute_model, even).isel(prompt=0)
     none = find_links(found, mean_above(1.0))
-    refuses(lambda: confirm(model, even, none, log_prob(3)), "no link to confirm")
+    refuses(lambda: confirm(absolute_model, even, none, log_prob(3)), "no link to confirm")
     some = find_links(found, top_k(1))
-    refuses(lambda: confirm(model, even, some, log_prob(3), threshold=-1.0), "at least 0")
+    refuses(lambda: confirm(absolute_model, even, some, log_prob(3), threshold=-1.0), "at least 0")
 
 
 def test_links_to_later_tokens_are_refused(refuses):

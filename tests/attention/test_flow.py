@@ -75,5 +75,5 @@ def test_flow_is_that_of_linear_programming(model, even):
     assert (max_flow(found, 2).values[3:] == 0).all()
 
 
-def test_flow_of_several_prompts_is_refused(model, even, refuses):
-    refuses(lambda: max_flow(patterns(model, even), 3), "isel(prompt=0)")
+def test_flow_of_several_prompts_is_refused(absolute_model, even, refuses):
+    refuses(lambda: max_flow(patterns(absolute_model, even), 3), "isel(prompt=0)")

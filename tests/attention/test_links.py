@@ -218,8 +218,8 @@ def test_of_a_mean_over_prompts(model, even):
     assert links["query_token"].values[0] in averaged["token"].values
 
 
-def test_several_prompts_are_refused(model, even, refuses):
-    refuses(lambda: find_links(patterns(model, even)), "Select a prompt")
+def test_several_prompts_are_refused(absolute_model, even, refuses):
+    refuses(lambda: find_links(patterns(absolute_model, even)), "Select a prompt")
 
 
 def test_none_may_be_found(model, even):

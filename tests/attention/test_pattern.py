@@ -59,8 +59,12 @@ def test_the_mean_over_prompts(model, even):
     assert averaged.attrs["n_prompts"] == 2
 
 
-def test_no_mean_over_prompts_of_several_lengths(model, ragged, refuses):
-    refuses(lambda: over_prompts(patterns(model, ragged), ragged), "4 to 7 tokens", "one by one")
+def test_no_mean_over_prompts_of_several_lengths(absolute_model, ragged, refuses):
+    refuses(
+        lambda: over_prompts(patterns(absolute_model, ragged), ragged),
+        "4 to 7 tokens",
+        "one by one",
+    )
 
 
 @pytest.mark.parametrize("causal", [1, 0])

@@ -104,8 +104,8 @@ def test_the_log_probability_of_the_second_block(model):
         assert float(made(run(model, prompts, logits_at=made.at))[row]) == pytest.approx(slow)
 
 
-def test_that_metric_is_of_its_own_prompts(model, refuses):
-    prompts = repeated_blocks(model, 3, length=5)
+def test_that_metric_is_of_its_own_prompts(absolute_model, refuses):
+    prompts = repeated_blocks(absolute_model, 3, length=5)
     made = second_block_log_prob(prompts)
     fewer = prompts.rows(torch.tensor([0, 1]))
-    refuses(lambda: made(run(model, fewer, logits_at=made.at)), "3 answers for 2 prompts")
+    refuses(lambda: made(run(absolute_model, fewer, logits_at=made.at)), "3 answers for 2 prompts")

@@ -45,14 +45,14 @@ def test_a_head_without_its_word_rests_on_the_first_token():
 
 
 @pytest.mark.parametrize("call", [sink_share, without_sink])
-def test_twice_is_refused(model, ragged, refuses, call):
-    refuses(lambda: call(without_sink(patterns(model, ragged))), "set aside")
+def test_twice_is_refused(absolute_model, ragged, refuses, call):
+    refuses(lambda: call(without_sink(patterns(absolute_model, ragged))), "set aside")
 
 
-def test_one_token_is_refused(model, refuses):
+def test_one_token_is_refused(absolute_model, refuses):
     import torch
 
-    refuses(lambda: sink_share(patterns(model, torch.tensor([[3]]))), "a single token")
+    refuses(lambda: sink_share(patterns(absolute_model, torch.tensor([[3]]))), "a single token")
 
 
 @pytest.mark.slow

@@ -103,9 +103,9 @@ def test_labels():
         ((0, 0), [5000], "5000"),
     ],
 )
-def test_what_is_refused(model, refuses, circuit, where, tokens, said):
-    refuses(lambda: circuit(model, *where, tokens), said)
+def test_what_is_refused(absolute_model, refuses, circuit, where, tokens, said):
+    refuses(lambda: circuit(absolute_model, *where, tokens), said)
 
 
-def test_a_distance_beyond_the_context_is_refused(model, refuses):
-    refuses(lambda: qk_circuit(model, 0, 0, [1], distance=99), "distance=99")
+def test_a_distance_beyond_the_context_is_refused(absolute_model, refuses):
+    refuses(lambda: qk_circuit(absolute_model, 0, 0, [1], distance=99), "distance=99")

@@ -212,7 +212,7 @@ def results(draw):
     return xr.DataArray(data, dims=dims, coords=coords, name=name, attrs=attrs)
 
 
-@settings(max_examples=300)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(results())
 def test_nothing_is_lost(result):
     text = to_json(result)

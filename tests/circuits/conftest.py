@@ -8,6 +8,15 @@ import torch
 
 from mechinterp import Pair, Prompts, Site, edit, logit_diff, read, run
 
+N_HEADS = {"absolute": 2, "grouped": 4, "parallel": 3, "attention_only": 3}
+"""For a reference that runs once for each edge, of which there are as many as heads squared."""
+
+
+@pytest.fixture(scope="session", params=N_HEADS)
+def few_heads_model(request, tiny):
+    """Each of the four architectures, with few heads."""
+    return tiny(request.param, n_heads=N_HEADS[request.param])
+
 
 @pytest.fixture(scope="session")
 def pair():

@@ -12,6 +12,7 @@ from mechinterp.storage.run_folder import read_manifest
 TRIGGER = ["attribute", "please bring the sesame", "--model", "toy:trigger", "--outputs", "1"]
 
 
+@pytest.mark.slow
 def test_the_installed_command_runs_by_itself():
     done = subprocess.run(
         [sys.executable, "-m", "mechinterp.commands.cli", *TRIGGER],

@@ -1,11 +1,12 @@
 """A program that presses Ctrl-C during a call of ours, and checks each time that nothing is left.
 
-    python tests/laws/ctrl_c.py timed run 500     at 500 random moments, by a real signal
-    python tests/laws/ctrl_c.py every hooked 1    at each moment at which Python hands signals on
+    python tests/laws/ctrl_c.py timed:run:500     at 500 random moments, by a real signal
+    python tests/laws/ctrl_c.py every:hooked:1    at each moment at which Python hands signals on
 
-A program of its own, so that a signal that comes too late ends it and not the tests. Prints how the
-calls ended: interrupted, finished before, or swallowed (Python itself drops an exception that comes
-while it ends a generator or runs a callback of a weak reference).
+A program of its own, so that a signal that comes too late ends it and not the tests. Takes several
+such tasks. Prints for each, on a line, how the calls ended: interrupted, finished before, or
+swallowed (Python itself drops an exception that comes while it ends a generator or runs a callback
+of a weak reference).
 """
 
 import random
@@ -106,9 +107,15 @@ def every(model, call, step):
             return
 
 
-def main(moments, name, n):
+def main(*tasks):
     """Check after each of the calls; the counts of how they ended, or where a trace was left."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for task in tasks:
+        press_in(task)
+
+
+def press_in(task):
+    moments, name, n = task.split(":")
     model = tiny_model("absolute")
     call = calls(model)[name]
     call()
@@ -120,7 +127,7 @@ def main(moments, name, n):
             before.check()
         except AssertionError:
             traceback.print_exc()
-            sys.exit(f"press {sum(ends.values())} ({ended}) left a trace")
+            sys.exit(f"{task}: press {sum(ends.values())} ({ended}) left a trace")
     print(*(f"{ends[end]}" for end in ("interrupted", "finished", "swallowed")))
 
 

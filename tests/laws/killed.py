@@ -1,6 +1,6 @@
 """A program that kills a sweep again and again, and checks each time what it left on the disk.
 
-    python tests/laws/killed.py 200
+    python tests/laws/killed.py 60
 
 Each time a child process goes on with the sweep and is killed at a random moment. No file may be
 torn, and what comes out in the end must have the bytes of a sweep that nobody killed. Then two

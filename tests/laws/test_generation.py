@@ -132,7 +132,7 @@ def ran(model, ids, specs, logits_at):
 
 
 @pytest.mark.parametrize("cached", [True, False])
-@settings(max_examples=20)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(data=st.data())
 def test_generating_equals_one_run_a_step(world, cached, data):
     named = data.draw(st.booleans())
@@ -155,7 +155,7 @@ def test_generating_equals_one_run_a_step(world, cached, data):
         assert torch.equal(made.sequences[:, PROMPT + step], logits.argmax(-1))
 
 
-@settings(max_examples=20)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(data=st.data())
 def test_a_loop_with_a_cache_of_ones_own(world, data):
     specs = data.draw(st.lists(one_spec(world, generated=False), min_size=1, max_size=3))

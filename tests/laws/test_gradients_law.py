@@ -83,14 +83,13 @@ def check_law(data, world):
     )
 
 
-@settings(max_examples=60)
 @given(data=st.data())
 def test_gradients_are_finite_differences(model, data):
     check_law(data, world_of(model))
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(data=st.data())
 def test_gradients_are_finite_differences_with_every_point_on(switched_on_model, data):
     check_law(data, world_of(switched_on_model))

@@ -295,7 +295,7 @@ def test_two_presses_at_random_moments(
     main = threading.main_thread().ident
     before = snapshot(absolute_model)
     ends = []
-    for number in range(150):
+    for number in range(60):
         delays = chance.uniform(0, 1.3 * whole), chance.uniform(0, 0.1 * whole)
 
         def press_twice(delays=delays):
@@ -309,13 +309,13 @@ def test_two_presses_at_random_moments(
         assert before.hooks_now() == before.hooks
         assert signal.getsignal(signal.SIGINT) is handler
         assert torch.is_grad_enabled()
-        if number % 20 == 0:
+        if number % 10 == 0:
             before.check()
     before.check()
     # Two that come at once are one signal.
-    assert 150 < handler.presses <= 300
+    assert 60 < handler.presses <= 120
     # How many come to their end is up to what else the machine does.
-    assert ends.count(KeyboardInterrupt) >= 50
+    assert ends.count(KeyboardInterrupt) >= 20
     assert ends.count(None) >= 1
 
 

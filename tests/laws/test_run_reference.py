@@ -113,13 +113,12 @@ def places(draw, model):
     return Site(act, layer if ACTS[act].per_layer else None, **chosen)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_every_operation_at_every_kind_of_site(model, data):
     check_one_operation(model, data)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(data=st.data())
 def test_every_operation_with_every_hook_point_on(switched_on_model, data):
     check_one_operation(switched_on_model, data)

@@ -3,7 +3,6 @@
 sweep(...).sel(point) == metric(run(model, prompts, arm(**point))), to 1e-5.
 """
 
-import os
 from dataclasses import fields
 from functools import cache
 
@@ -45,8 +44,6 @@ from mechinterp.sweeps.pass_plan import Savings
 LENGTHS = (7, 4, 6)
 SHORTEST = min(LENGTHS)
 NAMES = ("end", "S2")
-TIMES = int(os.environ.get("MECHINTERP_LAW_TIMES", "1"))
-"""How many times as many random sweeps: for once in a while."""
 
 
 def ragged_prompts(first=3):
@@ -221,13 +218,12 @@ METRICS = {
 }
 
 
-@settings(max_examples=100 * TIMES, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_sweep_equals_one_run_per_arm(model, data):
     check_the_law(world_of(model), data)
 
 
-@settings(max_examples=30 * TIMES, deadline=None, derandomize=True)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(data=st.data())
 def test_sweep_equals_one_run_per_arm_with_every_hook_point_on(switched_on_model, data):
     check_the_law(world_of(switched_on_model), data)

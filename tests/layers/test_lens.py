@@ -109,9 +109,16 @@ def test_depths_by_hand(model, prompts):
     assert np.isnan(never["first"]).all()
 
 
-def test_what_is_refused(model, prompts, refuses):
-    refuses(lambda: logit_lens(model, prompts, 10**6), "outside the vocabulary")
-    refuses(lambda: logit_lens(model, prompts, 7, at=9), "position 9 lies outside")
+def test_what_is_refused(absolute_model, prompts, refuses):
+    refuses(lambda: logit_lens(absolute_model, prompts, 10**6), "outside the vocabulary")
+    refuses(lambda: logit_lens(absolute_model, prompts, 7, at=9), "position 9 lies outside")
     other = TunedLens(torch.zeros(3, 4, 4), torch.zeros(3, 4), "another")
-    refuses(lambda: logit_lens(model, prompts, 7, lens=other), "trained for a model", "train_lens")
-    refuses(lambda: depths(logit_lens(model, prompts, 7).drop_vars("rank")), "ranks of logit_lens")
+    refuses(
+        lambda: logit_lens(absolute_model, prompts, 7, lens=other),
+        "trained for a model",
+        "train_lens",
+    )
+    refuses(
+        lambda: depths(logit_lens(absolute_model, prompts, 7).drop_vars("rank")),
+        "ranks of logit_lens",
+    )

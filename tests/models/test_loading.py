@@ -114,6 +114,7 @@ def test_an_architecture_that_the_library_does_not_know():
         load_model(unknown)
 
 
+@pytest.mark.slow
 def test_an_unknown_name_offline():
     code = (
         "from mechinterp import load_model\n"

@@ -203,7 +203,7 @@ MIXED = "Привет, 你好世界 🎉👩‍👩‍👧 ñandú "
 
 
 @pytest.mark.filterwarnings("ignore:prompt 0. the tokenizer has no token")
-@settings(max_examples=300)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(st.one_of(st.text(min_size=1), st.text(st.sampled_from(MIXED), min_size=1)))
 def test_the_texts_of_tokens_joined_are_that_of_the_row(smollm2, text):
     prompts = tokenize(smollm2, text)

@@ -124,8 +124,8 @@ def test_present_and_used_are_told_apart():
         assert (found[2]["p"].sel(how=how) == 1 / 20).all()
 
 
-def test_what_is_refused(model, prompts, refuses):
-    acts, given = gather(model, prompts), labelled()
+def test_what_is_refused(absolute_model, prompts, refuses):
+    acts, given = gather(absolute_model, prompts), labelled()
     refuses(lambda: class_direction(acts, given, layer=9), "layer 9 was not gathered")
     three = Labelled.of(given.prompts, [0, 1, 2, 0, 1, 2, 0, 1])
     refuses(lambda: class_direction(acts, three, layer=1), "3 of 3 classes")
@@ -134,11 +134,14 @@ def test_what_is_refused(model, prompts, refuses):
     same[1] = 1.0
     refuses(lambda: class_direction(same, given, layer=1), "the classes have the same mean")
     refuses(lambda: class_direction(acts, given, layer=1, rows=rows), "1 of 2 classes")
-    heads = class_direction(gather(model, prompts, [Site("z", 1, 0)]), given, layer=1)
-    refuses(lambda: direction_effects(model, prompts, heads, log_prob(3)), "residual stream has")
+    heads = class_direction(gather(absolute_model, prompts, [Site("z", 1, 0)]), given, layer=1)
+    refuses(
+        lambda: direction_effects(absolute_model, prompts, heads, log_prob(3)),
+        "residual stream has",
+    )
     along = class_direction(acts, given, layer=1, probe=logistic())
-    bare = direction_effects(model, prompts, along, log_prob(3), n_random=0)
+    bare = direction_effects(absolute_model, prompts, along, log_prob(3), n_random=0)
     refuses(lambda: compare_with_random(bare), "no random directions")
     refuses(lambda: along.drawn("rundom", 1), "none of 'random', 'spread'")
     specs = steer_direction([Site("z", 1, 0)], along.vector)
-    refuses(lambda: run(model, prompts, specs), "Give a vector of its last axes")
+    refuses(lambda: run(absolute_model, prompts, specs), "Give a vector of its last axes")

@@ -121,6 +121,7 @@ def test_another_runs_folder_is_refused(grouped_model, tmp_path, refuses):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits on memory are Linux's")
+@pytest.mark.slow
 def test_large_sets_stay_out_of_memory():
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("little_memory.py")],

@@ -121,6 +121,7 @@ def test_more_rows_and_positions_take_more(absolute_model):
     assert peak(2, 9) < peak(2, 9, edited=[Site("resid_pre", 1)])
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_to_the_memory_that_a_process_may_have():
     program = Path(__file__).parents[1] / "laws" / "small_memory.py"
     done = subprocess.run(

@@ -79,7 +79,7 @@ def seen(words: Sequence[str], at: int, causal: bool) -> Sequence[str]:
 
 
 @given(outputs=st.lists(st.sampled_from("pqr"), min_size=9, max_size=9))
-@settings(max_examples=10)
+@settings(max_examples=settings.default.max_examples // 3)
 def test_a_map_of_two_is_its_function(outputs: list[str]) -> None:
     table = dict(zip(itertools.product(WORDS, range(MOST)), outputs, strict=True))
     joined = Map("joined", lambda word, index: table[word, index], (TOKENS, INDICES))
@@ -89,7 +89,7 @@ def test_a_map_of_two_is_its_function(outputs: list[str]) -> None:
 
 @pytest.mark.parametrize("causal", [False, True])
 @given(table=TABLES)
-@settings(max_examples=20)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_a_selector_width_is_how_many_keys_are_selected(
     causal: bool, table: list[list[bool]]
 ) -> None:
@@ -106,7 +106,7 @@ def test_a_selector_width_is_how_many_keys_are_selected(
 
 @pytest.mark.parametrize("causal", [False, True])
 @given(table=TABLES, numbers=st.lists(st.sampled_from([-1.0, 0.0, 2.0]), min_size=3, max_size=3))
-@settings(max_examples=20)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_an_aggregate_is_the_mean_over_what_is_selected(
     causal: bool, table: list[list[bool]], numbers: list[float]
 ) -> None:

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mechinterp import (
@@ -268,7 +268,6 @@ HARMLESS = [
 ]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
 @given(words=st.lists(st.sampled_from(HARMLESS), min_size=2, max_size=11), place=st.integers(0, 11))
 def test_the_planted_trigger_is_always_the_top_token(words, place):
     place = min(place, len(words))

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -53,7 +53,6 @@ def game_of_pairs(n, seed):
     return game, exact
 
 
-@settings(max_examples=60)
 @given(n=st.integers(2, 9), more=st.integers(0, 300), seed=st.integers(0, 5))
 def test_paired_sets_are_one_of_each_pair(n, more, seed):
     least = min(n, 2 ** (n - 1) - 1)

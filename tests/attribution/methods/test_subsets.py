@@ -132,7 +132,7 @@ def test_two_that_stand_in_for_each_other_share(method):
 WORDS = ("please", "bring", "the", "a", "bread", "now")
 
 
-@settings(max_examples=8)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4), place=st.integers(0, 4))
 def test_only_the_trigger_counts(words, place):
     place = min(place, len(words))
@@ -145,7 +145,7 @@ def test_only_the_trigger_counts(words, place):
     assert float(found.fit) > 0.99
 
 
-@settings(max_examples=8)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(ids=st.lists(st.integers(0, 22), min_size=1, max_size=4), n=st.integers(1, 3))
 def test_where_scores_add_up_all_methods_agree(linear_model, zeroed, ids, n):
     metric = logit_diff(4, 9) if n < 3 else centred_logit()

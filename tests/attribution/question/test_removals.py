@@ -84,7 +84,7 @@ def test_joint_removals_equal_the_slow_loop(model, how):
 ALL = load_model("toy:either")
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(st.sets(st.integers(1, 6), max_size=5), st.sampled_from(list(REMOVALS)))
 def test_a_removal_does_not_depend_on_the_order_of_a_set(chosen, how):
     question = ask(ALL, "bring the copper and the lantern", 1)

@@ -87,7 +87,7 @@ def test_a_token_of_two_words_belongs_to_the_first():
     assert texts(["so", " what is", " it"], "word") == ["so", " what is", " it"]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(
     st.lists(st.sampled_from(PIECES), min_size=1, max_size=25),
     st.sampled_from(KINDS),

@@ -239,7 +239,7 @@ def test_the_planted_scorer_has_the_largest_drop_and_is_enough(place):
     np.testing.assert_allclose(planted["most_first"], drop[place], atol=0.01)
 
 
-@settings(max_examples=5)
+@settings(max_examples=settings.default.max_examples // 5)
 @given(seed=st.integers(0, 1000))
 def test_ranks_turn_with_the_scores_and_hold_under_any_rising_function(seed):
     question = ask(TRIGGER, "please bring the sesame to me today", 1)

@@ -75,7 +75,7 @@ def test_in_many_points_edges_add_up_to_what_their_writers_do(precise, pair, met
     assert attrs["residual_at"] in contrast.graph.writers
 
 
-def test_what_cannot_be_asked(model, pair, metric, refuses):
-    contrast = Contrast.from_pair(model, pair, metric)
+def test_what_cannot_be_asked(absolute_model, pair, metric, refuses):
+    contrast = Contrast.from_pair(absolute_model, pair, metric)
     refuses(lambda: eap_ig_activations(contrast, 0), "steps=0", "at least one")
     refuses(lambda: eap_ig_activations(contrast, rule="simpson"), "rule='simpson'", "midpoint")

@@ -17,6 +17,11 @@ from mechinterp.circuits import (
 from mechinterp.engine.gradients import site_gradients
 
 
+@pytest.fixture
+def model(few_heads_model):
+    return few_heads_model
+
+
 def close(found, wanted):
     np.testing.assert_allclose(found, wanted, atol=3e-5, rtol=0)
 

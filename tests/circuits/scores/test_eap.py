@@ -97,9 +97,9 @@ def test_the_published_points_hold_the_corrupt_end_and_not_the_clean_one(precise
     close(right.per_pair.values, eap(contrast).per_pair.values)
 
 
-def test_what_cannot_be_asked(model, pair, metric, refuses):
-    contrast = Contrast.from_pair(model, pair, metric, ablate="zero")
+def test_what_cannot_be_asked(absolute_model, pair, metric, refuses):
+    contrast = Contrast.from_pair(absolute_model, pair, metric, ablate="zero")
     refuses(lambda: eap_ig(contrast), "replaced by zero", "second run")
-    score_chunk = Contrast.from_pair(model, pair, metric)
-    refuses(lambda: eap_ig(score_chunk, 0), "steps=0", "at least one")
-    refuses(lambda: eap_ig(score_chunk, rule="simpson"), "rule='simpson'", "midpoint")
+    patched = Contrast.from_pair(absolute_model, pair, metric)
+    refuses(lambda: eap_ig(patched, 0), "steps=0", "at least one")
+    refuses(lambda: eap_ig(patched, rule="simpson"), "rule='simpson'", "midpoint")

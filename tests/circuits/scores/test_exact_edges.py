@@ -9,6 +9,11 @@ from mechinterp.core.metrics import Metric
 from mechinterp.engine.replacements import mean_of
 
 
+@pytest.fixture
+def model(few_heads_model):
+    return few_heads_model
+
+
 def close(found, wanted):
     np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=0)
 

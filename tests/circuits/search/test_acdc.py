@@ -11,6 +11,11 @@ from mechinterp import kl, run
 from mechinterp.circuits import Circuit, Contrast, Graph, acdc, acdc_scores, evaluate
 
 
+@pytest.fixture
+def model(few_heads_model):
+    return few_heads_model
+
+
 def acdc_by_hand(contrast, tau, target="above"):
     """Algorithm 1, one evaluation an edge, in the order that is documented."""
     graph = contrast.graph
@@ -114,12 +119,18 @@ print(acdc(Contrast.from_pair(model, pair, log_prob(token_id(model, "REFUSE"))),
 """
 
 
-def test_the_same_on_every_hash_seed():
-    def printed(seed):
-        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
-        command = [sys.executable, "-c", SCRIPT]
-        return subprocess.run(command, env=environment, capture_output=True, check=True).stdout
-
-    found = printed(1)
-    assert b"->logits" in found
-    assert printed(2) == found
+@pytest.mark.slow
+def test_the_same_on_every_hash_seed(capsys):
+    """Here, and in a process of another seed."""
+    exec(SCRIPT, {})
+    found = capsys.readouterr().out
+    assert "->logits" in found
+    other = {"PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=os.environ | other,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == found

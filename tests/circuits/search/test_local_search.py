@@ -64,13 +64,13 @@ def test_no_round_no_change(absolute_model, pair, metric):
     assert swap_edges(contrast, start, rounds=0) == start
 
 
-def test_what_cannot_be_improved(model, pair, metric, refuses):
-    contrast = Contrast.from_pair(model, pair, metric)
+def test_what_cannot_be_improved(absolute_model, pair, metric, refuses):
+    contrast = Contrast.from_pair(absolute_model, pair, metric)
     refuses(lambda: swap_edges(contrast), "no circuit to begin with", "top_n")
-    denoised = Contrast.from_pair(model, pair, metric, direction="denoise")
+    denoised = Contrast.from_pair(absolute_model, pair, metric, direction="denoise")
     refuses(lambda: swap_edges(denoised, Circuit.full(contrast.graph)), "noise")
     step = Metric("sign", "share", ("end",), lambda logits: (logits[:, 0, 7] > 0).float())
-    stepping = Contrast.from_pair(model, pair, step)
+    stepping = Contrast.from_pair(absolute_model, pair, step)
     with pytest.raises(ValueError, match=r"no gradient|no behaviour"):
         swap_edges(stepping, Circuit.empty(stepping.graph))
 
