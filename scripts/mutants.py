@@ -25,9 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from faults import ROOT, Fault, Stage, misfits, read_faults, stages  # noqa: E402 - beside this file
+from faults import ROOT, Fault, Stage, misfits, read_faults, stages
 
 LIBRARIES = (
     *("torch", "transformers", "transformer_lens", "pytest", "hypothesis", "jaxtyping", "beartype"),

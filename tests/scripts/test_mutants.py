@@ -34,7 +34,7 @@ def test_there_are_enough_faults_in_each_room(faults):
 def test_every_fault_changes_something_else(faults):
     listed = faults.read_faults()
     assert all(fault.old != fault.new for fault in listed)
-    assert len({(fault.file, fault.old, fault.new) for fault in faults}) == len(listed)
+    assert len({(fault.file, fault.old, fault.new) for fault in listed}) == len(listed)
 
 
 def test_likely_tests_are_there(faults):
