@@ -88,10 +88,12 @@ def child(tree: Path, stage: Stage, into: Path, extra: Sequence[str] = ()) -> in
 
         plugin = FirstFailure()
         options = ["-x", "-q", "-p", "no:cacheprovider", f"--timeout={ONE_TEST}", *extra]
+        options += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
         code = pytest.main([*options, *stage.options], plugins=[plugin])
         into.write_text(json.dumps({"code": int(code), "found": plugin.found}))
     except BaseException as error:
-        into.write_text(json.dumps({"code": 3, "found": ["the run itself", repr(error)]}))
+        into.write_text(json.dumps({"code": 3, "found": None}))
+        os.write(2, repr(error).encode())
     finally:
         os._exit(0)
 
@@ -179,7 +181,8 @@ class Trial:
         if told["found"]:
             return self._over(*told["found"])
         if told["code"] not in (0, 5):  # 5: no tests there
-            return self._over("the run itself", f"pytest ended with {told['code']}")
+            log = self._into.with_suffix(".log").read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"pytest ended with {told['code']}:\n{log}")
         if self._stage + 1 == len(self._stages):
             return self._over(None, "")
         self._stage += 1
@@ -287,10 +290,11 @@ def main() -> int:
         base = work / "base"
         copied(base)
         # Compiled once: the copies link to it.
-        if not wait(
-            child(base, Stage("ci", ()), work / "compile.json", ["--collect-only"]), ONE_STAGE
-        ):
-            raise RuntimeError("collecting the tests took too long")
+        into = work / "compile.json"
+        ended_well = wait(child(base, Stage("ci", ()), into, ["--collect-only"]), ONE_STAGE)
+        if not ended_well or json.loads(into.read_text())["code"]:
+            log = into.with_suffix(".log").read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"the tests could not be collected:\n{log}")
         done = tried(faults, base, work, options.jobs, 1 if options.near else 4)
         for speed in ("quick", "ci"):
             caught = {f: o for f, o in done.items() if o.speed == speed and o.by and ".py" in o.by}
