@@ -14,6 +14,7 @@ import itertools
 import random
 
 from mechinterp import attribute, compare, load_model, logit_diff, token_id
+from mechinterp.models import Model
 
 NAMES = ("Mary", "John", "Tom", "James", "Sarah", "Alice", "Daniel", "Laura")
 PLACES = (("store", "drink"), ("park", "ball"), ("office", "letter"), ("school", "book"))

@@ -36,7 +36,7 @@ class Source:
     refuted: tuple[str, ...] = ()
 
 
-def most(values: Any) -> Bound:
+def most(values: xr.DataArray) -> Bound:
     """The largest of some numbers, in size."""
     return Bound(float(abs(values).max()))
 
@@ -46,13 +46,13 @@ def minus(numbers: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({"mean": -numbers["mean"], "low": -numbers["high"], "high": -numbers["low"]})
 
 
-def cells(numbers: xr.Dataset, *labels: Any) -> list[xr.Dataset]:
+def cells(numbers: xr.Dataset, *labels: object) -> list[xr.Dataset]:
     """The numbers of some labels of the only dimension."""
     (dim,) = numbers["mean"].dims
     return [numbers.sel({dim: label}) for label in labels]
 
 
-def without(numbers: xr.Dataset, *labels: Any) -> xr.DataArray:
+def without(numbers: xr.Dataset, *labels: object) -> xr.DataArray:
     """The means of all other labels."""
     (dim,) = numbers["mean"].dims
     return numbers["mean"].drop_sel({dim: list(labels)})

@@ -86,7 +86,7 @@ class Number:
     is_bound: bool = False
 
     @classmethod
-    def of(cls, given: Any) -> "Number":
+    def of(cls, given: object) -> "Number":
         """From a dataset with an interval, a bound, or a plain number."""
         if isinstance(given, Bound):
             return cls(given.value, is_bound=True)
@@ -151,7 +151,7 @@ def unexplained(text: str, known: Sequence[Figure]) -> list[str]:
     return [text[max(0, m.start() - 30) : m.end()] for m in quoted]
 
 
-def run(name: str, options: Mapping[str, Any], model: Any) -> tuple[dict[str, bool], Any, float]:
+def run(name: str, options: Mapping[str, Any], model: object) -> tuple[dict[str, bool], Any, float]:
     """What the `main` of an experiment returns, and the seconds of a processor that it took."""
     began = time.process_time()
     main = runpy.run_path(str(ROOT / "experiments" / f"{name}.py"))["main"]
@@ -161,7 +161,7 @@ def run(name: str, options: Mapping[str, Any], model: Any) -> tuple[dict[str, bo
     return verdicts, found, time.process_time() - began
 
 
-def compared(source: Source, found: Any, text: str) -> Iterator[tuple[Figure, Number]]:
+def compared(source: Source, found: object, text: str) -> Iterator[tuple[Figure, Number]]:
     """Each figure with the number that the experiment gives.
 
     Raises:
@@ -172,7 +172,15 @@ def compared(source: Source, found: Any, text: str) -> Iterator[tuple[Figure, Nu
             yield figure, Number.of(given)
 
 
-def checked(name: str, source: Source, text: str, verdicts: Any, found: Any, quick: bool) -> int:
+def checked(
+    name: str,
+    source: Source,
+    text: str,
+    verdicts: Mapping[str, bool],
+    found: object,
+    *,
+    quick: bool,
+) -> int:
     """Print the figures of an experiment; how many are wrong."""
     n_wrong, known = 0, []
     print(f"  {'on the page':24} {'now':32} after")
@@ -194,7 +202,7 @@ def checked(name: str, source: Source, text: str, verdicts: Any, found: Any, qui
     return n_wrong
 
 
-def main(arguments: Sequence[str] | None = None, model: Any = None) -> int:
+def main(arguments: Sequence[str] | None = None, model: object = None) -> int:
     """Run the experiments; 1 if a figure is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="experiments (default: all)")
@@ -218,7 +226,7 @@ def main(arguments: Sequence[str] | None = None, model: Any = None) -> int:
         mine = None if name == "induction_circuit" else model
         verdicts, found, seconds = run(name, source.quick if options.quick else {}, mine)
         try:
-            n_wrong += checked(name, source, text, verdicts, found, options.quick)
+            n_wrong += checked(name, source, text, verdicts, found, quick=options.quick)
         except ValueError as error:
             n_wrong += 1
             print(f"  {error}")

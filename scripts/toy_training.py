@@ -25,7 +25,7 @@ def make(
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(mode=True)
     torch.manual_seed(arguments.seed)
 
     model = train(HookedTransformer(HookedTransformerConfig(**config)), seed=arguments.seed)

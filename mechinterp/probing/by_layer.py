@@ -27,7 +27,7 @@ from mechinterp.probing.probes import Probe, ProbeError, logistic
 from mechinterp.stats.paired_differences import difference
 
 
-def probe_layers(
+def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
     acts: xr.DataArray,
     labelled: Labelled,
     *,

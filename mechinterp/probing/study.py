@@ -53,7 +53,7 @@ class ProbeStudy:
     notes: tuple[str, ...]
 
 
-def probe_model(
+def probe_model(  # noqa: PLR0913 - each option is a choice of the study
     model: Model,
     labelled: Labelled,
     *,

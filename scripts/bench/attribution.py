@@ -28,6 +28,7 @@ from transformer_lens import HookedTransformer
 
 from mechinterp import attribute, load_model
 from mechinterp.attribution.question.removals import replacement_token
+from mechinterp.models import Model
 
 TOLERANCE_NATS = 1e-4
 N_OUTPUTS = 5
@@ -149,7 +150,7 @@ def fast(quick: bool, repeats: int) -> list[str]:
 
 
 def beside_captum(
-    question: captum_side.Question, model: Any, quick: bool, repeats: int
+    question: captum_side.Question, model: Model, quick: bool, repeats: int
 ) -> list[str]:
     """Each setting of captum once, then the fastest exact ones and ours by turns."""
 

@@ -47,6 +47,7 @@ from mechinterp.circuits import (
     faithfulness_curve,
     top_n,
 )
+from mechinterp.models import Model
 from mechinterp.tasks.ioi import indirect_objects
 
 TOLERANCE = 1e-5
@@ -77,7 +78,7 @@ def _arguments() -> argparse.Namespace:
     return arguments.parse_args()
 
 
-def forward_seconds(model: Any, tokens: torch.Tensor) -> float:
+def forward_seconds(model: Model, tokens: torch.Tensor) -> float:
     """CPU seconds of one plain forward pass."""
     with torch.no_grad():
         model(tokens)
@@ -213,7 +214,7 @@ def gradients(quick: bool) -> list[Figure]:
     return figures
 
 
-def memory(model: Any, tokens: torch.Tensor, call: Callable[[], Any], quick: bool) -> Figure:
+def memory(model: Model, tokens: torch.Tensor, call: Callable[[], Any], quick: bool) -> Figure:
     """What a call holds beyond the model and what a forward pass holds, in models."""
     with torch.no_grad():
         plain, _ = extra_gib(lambda: model(tokens))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mechinterp import Prompts
+from mechinterp.models import Model
 from mechinterp.tasks import Task, task
 
 TEXTS = (
@@ -40,7 +41,7 @@ CHATS = (
 )
 
 
-def prompts(model: Any, n: int) -> list[tuple[str, Any]]:
+def prompts(model: Model, n: int) -> list[tuple[str, Any]]:
     """The source of each of `n` prompts, and the prompt as `ask` takes it.
 
     Raises:
@@ -82,7 +83,7 @@ def rows(made: Task) -> Iterator[Prompts]:
         )
 
 
-def with_example(model: Any, made: Task) -> Iterator[str]:
+def with_example(model: Model, made: Task) -> Iterator[str]:
     """A prompt with its answer, then one without, as text."""
     clean = made.pair.clean
     texts = [

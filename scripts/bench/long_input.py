@@ -11,7 +11,6 @@ passes of the plain model, or it takes more than six minutes on two threads. `--
 import argparse
 import os
 import time
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from mechinterp import (
     sequence_log_prob,
     tokenize,
 )
+from mechinterp.models import Model
 
 MOST_SECONDS = 360
 TOLERANCE_NATS = 1e-3
@@ -84,7 +84,7 @@ def main() -> None:
         raise SystemExit("wanted: " + "; ".join(failed))
 
 
-def text_of(model: Any, n_tokens: int) -> str:
+def text_of(model: Model, n_tokens: int) -> str:
     """Sentences about nothing in particular, the fact among them, and the question."""
     rng = np.random.default_rng(0)
     sentences = [f"{rng.choice(WHO)} {rng.choice(DID)} {rng.choice(WHAT)} {rng.choice(WHEN)}."]
@@ -98,7 +98,7 @@ def text_of(model: Any, n_tokens: int) -> str:
         sentences = longer
 
 
-def difference(model: Any, prompt: str, words: xr.DataArray) -> float:
+def difference(model: Model, prompt: str, words: xr.DataArray) -> float:
     """Three of the word scores against a whole pass of the plain model each."""
     ids = tokenize(model, prompt).tokens[0]
     answer = torch.tensor(model.tokenizer(ANSWER, add_special_tokens=False)["input_ids"])

@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from mechinterp.attribution.methods.redundancy import pair_removals
 from mechinterp.attribution.methods.single_removal import RedundancyWarning, leave_one_out
 from mechinterp.attribution.methods.subsets import kernel_shap, sparse_surrogate
 from mechinterp.attribution.question.definition import Question
+from mechinterp.models import Model
 
 WANTED_SHARE = 0.94
 MOST_FALSE_ALARMS = 0.05
@@ -163,7 +163,7 @@ def questions(kind: Kind, n: int) -> list[tuple[Question, set[int]]]:
 
 
 @cache
-def loaded(toy: str) -> Any:
+def loaded(toy: str) -> Model:
     """The toy's model."""
     return load_model(f"toy:{toy}")
 

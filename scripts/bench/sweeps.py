@@ -36,6 +36,7 @@ from mechinterp import (
     sweep,
 )
 from mechinterp.core.specs import delete_token
+from mechinterp.models import Model
 
 TOLERANCE_LOGITS = 1e-4
 
@@ -96,7 +97,7 @@ def main() -> None:
         raise SystemExit("\n".join(short))
 
 
-def compared(model: Any, grid: Grid, n_tokens: int, repeats: int, quick: bool) -> list[str]:
+def compared(model: Model, grid: Grid, n_tokens: int, repeats: int, quick: bool) -> list[str]:
     """Both sides of a grid; what falls short, in words."""
     sizes = {"layer": model.cfg.n_layers, "pos": n_tokens, "head": model.cfg.n_heads}
     generator = torch.Generator().manual_seed(0)
@@ -140,7 +141,7 @@ def compared(model: Any, grid: Grid, n_tokens: int, repeats: int, quick: bool) -
 
 
 def library(
-    model: Any,
+    model: Model,
     grid: Grid,
     corrupt: torch.Tensor,
     clean: torch.Tensor,
@@ -166,7 +167,7 @@ def library(
     return made.numpy()
 
 
-def attribution_at_256(model: Any) -> list[str]:
+def attribution_at_256(model: Model) -> list[str]:
     """Token-layers of a deletion sweep over 256 tokens, beside one full pass per variant."""
     tokens = torch.arange(256)[None] % model.cfg.d_vocab
     made = plan(model, tokens, {"pos": range(256)}, lambda pos: delete_token(pos), logit_diff(1, 2))
@@ -178,7 +179,7 @@ def attribution_at_256(model: Any) -> list[str]:
     return [] if share <= 0.56 and difference < 1e-4 else [f"attribution: {share}, {difference}"]
 
 
-def sweep_naively(model: Any, tokens: torch.Tensor) -> np.ndarray:
+def sweep_naively(model: Model, tokens: torch.Tensor) -> np.ndarray:
     """The scores of `attribute` for three greedy outputs, one full pass for each."""
     from attribution import naive
 

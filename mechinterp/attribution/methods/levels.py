@@ -34,7 +34,7 @@ from mechinterp.models.tokenization import Text
 from mechinterp.sweeps.options import PassOptions, check_options
 
 
-def attribute_by_level(
+def attribute_by_level(  # noqa: PLR0913 - options of each level
     model: Model,
     prompt: Text,
     outputs: int | str | Sequence[int] | Last = 5,
