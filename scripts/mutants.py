@@ -254,32 +254,14 @@ def table(done: dict[Fault, Outcome]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Plant the faults; 1 with --check if one survives or no longer fits."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--jobs", type=int, default=1, help="how many at a time")
-    parser.add_argument("--only", default="", help="a regex of file and description")
-    parser.add_argument("--list", action="store_true", help="print the list, run nothing")
-    parser.add_argument("--check", action="store_true", help="end with 1 if one survives")
-    parser.add_argument("--near", action="store_true", help="run the tests of the file alone")
-    parser.add_argument("--table", type=Path, help="a file for the table, Markdown")
-    parser.add_argument("--keep", action="store_true", help="keep the logs")
-    options = parser.parse_args()
-    faults = [f for f in read_faults() if re.search(options.only, f"{f.file}: {f.what}")]
-    if options.list:
-        print("\n".join(f"{fault.file}: {fault.what}" for fault in faults))
-        return 0
-    wrong = list(misfits(faults))
-    if wrong:
-        print(*wrong, sep="\n")
-        return 1
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "mechinterp", "tests"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    if changed:
-        print(f"mutants: commit or stash first, so that it is known what was tested:\n{changed}")
-        return 2
+def outcomes(
+    faults: Sequence[Fault], jobs: int, *, only_near: bool, keep: bool
+) -> dict[Fault, Outcome]:
+    """Plant all faults in copies; what a test that fails anyway caught does not count.
+
+    Raises:
+        RuntimeError: if tests cannot be collected, or pytest itself fails.
+    """
     for name in LIBRARIES:
         importlib.import_module(name)
     do_not_shrink()
@@ -295,7 +277,7 @@ def main() -> int:
         if not ended_well or json.loads(into.read_text())["code"]:
             log = into.with_suffix(".log").read_text(errors="replace")[-2000:]
             raise RuntimeError(f"the tests could not be collected:\n{log}")
-        done = tried(faults, base, work, options.jobs, 1 if options.near else 4)
+        done = tried(faults, base, work, jobs, 1 if only_near else 4)
         for speed in ("quick", "ci"):
             caught = {f: o for f, o in done.items() if o.speed == speed and o.by and ".py" in o.by}
             void = fails_anyway([str(o.by) for o in caught.values()], speed, base, work)
@@ -303,11 +285,39 @@ def main() -> int:
                 if outcome.by in void:
                     done[fault] = replace(outcome, by=None, why=f"{outcome.by} fails without it")
     finally:
-        if options.keep:
+        if keep:
             print(f"logs: {work}")
         else:
             shutil.rmtree(work, ignore_errors=True)
-    done = {fault: done[fault] for fault in faults}
+    return {fault: done[fault] for fault in faults}
+
+
+def main() -> int:
+    """Plant the faults; 1 with --check if one survives or no longer fits."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--jobs", type=int, default=1, help="how many at a time")
+    parser.add_argument("--only", default="", help="a regex of file and description")
+    parser.add_argument("--list", action="store_true", help="print the list, run nothing")
+    parser.add_argument("--check", action="store_true", help="end with 1 if one survives")
+    parser.add_argument("--near", action="store_true", help="run the tests of the file alone")
+    parser.add_argument("--table", type=Path, help="a file for the table, Markdown")
+    parser.add_argument("--keep", action="store_true", help="keep the logs")
+    options = parser.parse_args()
+    faults = [f for f in read_faults() if re.search(options.only, f"{f.file}: {f.what}")]
+    if options.list:
+        print("\n".join(f"{fault.file}: {fault.what}" for fault in faults))
+        return 0
+    if wrong := misfits(faults):
+        print(*wrong, sep="\n")
+        return 1
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "mechinterp", "tests"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    if changed:
+        print(f"mutants: commit or stash first, so that it is known what was tested:\n{changed}")
+        return 2
+    done = outcomes(faults, options.jobs, only_near=options.near, keep=options.keep)
     if options.table:
         options.table.write_text(table(done) + "\n", encoding="utf-8")
     print("\n" + table(done))
