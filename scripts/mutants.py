@@ -1,8 +1,9 @@
 """Small faults, planted one at a time in a copy of the package: does a quick test catch each?
 
 The faults stand in scripts/faults.toml. For each a child process with a copy of its own runs the
-tests that mirror the changed file; if these pass, those of its room and the laws; and then all
-quick ones. It ends with the first failure. What the libraries take to import is paid once: children
+tests that mirror the changed file; if these pass, those of its room and the laws; then the same as
+`scripts/test` runs them, on all architectures; and then all quick ones. It ends with the first
+failure. What the libraries take to import is paid once: children
 are forked from a process that has imported them, though nothing of mechinterp. At the end the tests
 that failed are run in a copy without a fault, where they have to pass.
 
@@ -20,82 +21,32 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-FAULTS = ROOT / "scripts" / "faults.toml"
+from faults import ROOT, Fault, Stage, misfits, read_faults, stages
+
 LIBRARIES = (
     *("torch", "transformers", "transformer_lens", "pytest", "hypothesis", "jaxtyping", "beartype"),
     *("numpy", "scipy.stats", "sklearn.linear_model", "sklearn.model_selection", "xarray"),
     *("pyarrow.parquet", "rich.console", "tyro", "jinja2", "safetensors.numpy", "einops"),
 )
-NOT_RUN = ("tests/test_style.py", "tests/scripts", "tests/experiments")
-"""Style sees a fault as text; the list of faults is another one in a copy that holds one."""
-
 ONE_TEST, ONE_STAGE = 300, 3600
 """Seconds after which a test, or a child, is taken to hang."""
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What is wrong in a file of the package if its text `old` is `new`."""
-
-    file: str
-    what: str
-    old: str
-    new: str
-    tests: tuple[str, ...] = ()  # of tests/, to run early
-
-    def planted(self, text: str) -> str:
-        """The text of the file with the fault.
-
-        Raises:
-            ValueError: if the old text does not stand there exactly once, or the new is no Python.
-        """
-        n = text.count(self.old)
-        if n != 1:
-            raise ValueError(f"{self.file}: {self.old!r} stands there {n} times ({self.what}).")
-        made = text.replace(self.old, self.new)
-        try:
-            compile(made, self.file, "exec")
-        except SyntaxError as error:
-            raise ValueError(f"{self.file}: {self.new!r} is no Python ({self.what}).") from error
-        return made
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """How a fault fared. `by`: the test that caught it, None if none did; `why`: how it failed."""
+    """How a fault fared. `by`: the test that caught it, None if none did; `why`: how it failed.
+
+    `speed`: of the suite in which it was caught.
+    """
 
     by: str | None
     why: str
-    stage: int
+    speed: str
     seconds: float
-
-
-def read_faults(file: Path = FAULTS) -> list[Fault]:
-    """The faults of a list, in its order."""
-    listed = tomllib.loads(file.read_text(encoding="utf-8"))
-    return [
-        Fault(name, what, old, new, tuple(faults.get("tests", ())))
-        for name, faults in listed.items()
-        for what, (old, new) in ((k, v) for k, v in faults.items() if k != "tests")
-    ]
-
-
-def stages(fault: Fault, root: Path = ROOT) -> list[list[str]]:
-    """The tests to run, stage by stage: those of the file, of its room, and all quick ones."""
-    path = Path(fault.file)
-    folder = Path("tests", path.parent)
-    of_file = sorted((root / folder).glob(f"test_{path.stem}*.py"))
-    mirror = [str(file.relative_to(root)) for file in of_file]
-    likely = [name for name in (f"tests/{name}" for name in fault.tests) if (root / name).exists()]
-    room = [str(Path("tests", path.parts[0])), "tests/laws"]
-    first = dict.fromkeys([*mirror, f"mechinterp/{fault.file}", *likely])
-    return [list(first), [part for part in room if (root / part).exists()], []]
 
 
 class FirstFailure:
@@ -118,7 +69,7 @@ class FirstFailure:
             self.found = report.nodeid, errors[0].removeprefix("E ").strip()
 
 
-def child(tree: Path, tests: Sequence[str], into: Path, extra: Sequence[str] = ()) -> int:
+def child(tree: Path, stage: Stage, into: Path, extra: Sequence[str] = ()) -> int:
     """Start pytest in a fork, in a copy of the repository: the process id."""
     pid = os.fork()
     if pid:
@@ -131,16 +82,18 @@ def child(tree: Path, tests: Sequence[str], into: Path, extra: Sequence[str] = (
         os.dup2(log, 2)
         os.chdir(tree)
         os.environ["PYTHONPATH"] = str(tree)
+        os.environ["MECHINTERP_TESTS"] = stage.speed
         sys.path.insert(0, str(tree))
         import pytest
 
         plugin = FirstFailure()
-        ignored = [f"--ignore={path}" for path in NOT_RUN]
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", f"--timeout={ONE_TEST}"]
-        code = pytest.main([*options, *ignored, *extra, *tests], plugins=[plugin])
+        options = ["-x", "-q", "-p", "no:cacheprovider", f"--timeout={ONE_TEST}", *extra]
+        options += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
+        code = pytest.main([*options, *stage.options], plugins=[plugin])
         into.write_text(json.dumps({"code": int(code), "found": plugin.found}))
     except BaseException as error:
-        into.write_text(json.dumps({"code": 3, "found": ["the run itself", repr(error)]}))
+        into.write_text(json.dumps({"code": 3, "found": None}))
+        os.write(2, repr(error).encode())
     finally:
         os._exit(0)
 
@@ -228,7 +181,8 @@ class Trial:
         if told["found"]:
             return self._over(*told["found"])
         if told["code"] not in (0, 5):  # 5: no tests there
-            return self._over("the run itself", f"pytest ended with {told['code']}")
+            log = self._into.with_suffix(".log").read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"pytest ended with {told['code']}:\n{log}")
         if self._stage + 1 == len(self._stages):
             return self._over(None, "")
         self._stage += 1
@@ -237,7 +191,8 @@ class Trial:
 
     def _over(self, by: str | None, why: str) -> Outcome:
         shutil.rmtree(self._tree, ignore_errors=True)
-        return Outcome(by, why, self._stage, time.monotonic() - self._began)
+        speed = self._stages[self._stage].speed
+        return Outcome(by, why, speed, time.monotonic() - self._began)
 
 
 def tried(
@@ -257,7 +212,7 @@ def tried(
                     done[trial.fault] = outcome
                     spent = time.monotonic() - began
                     remaining = spent / len(done) * (len(faults) - len(done)) / 60
-                    told = f"caught by {outcome.by}" if outcome.by else "SURVIVED"
+                    told = f"caught by {outcome.by}, {outcome.speed}" if outcome.by else "SURVIVED"
                     print(
                         f"{len(done):3} of {len(faults)}, about {remaining:.0f} min left: "
                         f"{trial.fault.file}: {trial.fault.what}: {told} ({outcome.seconds:.0f} s)",
@@ -270,13 +225,13 @@ def tried(
     return done
 
 
-def fails_anyway(names: Sequence[str], base: Path, work: Path) -> set[str]:
+def fails_anyway(names: Sequence[str], speed: str, base: Path, work: Path) -> set[str]:
     """Which of these tests fail without a fault too."""
     failing: set[str] = set()
     left = sorted(set(names))
     while left:
-        into = work / f"control-{len(left)}.json"
-        if not wait(child(base, left, into), ONE_STAGE) or not into.exists():
+        into = work / f"control-{speed}-{len(left)}.json"
+        if not wait(child(base, Stage(speed, tuple(left)), into), ONE_STAGE) or not into.exists():
             return {*failing, *left}
         told = json.loads(into.read_text())
         if not told["found"]:
@@ -294,8 +249,47 @@ def table(done: dict[Fault, Outcome]) -> str:
     lines = ["| File | Fault | Caught by | Seconds |", "|---|---|---|---|"]
     for fault, outcome in done.items():
         by = f"`{outcome.by.removeprefix('tests/')}`" if outcome.by else "**nothing**"
+        by += " (not quick)" if outcome.by and outcome.speed != "quick" else ""
         lines.append(f"| {fault.file} | {fault.what} | {by} | {outcome.seconds:.0f} |")
     return "\n".join(lines)
+
+
+def outcomes(
+    faults: Sequence[Fault], jobs: int, *, only_near: bool, keep: bool
+) -> dict[Fault, Outcome]:
+    """Plant all faults in copies; what a test that fails anyway caught does not count.
+
+    Raises:
+        RuntimeError: if tests cannot be collected, or pytest itself fails.
+    """
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    do_not_shrink()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no child outlives it
+    os.nice(5)
+    work = Path(tempfile.mkdtemp(prefix="mutants-"))
+    try:
+        base = work / "base"
+        copied(base)
+        # Compiled once: the copies link to it.
+        into = work / "compile.json"
+        ended_well = wait(child(base, Stage("ci", ()), into, ["--collect-only"]), ONE_STAGE)
+        if not ended_well or json.loads(into.read_text())["code"]:
+            log = into.with_suffix(".log").read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"the tests could not be collected:\n{log}")
+        done = tried(faults, base, work, jobs, 1 if only_near else 4)
+        for speed in ("quick", "ci"):
+            caught = {f: o for f, o in done.items() if o.speed == speed and o.by and ".py" in o.by}
+            void = fails_anyway([str(o.by) for o in caught.values()], speed, base, work)
+            for fault, outcome in caught.items():
+                if outcome.by in void:
+                    done[fault] = replace(outcome, by=None, why=f"{outcome.by} fails without it")
+    finally:
+        if keep:
+            print(f"logs: {work}")
+        else:
+            shutil.rmtree(work, ignore_errors=True)
+    return {fault: done[fault] for fault in faults}
 
 
 def main() -> int:
@@ -313,8 +307,7 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{fault.file}: {fault.what}" for fault in faults))
         return 0
-    wrong = list(misfits(faults))
-    if wrong:
+    if wrong := misfits(faults):
         print(*wrong, sep="\n")
         return 1
     changed = subprocess.run(
@@ -324,30 +317,7 @@ def main() -> int:
     if changed:
         print(f"mutants: commit or stash first, so that it is known what was tested:\n{changed}")
         return 2
-    for name in LIBRARIES:
-        importlib.import_module(name)
-    do_not_shrink()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no child outlives it
-    os.environ["MECHINTERP_EXAMPLES"] = "quick"
-    os.nice(5)
-    work = Path(tempfile.mkdtemp(prefix="mutants-"))
-    try:
-        base = work / "base"
-        copied(base)
-        # Compiled once: the copies link to it.
-        if not wait(child(base, [], work / "compile.json", ["--collect-only"]), ONE_STAGE):
-            raise RuntimeError("collecting the tests took too long")
-        done = tried(faults, base, work, options.jobs, 1 if options.near else 3)
-        void = fails_anyway([o.by for o in done.values() if o.by and ".py" in o.by], base, work)
-        for fault, outcome in done.items():
-            if outcome.by in void:
-                done[fault] = Outcome(None, f"{outcome.by} fails without it", 0, outcome.seconds)
-    finally:
-        if options.keep:
-            print(f"logs: {work}")
-        else:
-            shutil.rmtree(work, ignore_errors=True)
-    done = {fault: done[fault] for fault in faults}
+    done = outcomes(faults, options.jobs, only_near=options.near, keep=options.keep)
     if options.table:
         options.table.write_text(table(done) + "\n", encoding="utf-8")
     print("\n" + table(done))
@@ -355,17 +325,6 @@ def main() -> int:
     print(f"\n{len(done) - len(survived)} of {len(done)} faults caught")
     print(*(f"SURVIVED {name}" for name in survived), sep="\n")
     return int(bool(survived) and options.check)
-
-
-def misfits(faults: Sequence[Fault], package: Path = ROOT / "mechinterp") -> list[str]:
-    """What is wrong with a list: texts that are not there exactly once, and no Python."""
-    wrong = []
-    for fault in faults:
-        try:
-            fault.planted((package / fault.file).read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            wrong.append(str(error))
-    return wrong
 
 
 if __name__ == "__main__":

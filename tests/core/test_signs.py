@@ -5,7 +5,7 @@ import pytest
 from mechinterp import Pair, load_model, log_prob, token_id, tokenize
 from mechinterp.ablation import ablate_heads
 from mechinterp.ablation import effect as ablation_effect
-from mechinterp.core.metrics import kl, logit
+from mechinterp.core.metrics import kl
 from mechinterp.core.signs import SUPPORTS, no_support, sign_of_change, sign_of_support
 from mechinterp.engine.runner import run
 from mechinterp.patching import effect as patching_effect
@@ -57,8 +57,8 @@ def test_patching_what_supports_the_behaviour_has_the_sign_that_attrs_name(
 @pytest.mark.parametrize(
     ("metric", "direction", "supports", "starts"),
     [
-        (logit(1), "noise", "negative", "Negative change: the patch lowers the metric, so"),
-        (logit(1), "denoise", "positive", "Positive change: the patch raises the metric, so"),
+        (log_prob(1), "noise", "negative", "Negative change: the patch lowers the metric, so"),
+        (log_prob(1), "denoise", "positive", "Positive change: the patch raises the metric, so"),
         (kl(), "noise", "positive", "Positive change: the patch raises the distance, so"),
         (kl(), "denoise", "negative", "Negative change: the patch lowers the distance, so"),
     ],

@@ -55,7 +55,7 @@ def source(reproduce, monkeypatch):
 
 def wrong(reproduce, source, page=PAGE, verdicts=None):
     text = reproduce.text_of(source, page, Path())
-    return reproduce.checked("x", source, text, verdicts or {}, {}, False)
+    return reproduce.checked("x", source, text, verdicts or {}, {}, quick=False)
 
 
 def test_figures_in_their_places(reproduce, source, capsys):
