@@ -10,19 +10,25 @@ from pathlib import Path
 import pytest
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+UNSURE = {
+    "indirect_object_heads": "S-inhibition: two heads attend to S2 and act through the queries of"
+    " the writers",
+    "greater_than_heads": "few heads at the end carry the start year: four, most of it together",
+    "induction_heads": "a previous token head (L16H0) feeds the induction heads' keys, and not"
+    " their values",
+}
+"""The claim of each that takes more prompts to hold."""
 
 
-def found(name, smollm2, *, unsure, **sizes):
-    """What does not hold, the number of claims, and the mean of a cell.
-
-    `unsure`: the claim that takes more prompts to hold.
-    """
+def found(name, smollm2, **sizes):
+    """What does not hold, the number of claims, and the mean of a cell."""
     verdicts, numbers = runpy.run_path(str(EXPERIMENTS / f"{name}.py"))["main"](smollm2, **sizes)
 
     def mean(result, cell=None):
         value = numbers[result]["mean"]
         return float(value if cell is None else value.sel({value.dims[0]: cell}))
 
+    unsure = UNSURE[name]
     assert unsure in verdicts
     refuted = [claim for claim, holds in verdicts.items() if not holds and claim != unsure]
     return refuted, len(verdicts), mean
@@ -33,7 +39,6 @@ def test_indirect_object_heads(smollm2):
     refuted, n_claims, mean = found(
         "indirect_object_heads",
         smollm2,
-        unsure="S-inhibition: two heads attend to S2 and act through the queries of the writers",
         n_prompts=6,
         n_draws=2,
         n_exact=8,
@@ -67,7 +72,6 @@ def test_greater_than_heads(smollm2):
     refuted, n_claims, mean = found(
         "greater_than_heads",
         smollm2,
-        unsure="few heads at the end carry the start year: four, most of it together",
         n_prompts=6,
         n_draws=2,
     )
@@ -94,7 +98,6 @@ def test_induction_heads(smollm2):
     refuted, n_claims, mean = found(
         "induction_heads",
         smollm2,
-        unsure="a previous token head (L16H0) feeds the induction heads' keys, and not their values",
         n_prompts=4,
         n_draws=2,
     )
