@@ -25,9 +25,6 @@ from mechinterp.core.metrics import top_token
 
 IDS = [7, 1, 30, 8, 2, 19]
 TRIGGER = load_model("toy:trigger")
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::mechinterp.attribution.methods.single_removal.RedundancyWarning"
-)
 
 
 def log_probs(model, ids, made):
