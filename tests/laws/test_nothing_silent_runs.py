@@ -63,7 +63,7 @@ def test_texts_that_cannot_run(refuses):
 def test_unaligned_pairs(refuses):
     clean = Prompts.from_ids([[1, 2, 3], [4, 5]], decode=lambda i: f"<{i}>")
     one = Prompts.from_ids([[1, 2, 3]])
-    refuses(lambda: Pair(clean, one), "2 clean prompts, 1 corrupt", "one corrupt prompt for each")
+    refuses(lambda: Pair(clean, one), "2 clean prompts and 1 corrupt", "one corrupt prompt for")
     short = Prompts.from_ids([[1, 2, 3], [4, 5, 6]])
     says = ["prompt 1 has 2 clean tokens ['<4>', '<5>'] and 3 corrupt", "words of as many tokens"]
     refuses(lambda: Pair(clean, short), *says)

@@ -53,7 +53,7 @@ def test_types_that_are_too_few_are_refused(refuses):
     folds = np.arange(10) % 2
     refuses(
         lambda: shuffled_labels(rare, np.arange(10), folds, 0),
-        "in 50 draws some fold always lacked a class",
+        "in each of 50 draws the training prompts of some fold lacked a class",
         kind=ValueError,
     )
 

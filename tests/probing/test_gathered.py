@@ -138,7 +138,7 @@ def test_large_sets_stay_out_of_memory():
 @pytest.mark.parametrize(
     ("sites", "position", "said"),
     [
-        ([Site("resid_pre", 1, pos="end")], "end", "without a position"),
+        ([Site("resid_pre", 1, pos="end")], "end", "sites that have positions, but name none"),
         ([Site("pattern", 1)], "end", "sites that have positions"),
         ([Site("z", 1, 0), Site("z", 1, 1)], "end", "one per layer"),
         ([], "end", "at least one"),

@@ -70,4 +70,4 @@ def test_what_has_not_converged_is_an_error(refuses):
 def test_what_is_refused(refuses):
     refuses(lambda: logistic(C=0.0), "both must be positive", kind=ValueError)
     x, y = drawn(3)
-    refuses(lambda: logistic().fit(x, y).direction, "3 classes has a direction for each")
+    refuses(lambda: logistic().fit(x, y).direction, "3 classes has one direction per class")

@@ -112,6 +112,7 @@ def test_integrated_gradients_are_the_mean_of_many_gradients(model, baseline):
     np.testing.assert_allclose(found, each, atol=0.03 * np.abs(each).max())
 
 
+@pytest.mark.filterwarnings("ignore::mechinterp.attribution.methods.gradient.CompletenessWarning")
 def test_where_all_is_linear_every_method_gives_the_same(linear_model, zeroed):
     question = ask(
         linear_model, torch.tensor([7, 1, 20, 8, 2]), 3, logit_diff(5, 11), inputs=[0, 2, 3]

@@ -56,7 +56,8 @@ def test_gradients_add_up_to_the_way_from_their_baseline(unit_scores):
     )
     found = read_scores(bare)
     assert plain(additivity(found, found.rows[0])) == (
-        "The scores add up to 75% of what the way from the baseline does: +6.00 of +8.00 nats."
+        "The scores add up to 75% of what going from the baseline to the prompt does: "
+        "+6.00 of +8.00 nats."
     )
     assert "add up to 75%" in printed(bare)
 
@@ -67,7 +68,9 @@ def test_a_way_that_changes_nothing_is_none_to_add_up_to(unit_scores):
     )
     found = read_scores(bare)
     said = plain(additivity(found, found.rows[0]))
-    assert said == "The way from the baseline changes nothing that scores could add up to."
+    assert said == (
+        "Going from the baseline to the prompt changes nothing that scores could add up to."
+    )
 
 
 def test_of_many_outputs_the_ends_are_said_once_each(unit_scores):
