@@ -81,7 +81,11 @@ LOOKS = {
 
 
 def main(
-    model: Model | None = None, n_prompts: int = N_PROMPTS, n_draws: int = N_DRAWS
+    model: Model | None = None,
+    *,
+    n_prompts: int = N_PROMPTS,
+    n_draws: int = N_DRAWS,
+    n_exact: int = N_EXACT,
 ) -> tuple[dict[str, bool], dict[str, Any]]:
     """Print measurements and verdicts; return whether each claim holds, and the numbers.
 
@@ -97,7 +101,7 @@ def main(
     made = indirect_objects(model, n_prompts, SEED, corruption="S2 to IO")
     swapped = Contrast.from_pair(model, made.pair, made.metric, graph)
     estimate = eap_ig(swapped, steps=None)
-    effect = exact_edges(swapped, top_n(estimate, N_EXACT) | drawn)
+    effect = exact_edges(swapped, top_n(estimate, n_exact) | drawn)
     random_names = indirect_objects(model, n_prompts, SEED)
     three_names = Contrast.from_pair(model, random_names.pair, random_names.metric, graph)
     effect_of_names = exact_edges(three_names, drawn)

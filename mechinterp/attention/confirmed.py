@@ -23,6 +23,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.core.metrics import Metric
+from mechinterp.core.signs import sign_of_support
 from mechinterp.core.specs import Specs, knockout
 from mechinterp.engine.runner import run
 from mechinterp.models.model import Model
@@ -133,7 +134,7 @@ def confirm(
             | {
                 "metric": metric.name,
                 "unit": metric.unit,
-                "sign": "Positive: the link supports what the metric measures.",
+                **sign_of_support("cutting it loses some of the behaviour", part="link"),
                 "confirmed": how,
                 "cut": cut.__name__.replace("_", " "),
                 "base": float(base.mean()),

@@ -32,6 +32,7 @@ from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
 from mechinterp.core.pairs import Pair, require_pair
 from mechinterp.core.prompts import Prompts
+from mechinterp.core.signs import sign_of_support
 from mechinterp.core.sites import HookError, Pos, Site
 from mechinterp.core.specs import At
 from mechinterp.engine.batch import PassOutput
@@ -243,10 +244,11 @@ class Contrast:
         return PassOutput(self.model, self.normalized(read)), self.metric.at, n_arms
 
     def describe(self) -> dict[str, object]:
-        """Attributes for a result: metric, unit, direction, replacement, model and its weights."""
+        """Attributes for a result: metric, unit, sign, direction, replacement, model, weights."""
         return {
             "metric": self.metric.name,
             "unit": self.metric.unit,
+            **sign_of_support("without it the behaviour is lost", part="part"),
             "direction": self.direction,
             "replaced by": self.ablate,
             "model": models.name(self.model),

@@ -115,8 +115,7 @@ def run_ablate(model: Model, options: AblateOptions) -> None:
         f"Metric: {request.prompts.metric.name}, in {request.prompts.metric.unit}.",
     ]
     title = f"Ablation of {request.what}: {request.prompts.name} on {models.name(model)}"
-    signs = {"sign": "Negative: the ablation lowers the metric.", "supports": "negative"}
-    found = _Grid(request, shown.assign_attrs(signs), {"value": result, "effect": effect})
+    found = _Grid(request, shown, {"value": result, "effect": effect})
     finish(model, _outcome(found, title, notes), options.out)
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from mechinterp import models
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
+from mechinterp.core.signs import sign_of_support
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.linear_readout import (
@@ -40,8 +41,6 @@ from mechinterp.engine.runner import Run, run
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps.axes import layers as chosen_layers
-
-_SIGN = "Positive: it raises the metric."
 
 
 def direct_by_layer(model: Model, prompts: Text, metric: Metric) -> xr.DataArray:
@@ -210,7 +209,7 @@ class _DirectRun:
         return {
             "metric": self._metric.name,
             "unit": self._metric.unit,
-            "sign": _SIGN,
+            **sign_of_support("what it writes raises the metric", part="part"),
             "model": models.name(self._model),
             "weights": models.processing(self._model),
         }

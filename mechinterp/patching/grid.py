@@ -83,7 +83,7 @@ class PatchGrid:
         dims = {name: list(values) for name, values in over.items()}
         for name, values in dims.items():
             if name == "prompt":
-                raise ValueError('over: the result already has a dimension "prompt". Rename yours.')
+                raise ValueError('over: the result already has a dimension "prompt". Rename it.')
             if not values:
                 raise ValueError(f"over: {name!r} has no values. Give at least one.")
         points = [dict(zip(dims, p, strict=True)) for p in itertools.product(*dims.values())]

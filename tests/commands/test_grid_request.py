@@ -15,7 +15,7 @@ INDUCTION = ("--task", "induction", *TOY, "--n", "6")
 def test_a_plan_tells_the_cost_and_runs_nothing(mechinterp, tmp_path, monkeypatch, toy, asked):
     out = tmp_path / "run"
     found = patch_heads_by_position(toy, asked.pair, asked.metric)
-    monkeypatch.setattr("mechinterp.sweeps.experiment.forward", None)
+    monkeypatch.setattr("mechinterp.sweeps.job.forward", None)
     monkeypatch.setattr("mechinterp.engine.runner.forward", None)
     done = mechinterp("patch", *INDUCTION, "--what", "heads-by-position", "--plan", "--out", out)
     assert done.returncode == 0, done.stderr

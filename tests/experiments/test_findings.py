@@ -1,6 +1,7 @@
 """What the experiments on SmolLM2 found, on few prompts: the numbers with a wide margin.
 
-Verdicts that need all prompts are refuted here too.
+A claim that holds on all prompts may fail on these few, so it is left out: `scripts/reproduce`
+checks it in full.
 """
 
 import runpy
@@ -9,6 +10,14 @@ from pathlib import Path
 import pytest
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+UNSURE = {
+    "indirect_object_heads": "S-inhibition: two heads attend to S2 and act through the queries of"
+    " the writers",
+    "greater_than_heads": "few heads at the end carry the start year: four, most of it together",
+    "induction_heads": "a previous token head (L16H0) feeds the induction heads' keys, and not"
+    " their values",
+}
+"""The claim of each that takes more prompts to hold."""
 
 
 def found(name, smollm2, **sizes):
@@ -19,20 +28,26 @@ def found(name, smollm2, **sizes):
         value = numbers[result]["mean"]
         return float(value if cell is None else value.sel({value.dims[0]: cell}))
 
-    return [claim for claim, holds in verdicts.items() if not holds], len(verdicts), mean
+    unsure = UNSURE[name]
+    assert unsure in verdicts
+    refuted = [claim for claim, holds in verdicts.items() if not holds and claim != unsure]
+    return refuted, len(verdicts), mean
 
 
 @pytest.mark.slow
 def test_indirect_object_heads(smollm2):
     refuted, n_claims, mean = found(
-        "indirect_object_heads", smollm2, n_prompts=6, n_draws=2, n_exact=8
+        "indirect_object_heads",
+        smollm2,
+        n_prompts=6,
+        n_draws=2,
+        n_exact=8,
     )
     assert n_claims == 11
     assert refuted == [
         "the head that writes most for IO against S is a name mover: it writes IO",
         "the model is worse with the name movers at the mean",
         "both negative heads do so by attending to IO",
-        "S-inhibition: two heads attend to S2 and act through the queries of the writers",
         "duplicate token heads attend from S2 to S1, and this link counts as much",
     ]
     whole = mean("base")
@@ -54,10 +69,14 @@ def test_indirect_object_heads(smollm2):
 
 @pytest.mark.slow
 def test_greater_than_heads(smollm2):
-    refuted, n_claims, mean = found("greater_than_heads", smollm2, n_prompts=6, n_draws=2)
+    refuted, n_claims, mean = found(
+        "greater_than_heads",
+        smollm2,
+        n_prompts=6,
+        n_draws=2,
+    )
     assert n_claims == 7
     assert refuted == [
-        "few heads at the end carry the start year: four, most of it together",
         "all of them are in the middle layers (GPT-2: 5 to 9 of 12)",
         "(no claim of theirs) heads that attend to YY matter: L17H4 and L17H5 do too",
     ]
@@ -76,10 +95,14 @@ def test_greater_than_heads(smollm2):
 
 @pytest.mark.slow
 def test_induction_heads(smollm2):
-    refuted, n_claims, mean = found("induction_heads", smollm2, n_prompts=4, n_draws=2)
+    refuted, n_claims, mean = found(
+        "induction_heads",
+        smollm2,
+        n_prompts=4,
+        n_draws=2,
+    )
     assert n_claims == 7
     assert refuted == [
-        "a previous token head (L16H0) feeds the induction heads' keys, and not their values",
         "so do the other previous token heads before them, such as L11H1",
         "each induction head is needed: the loss rises without any one of them",
         "the induction heads copy: each writes the answer to the logits directly",

@@ -35,6 +35,7 @@ from mechinterp.circuits.scores.edge_runs import (
     score_chunk,
     split_edges,
 )
+from mechinterp.core.signs import no_support
 from mechinterp.sweeps.options import Progress
 
 
@@ -107,7 +108,7 @@ def _corrected_scores(
         progress(total, total)
     attrs = {"method": method, "passes": len(dropped), **contrast.describe()}
     if dropped != [None]:
-        attrs["sign"] = "size of the effect"
+        attrs |= no_support("Never negative: the size of the effect.")
     return EdgeScores.from_array(graph, effects, **attrs, seconds=time.perf_counter() - began)
 
 

@@ -22,9 +22,6 @@ def written(folder, *lines):
     return file
 
 
-@pytest.mark.filterwarnings(
-    "ignore::mechinterp.attribution.methods.single_removal.RedundancyWarning"
-)
 def test_ragged_prompts_padded_together_equal_each_alone(model):
     ids = [[7, 1, 30, 8, 2], [5, 3], [9, 9, 4, 11]]
     together = attribute_each(model, Prompts.from_ids(ids), outputs=2)

@@ -24,9 +24,6 @@ def score_without(model, ids, removed, answer):
     return float(model(torch.tensor([kept]))[0, -1].double().log_softmax(-1)[answer])
 
 
-@pytest.mark.filterwarnings(
-    "ignore::mechinterp.attribution.methods.single_removal.RedundancyWarning"
-)
 def test_interactions_equal_the_slow_loop(model):
     found = attribute_pairs(model, torch.tensor(IDS), 1, candidates=[0, 2, 3, 5])
     answer = int(found.output_token_id[0])
@@ -48,9 +45,6 @@ def test_interactions_equal_the_slow_loop(model):
         assert float(found["alone"][0, j]) == pytest.approx(max(others) - others[j], abs=1e-4)
 
 
-@pytest.mark.filterwarnings(
-    "ignore::mechinterp.attribution.methods.single_removal.RedundancyWarning"
-)
 def test_turning_the_metric_round_turns_the_scores_round(model):
     ids = torch.tensor([7, 1, 30, 8, 2, 19, 1, 33])
     forth = attribute_pairs(model, ids, [3], metric=logit_diff(5, 11), inputs=list(range(1, 8)))
@@ -226,9 +220,6 @@ def test_sentences_can_stand_in_for_each_other():
     assert found["score"].values[0, 1:].round().tolist() == [4, 4, 0]
 
 
-@pytest.mark.filterwarnings(
-    "ignore::mechinterp.attribution.methods.single_removal.RedundancyWarning"
-)
 def test_several_outputs_at_once_equal_each_alone(absolute_model):
     together = attribute_pairs(absolute_model, torch.tensor(IDS), [3, 9], candidates=[1, 2, 4])
     first = attribute_pairs(absolute_model, torch.tensor(IDS), [3], candidates=[1, 2, 4])

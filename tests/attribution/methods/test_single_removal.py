@@ -152,7 +152,7 @@ def test_equals_the_slow_loop(model, removal, metric):
 @pytest.mark.slow
 @pytest.mark.parametrize("removal", REMOVALS)
 def test_equals_the_slow_loop_on_a_real_model(smollm2, removal):
-    prompt = tokenize(smollm2, "When Mary and John went home, John gave a drink to")
+    prompt = tokenize(smollm2, "Mary and John met, and John told")
     ids = prompt.tokens[0].tolist()
     made = plain_greedy(smollm2, ids, 2)
     inputs = range(1, len(ids))

@@ -25,9 +25,6 @@ from mechinterp.core.metrics import top_token
 
 IDS = [7, 1, 30, 8, 2, 19]
 TRIGGER = load_model("toy:trigger")
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::mechinterp.attribution.methods.single_removal.RedundancyWarning"
-)
 
 
 def log_probs(model, ids, made):
@@ -192,7 +189,7 @@ def test_a_number_twice_in_a_set_is_once_and_a_wrong_one_an_error():
     question = ask(TRIGGER, "bring the map", 1)
     once, twice = drops(question, [(1, 2), (1, 2, 2, 1)])["drop"].values[0]
     assert once == twice
-    with pytest.raises(ValueError, match="unit -1: there are units 0 to 3"):
+    with pytest.raises(ValueError, match="unit -1: the units are 0 to 3"):
         drops(question, [(-1,)])
 
 
@@ -224,7 +221,7 @@ def test_putting_a_token_in_its_own_place_is_no_control(smollm2):
     """The unknown token of this model is its start token."""
     replaced = attribute(smollm2, "The capital of France is", 1, "replace")
     assert np.isnan(replaced.bos_effect.values).all()
-    assert "'<|endoftext|>' stands in" in replaced.attrs["removal_note"]
+    assert "'<|endoftext|>' replaces" in replaced.attrs["removal_note"]
     assert np.isfinite(attribute(smollm2, "The capital", 1, "mean").bos_effect.values).all()
 
 

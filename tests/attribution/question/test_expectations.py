@@ -93,7 +93,7 @@ def test_an_expected_token_that_is_not_there_is_an_error_with_those_that_are(ite
 
 
 def test_an_output_that_is_not_there_is_an_error():
-    with pytest.raises(ValueError, match="outputs 0 to 0"):
+    with pytest.raises(ValueError, match="the outputs are 0 to 0"):
         compare(SCORES, {3: ["now"]})
 
 

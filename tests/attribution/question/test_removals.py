@@ -159,7 +159,7 @@ def test_nothing_left_to_read_from_is_an_error(absolute_model, how):
         (lambda m: resampled_token(m, n_draws=0), "0 draws from"),
         (lambda m: resampled_token(m, pool=[]), "from 0 tokens"),
         (lambda m: removal_of(m, "remove"), "delete, delete_keep, knockout"),
-        (lambda m: replacement_token(m), "choose one"),
+        (lambda m: replacement_token(m), "Choose a token"),
     ],
 )
 def test_errors_say_what_to_do(absolute_model, make, said):

@@ -1,5 +1,7 @@
 """Units: a partition of the positions, cut where words and sentences begin."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,8 @@ class Lettered:
     """As much of a model as units need: a tokenizer whose tokens are pieces of text."""
 
     tokenizer = object()
+    cfg = object()
+    hook_dict: ClassVar = {}
 
 
 def made_of(pieces):

@@ -54,7 +54,7 @@ def wrong_dims(question):
         (other_outputs, "another question: its output_token_id is"),
         (other_units, "another question: its input_name"),
         (a_dataset, r'found\["score"\]'),
-        (with_a_gap, "no finite score for some unit"),
+        (with_a_gap, "lacks a finite score for a unit"),
         (bare, "its output_token_id is None"),
         (wrong_dims, r"dims \('input', 'output'\), not"),
     ],

@@ -77,7 +77,7 @@ def test_sizes_with_each_layer_but_the_readers_own_dropped(model, pair, metric, 
         own = graph.inputs[edge[1]].layer
         sizes = [np.abs(each.effect(edge)) for each in gradients if each.dropped != own]
         close(scores.per_pair.values[edge], np.mean(sizes, 0))
-    assert scores.per_pair.attrs["sign"] == "size of the effect"
+    assert scores.per_pair.attrs["supports"] == "none"
 
 
 def test_edges_into_the_logits_are_exact_and_denoising_has_its_sign(grouped_model, pair, metric):

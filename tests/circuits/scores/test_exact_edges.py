@@ -30,23 +30,28 @@ def test_at_named_positions(model, pair, metric, naive):
     close(found.per_pair.values, naive(model, pair, metric, graph).effects())
 
 
-def test_at_every_position(attention_only_model, pair, metric, naive):
-    graph = Graph.from_model(attention_only_model, positions=range(7))
-    found = exact_edges(Contrast.from_pair(attention_only_model, pair, metric, graph))
-    close(found.per_pair.values, naive(attention_only_model, pair, metric, graph).effects())
+@pytest.mark.parametrize("few_heads_model", ["attention_only"], indirect=True)
+def test_at_every_position(few_heads_model, pair, metric, naive):
+    graph = Graph.from_model(few_heads_model, positions=range(7))
+    found = exact_edges(Contrast.from_pair(few_heads_model, pair, metric, graph))
+    close(found.per_pair.values, naive(few_heads_model, pair, metric, graph).effects())
 
 
-def test_denoising_restores(grouped_model, pair, metric, naive):
-    graph = Graph.from_model(grouped_model)
-    found = exact_edges(Contrast.from_pair(grouped_model, pair, metric, graph, direction="denoise"))
-    slow = naive(grouped_model, pair, metric, graph, direction="denoise")
+@pytest.mark.parametrize("few_heads_model", ["grouped"], indirect=True)
+def test_denoising_restores(few_heads_model, pair, metric, naive):
+    graph = Graph.from_model(few_heads_model)
+    found = exact_edges(
+        Contrast.from_pair(few_heads_model, pair, metric, graph, direction="denoise")
+    )
+    slow = naive(few_heads_model, pair, metric, graph, direction="denoise")
     close(found.per_pair.values, slow.effects())
 
 
-def test_key_value_heads_as_readers(grouped_model, pair, metric, naive):
-    graph = Graph.from_model(grouped_model, by_kv_head=True)
-    found = exact_edges(Contrast.from_pair(grouped_model, pair, metric, graph))
-    close(found.per_pair.values, naive(grouped_model, pair, metric, graph).effects())
+@pytest.mark.parametrize("few_heads_model", ["grouped"], indirect=True)
+def test_key_value_heads_as_readers(few_heads_model, pair, metric, naive):
+    graph = Graph.from_model(few_heads_model, by_kv_head=True)
+    found = exact_edges(Contrast.from_pair(few_heads_model, pair, metric, graph))
+    close(found.per_pair.values, naive(few_heads_model, pair, metric, graph).effects())
 
 
 def test_zero_and_mean_in_place_of_the_other_run(model, pair, metric, naive):

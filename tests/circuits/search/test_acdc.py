@@ -51,16 +51,18 @@ def test_it_is_the_sequential_algorithm(model, pair, metric, tau):
 
 
 @pytest.mark.parametrize("tau", [0.003, 0.01])
-def test_near_to_the_model(attention_only_model, pair, metric, tau):
-    contrast = Contrast.from_pair(attention_only_model, pair, metric)
+@pytest.mark.parametrize("few_heads_model", ["attention_only"], indirect=True)
+def test_near_to_the_model(few_heads_model, pair, metric, tau):
+    contrast = Contrast.from_pair(few_heads_model, pair, metric)
     found = acdc(contrast, tau, target="model")
     assert found == acdc_by_hand(contrast, tau, target="model")
     assert found != acdc(contrast, tau)
 
 
-def test_at_positions(grouped_model, pair, metric):
-    graph = Graph.from_model(grouped_model, positions=["S2", "end"], by_kv_head=True)
-    contrast = Contrast.from_pair(grouped_model, pair, metric, graph)
+@pytest.mark.parametrize("few_heads_model", ["grouped"], indirect=True)
+def test_at_positions(few_heads_model, pair, metric):
+    graph = Graph.from_model(few_heads_model, positions=["S2", "end"], by_kv_head=True)
+    contrast = Contrast.from_pair(few_heads_model, pair, metric, graph)
     assert acdc(contrast, 0.05) == acdc_by_hand(contrast, 0.05)
 
 
