@@ -293,3 +293,14 @@ def test_bytes_of_a_model_that_makes_its_biases_at_the_first_run():
     given = (model, tokens(8), {"i": [0, 1]})
     swept = sweep(*given, lambda i: scale(Site("resid_post", i, pos=3), 2.0), log_prob(3))
     assert swept.attrs["peak_bytes_planned"] > 0
+
+
+def test_what_is_read_before_anything_changes_is_read_there(absolute_model):
+    """In one prompt before the position that an arm touches, in the other after it."""
+    prompts = Prompts.from_ids([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]).named(asked=[1, 3])
+    metric = log_prob(3, at="asked")
+    swept = sweep(
+        absolute_model, prompts, {"pos": [2]}, lambda pos: zero(Site("z", 1, pos=pos)), metric
+    )
+    arm = run(absolute_model, prompts, zero(Site("z", 1, pos=2)), logits_at=metric.at)
+    np.testing.assert_allclose(swept[0], metric(arm), atol=1e-5)
