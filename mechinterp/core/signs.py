@@ -19,11 +19,11 @@ from it, and so counts the other way.
 | AtP*, attention | a size, never negative | none | none |
 | interactions | the sum of two beside both together | none | none |
 
->>> from mechinterp.core.metrics import kl, logit
+>>> from mechinterp.core.metrics import kl, log_prob
 >>> from mechinterp.core.signs import sign_of_change
->>> sign_of_change(logit(7), "ablation")["sign"]
+>>> sign_of_change(log_prob(7), "ablation")["sign"]
 'Negative change: the ablation lowers the metric, so the part supports the behaviour.'
->>> [sign_of_change(metric, "ablation")["supports"] for metric in (logit(7), kl())]
+>>> [sign_of_change(metric, "ablation")["supports"] for metric in (log_prob(7), kl())]
 ['negative', 'positive']
 """
 

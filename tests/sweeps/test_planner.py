@@ -295,12 +295,19 @@ def test_bytes_of_a_model_that_makes_its_biases_at_the_first_run():
     assert swept.attrs["peak_bytes_planned"] > 0
 
 
-def test_what_is_read_before_anything_changes_is_read_there(absolute_model):
-    """In one prompt before the position that an arm touches, in the other after it."""
-    prompts = Prompts.from_ids([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]).named(asked=[1, 3])
-    metric = log_prob(3, at="asked")
-    swept = sweep(
-        absolute_model, prompts, {"pos": [2]}, lambda pos: zero(Site("z", 1, pos=pos)), metric
-    )
-    arm = run(absolute_model, prompts, zero(Site("z", 1, pos=2)), logits_at=metric.at)
-    np.testing.assert_allclose(swept[0], metric(arm), atol=1e-5)
+def test_passes_that_begin_at_two_positions_take_what_is_before_each():
+    model, prompts = long_model(), tokens(240)
+    sites = [Site("z", layer, pos=pos) for layer in range(3) for pos in (90, 230)]
+    given = (model, prompts, {"i": range(6)}, lambda i: zero(sites[i]), log_prob(3))
+    assert {p.first_pos for p in plan(*given).passes} == {90, 230}
+    np.testing.assert_allclose(sweep(*given), sweep(*given, exact="naive"), atol=1e-4)
+
+
+def test_a_pass_begins_at_the_first_position_that_is_read_in_any_prompt():
+    model = long_model()
+    ids = [[(3 + 5 * i + j) % 31 for i in range(240)] for j in range(2)]
+    prompts, metric = Prompts.from_ids(ids).named(asked=[150, 235]), log_prob(3, at="asked")
+    sites = [Site("z", layer, head, pos=200) for layer in range(3) for head in range(4)]
+    given = (model, prompts, {"i": range(12)}, lambda i: zero(sites[i]), metric)
+    assert {p.first_pos for p in plan(*given).passes} == {150}
+    np.testing.assert_allclose(sweep(*given), sweep(*given, exact="naive"), atol=1e-4)

@@ -190,7 +190,7 @@ def test_positions_that_each_layer_reads_are_no_part(small):
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
-        ({"use_normalization_before_and_after": True}, ValueError, "norm on what all heads"),
+        ({"use_normalization_before_and_after": True}, ValueError, "a norm to the summed output"),
         ({"output_logits_soft_cap": 3.0}, ValueError, "caps its logits"),
         ({"clip_qkv": 0.5}, HookError, "differ from what the heads wrote"),
     ],

@@ -156,7 +156,7 @@ def test_equals_the_slow_loop_on_a_real_model(smollm2, removal):
     ids = prompt.tokens[0].tolist()
     made = plain_greedy(smollm2, ids, 2)
     inputs = range(1, len(ids))
-    for metric in METRICS:
+    for metric in ("log_prob", "kl"):  # a score and a distance; all six on the small models
         found = attribute(smollm2, prompt, 2, removal, metric_named(metric))
         scores, flips = slow_scores(smollm2, ids, made, inputs, removal, metric)
         np.testing.assert_allclose(found.values[:, 1:], scores, atol=1e-4)
