@@ -27,7 +27,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from figures_of_findings import SOURCES, Bound, Source  # noqa: E402 - beside this file
+from figures_of_findings import SOURCES  # noqa: E402 - beside this file
+from page_figures import Bound, Source  # noqa: E402 - beside this file
 
 NUMBER = r"[−+-]?(?:\d{1,3}(?:,\d{3})+|\d*\.\d+|\d+)%?"
 FIGURE = rf"{NUMBER}(?: \[{NUMBER}, {NUMBER}\])?"
