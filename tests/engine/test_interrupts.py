@@ -9,6 +9,9 @@ import pytest
 
 from mechinterp.engine.interrupts import interruptible
 
+# A press that comes while Python deletes an object is reported and dropped, not raised.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture(autouse=True)
 def python_handles_ctrl_c():
