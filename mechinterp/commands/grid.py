@@ -22,6 +22,7 @@ from mechinterp.engine.replacements import Replacement, mean_of, resample_from
 from mechinterp.engine.runner import run
 from mechinterp.models.model import Model
 from mechinterp.patching.attribution import qk_fixed_patching, top_k
+from mechinterp.patching.effects import SUPPORTS_ON_SCALE
 from mechinterp.report import grid_page, print_grid
 from mechinterp.report.render.cells import FEWEST_PROMPTS
 from mechinterp.report.render.tables import Rows
@@ -35,8 +36,6 @@ _SIGNS = {
     "noise": "0: the patch changes nothing. −1: the score falls to that of the corrupt prompts.",
     "denoise": "0: the patch changes nothing. 1: the score rises to that of the clean prompts.",
 }
-_SUPPORTS = {"noise": "negative", "denoise": "positive"}
-"""The sign of a change that shows that what was patched supports the behaviour."""
 _RUNS = {
     "noise": "noise: the clean prompts run, with {act} of the corrupt ones put in{at}.",
     "denoise": "denoise: the corrupt prompts run, with {act} of the clean ones put in{at}.",
@@ -84,7 +83,7 @@ def run_patch(model: Model, options: PatchOptions) -> None:
         columns["estimate"] = screen
         tables[f"Estimated and exact change, in {metric.unit}"] = _estimates(screen, result)
     title = f"Activation patching of {request.what}: {request.prompts.name} on {models.name(model)}"
-    signs = {"sign": _SIGNS[options.direction], "supports": _SUPPORTS[options.direction]}
+    signs = {"sign": _SIGNS[options.direction], "supports": SUPPORTS_ON_SCALE[options.direction]}
     found = _Grid(request, effect.assign_attrs(signs), columns, tables)
     finish(model, _outcome(found, title, notes), options.out)
 

@@ -26,19 +26,15 @@ _ROUNDING = 1e-5
 """Rounding of float32: in the metric's unit, or as a share of the score if that is more."""
 
 
+SUPPORTS_ON_SCALE = {"noise": "negative", "denoise": "positive"}
+"""`attrs["supports"]` of what is divided by clean - corrupt, which turns a distance round."""
+
 _SIGN_ON_SCALE = {
-    "noise": {
-        "sign": "Below 1: the patch moves the metric towards the corrupt prompts' score, so the "
-        "part supports the behaviour.",
-        "supports": "negative",
-    },
-    "denoise": {
-        "sign": "Above 0: the patch moves the metric towards the clean prompts' score, so the "
-        "part supports the behaviour.",
-        "supports": "positive",
-    },
+    "noise": "Below 1: the patch moves the metric towards the corrupt prompts' score, so the part "
+    "supports the behaviour.",
+    "denoise": "Above 0: the patch moves the metric towards the clean prompts' score, so the part "
+    "supports the behaviour.",
 }
-"""Of a score and of a distance alike: the division by clean - corrupt turns a distance round."""
 
 
 def effect(result: xr.DataArray) -> xr.DataArray:
@@ -127,5 +123,9 @@ def _check_apart(clean: xr.DataArray, corrupt: xr.DataArray) -> None:
 
 def _on_scale(result: xr.DataArray, scaled: xr.DataArray) -> xr.DataArray:
     direction = str(result.attrs.get("direction", "denoise"))
-    attrs = result.attrs | {"unit": "0 corrupt, 1 clean"} | _SIGN_ON_SCALE[direction]
-    return scaled.rename(result.name).assign_attrs(attrs)
+    return scaled.rename(result.name).assign_attrs(
+        result.attrs,
+        unit="0 corrupt, 1 clean",
+        sign=_SIGN_ON_SCALE[direction],
+        supports=SUPPORTS_ON_SCALE[direction],
+    )

@@ -24,17 +24,8 @@ TERMINAL = {"supports": "red", "against": "blue", "zero": ""}
 
 
 def supporting_sign(attrs: Mapping[str, object]) -> Sign:
-    """Which sign means support, by the `attrs` of a result.
-
-    Positive by default. Negative by default for results of ablation, which say `how` they ablated,
-    and for the change by noising patches.
-    """
-    match attrs.get("supports"):
-        case "negative":
-            return "negative"
-        case "positive":
-            return "positive"
-    return "negative" if states_support(attrs) else "positive"
+    """Which sign means support, by the `attrs` of a result. Positive if they do not say."""
+    return "negative" if attrs.get("supports") == "negative" else "positive"
 
 
 def side(value: float, supports: Sign = "positive") -> Side:
@@ -46,8 +37,7 @@ def side(value: float, supports: Sign = "positive") -> Side:
 
 def states_support(attrs: Mapping[str, object]) -> bool:
     """Whether the `attrs` tell which sign means support, so that a view may say it in words."""
-    noising = attrs.get("direction") == "noise" and attrs.get("quantity") == "change"
-    return attrs.get("supports") in ("positive", "negative") or "how" in attrs or noising
+    return attrs.get("supports") in ("positive", "negative")
 
 
 def sign_sentence(supports: Sign, behaviour: str = "the behaviour", what: str = "it") -> str:

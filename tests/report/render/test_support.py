@@ -19,11 +19,7 @@ from mechinterp.report.render.support import (
         ({}, "positive", False),
         ({"supports": "positive"}, "positive", True),
         ({"supports": "negative"}, "negative", True),
-        ({"how": "zero"}, "negative", True),
-        ({"how": "zero", "supports": "positive"}, "positive", True),
-        ({"direction": "noise", "quantity": "change"}, "negative", True),
-        ({"direction": "denoise", "quantity": "change"}, "positive", False),
-        ({"direction": "noise"}, "positive", False),
+        ({"supports": "none"}, "positive", False),
     ],
 )
 def test_the_sign_is_what_the_result_says_or_is(attrs, sign, is_stated):
