@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float
 from mechinterp.ablation.single import replace_along
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
+from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import Specs, add, edit
 from mechinterp.models.model import Model
@@ -44,6 +45,11 @@ from mechinterp.sweeps.options import SweepOptions, check_options
 HOWS = ("ablate", "steer up", "steer down")
 KINDS = ("random", "spread")
 """Random directions: uniform, and spread as activations vary."""
+
+_SIGN = (
+    "Positive: the intervention raises the metric. Where the direction supports it, ablating and "
+    "steering down lower it, and steering up raises it."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +213,7 @@ def direction_effects(
         "layer": direction.layer,
         "gap": direction.gap,
         "n_random": n_random,
+        **no_support(_SIGN),
     }
     return effect.assign_coords(
         direction=names,
