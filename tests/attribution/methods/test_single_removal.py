@@ -152,8 +152,8 @@ def passes_of_a_tiny_model(model, removal):
     return made, slow_passes(model, IDS, made, range(len(IDS)), removal)
 
 
-# A removal makes the logits, a metric reads them: each removal with a score and a distance, and each
-# metric with two removals, of which one shifts what comes after and one is drawn.
+# A removal makes the logits, a metric reads them: each removal with a score and a distance, and
+# each metric with two removals, of which one shifts what comes after and one is drawn.
 EACH_WITH_SOME = [
     (removal, metric)
     for removal in REMOVALS
