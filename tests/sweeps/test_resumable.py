@@ -208,6 +208,7 @@ def test_parts_of_another_sweep_are_not_taken(absolute_model, tmp_path, caplog):
     assert "of another sweep" in caplog.text
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_found_and_mended(absolute_model, tmp_path):
     expected = swept(absolute_model, tmp_path)
     before = content(tmp_path)

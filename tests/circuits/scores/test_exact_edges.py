@@ -32,12 +32,14 @@ def test_exact_effects_are_those_of_hooks(model, pair, metric, naive):
     close(found.per_pair.values, naive(model, pair, metric, graph).effects())
 
 
+@pytest.mark.slow
 def test_at_named_positions(model, pair, metric, naive):
     graph = Graph.from_model(model, positions=["S2", "end"])
     found = exact_edges(Contrast.from_pair(model, pair, metric, graph))
     close_where_known(found.per_pair.values, naive(model, pair, metric, graph).effects(0.4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few_heads_model", ["attention_only"], indirect=True)
 def test_at_every_position(few_heads_model, pair, metric, naive):
     graph = Graph.from_model(few_heads_model, positions=range(7))
@@ -66,6 +68,7 @@ def test_key_value_heads_as_readers(few_heads_model, pair, metric, naive):
     )
 
 
+@pytest.mark.slow
 def test_zero_and_mean_in_place_of_the_other_run(model, pair, metric, naive):
     graph = Graph.from_model(model)
     found = exact_edges(Contrast.from_pair(model, pair, metric, graph, ablate="zero"))
