@@ -170,7 +170,6 @@ class _CutRun:
         """What the readers of a kind read: the stream, with the replacement of what is cut."""
         graph, n_writers = self._contrast.graph, self._changes[0].shape[1]
         cut = self._cut[:, :n_writers, graph.readers_of(layer, kind)]
-        read = resid.reshape(self._n, self._contrast.n_pairs, 1, *resid.shape[1:])
         # [circuit, writer, reader] x [circuit, writer, place, d_model]
         parts = [
             torch.einsum("nwr,nwtd->nrtd", cut[..., pos], changes)
@@ -178,8 +177,10 @@ class _CutRun:
         ]
         if len(parts) > 1:
             parts = [torch.cat(parts, 2)[:, :, torch.cat(self._tokens).argsort()]]
-        change = parts[0].unflatten(2, (self._contrast.n_pairs, -1)).transpose(1, 2)
-        return (read + change).flatten(0, 1).transpose(1, 2)
+        n_readers, n_pairs, shape = cut.shape[2], self._contrast.n_pairs, resid.shape[1:]
+        change = parts[0].reshape(self._n, n_readers, n_pairs, *shape).transpose(1, 2)
+        read = resid.reshape(self._n, n_pairs, 1, *shape) + change
+        return read.flatten(0, 1).transpose(1, 2)
 
     def _record_change(self, change: Float[Tensor, "circuit writer pair token d_model"]) -> None:
         """Append the changes of the next writers."""
