@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from mechinterp.core.printable import escape
 from mechinterp.report.render.cells import (
     Axis,
     Cell,
@@ -29,7 +30,6 @@ from mechinterp.report.render.page_shell import bar_shape, page
 from mechinterp.report.render.phrases import in_unit
 from mechinterp.report.render.support import legend_ends, states_support
 from mechinterp.report.render.tables import captioned
-from mechinterp.report.render.tokens import escape
 
 _MOST_RANKED = 20
 _MOST_COLUMNS = 20  # beyond, a number no longer fits into its cell

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.printable import escape
 from mechinterp.report.render.cells import (
     Axis,
     Cell,
@@ -32,7 +33,7 @@ from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.phrases import plain
 from mechinterp.report.render.support import TERMINAL, side
-from mechinterp.report.render.tokens import escape, show
+from mechinterp.report.render.tokens import show
 
 _MOST_ROWS = 40
 _LONGEST_LABEL = 14

@@ -9,10 +9,10 @@ Charts are drawn here, so that the page needs no script to be read; hover a poin
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mechinterp.core.printable import escape
 from mechinterp.report.layers.chart import LayerLine, layer_chart
 from mechinterp.report.render.page_shell import page
 from mechinterp.report.render.tables import Rows, captioned
-from mechinterp.report.render.tokens import escape
 
 
 @dataclass(frozen=True)
