@@ -34,7 +34,7 @@ def complain(text: str) -> None:
 def send_messages_here() -> None:
     """Make warnings and log lines come out through this door."""
     lines = logging.StreamHandler()
-    lines.setFormatter(_Printable("%(message)s"))
+    lines.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(handlers=[lines], level=logging.WARNING)
     logging.getLogger("mechinterp").setLevel(logging.INFO)
     warnings.formatwarning = lambda said, *_, **__: printable(f"mechinterp: {said}") + "\n"
@@ -70,7 +70,7 @@ def busy(what: str) -> Iterator[None]:
         yield
 
 
-class _Printable(logging.Formatter):
+class PrintableFormatter(logging.Formatter):
     """Log lines with nothing hidden in them."""
 
     def format(self, record: logging.LogRecord) -> str:
