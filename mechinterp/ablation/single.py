@@ -35,7 +35,7 @@ from mechinterp.core.specs import At, Edit, Specs, edit
 from mechinterp.engine.replacements import Replacement, resolve_replacement
 from mechinterp.engine.runner import run
 from mechinterp.models.hook_points import check_site
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps import axes
 from mechinterp.sweeps.axes import Positions
@@ -99,6 +99,7 @@ def ablate_layers(
         HookError: as `sweep`.
         ValueError: if a part or `how` is unknown, or the model has no such part.
     """
+    require_model(model)
     check_options("ablate_layers", options)
     no_mlps = bool(model.cfg.attn_only)
     chosen = list(parts or (("attn",) if no_mlps else PARTS))

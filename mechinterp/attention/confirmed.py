@@ -26,7 +26,7 @@ from mechinterp.core.metrics import Metric
 from mechinterp.core.signs import sign_of_support
 from mechinterp.core.specs import Specs, knockout
 from mechinterp.engine.runner import run
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.stats.intervals import interval
 from mechinterp.sweeps.experiment import sweep
@@ -54,6 +54,7 @@ def in_its_head(model: Model, link: Link) -> Specs:
 
 def in_every_head(model: Model, link: Link) -> Specs:
     """The specs that cut a link in all heads of all layers."""
+    require_model(model)
     layers = range(model.cfg.n_layers)
     return sum((knockout(layer, None, link.query, link.key) for layer in layers), ())
 

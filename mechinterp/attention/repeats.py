@@ -27,7 +27,7 @@ from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Edit, Specs, edit
 from mechinterp.engine.runner import run
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import check_length, decoder, ordinary_tokens, start_token
 
 SCORES = ("previous token", "duplicate token", "induction")
@@ -79,6 +79,7 @@ def head_scores(
     Source: Olsson et al. 2022, "Per-token losses and head activation scores", arXiv 2209.11895;
     the duplicate token score, Wang et al. 2022, appendix, arXiv 2211.00593.
     """
+    require_model(model)
     cfg = model.cfg
     made = np.zeros((len(SCORES), cfg.n_layers, cfg.n_heads, n * len(seeds)))
     for number, seed in enumerate(seeds):

@@ -27,7 +27,7 @@ from mechinterp import models
 from mechinterp.core.sites import HookError, Site
 from mechinterp.models.hook_points import check_site
 from mechinterp.models.layer_parts import Layer
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import decoder
 
 
@@ -102,6 +102,7 @@ def check_written(model: Model) -> None:
     Raises:
         HookError: if a norm acts on the sum of what the heads write.
     """
+    require_model(model)
     if models.has_norm_after_heads(model):
         raise HookError(
             "on this model a norm acts on the sum of what a layer's heads write: no head has an OV "

@@ -38,7 +38,7 @@ from mechinterp.engine.linear_readout import (
     linearize_metrics,
 )
 from mechinterp.engine.runner import Run, run
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps.axes import layers as chosen_layers
 
@@ -133,6 +133,7 @@ def direct_by_neuron(
 
     Source: Geva et al. 2022, section 3, arXiv 2203.14680.
     """
+    require_model(model)
     if model.cfg.attn_only:
         raise ValueError("direct_by_neuron: this model has no MLPs. Use direct_by_head.")
     given, chosen = tokenize(model, prompts), chosen_layers(model, layers)

@@ -48,7 +48,7 @@ from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit, put, read
 from mechinterp.engine.gradients import ValuesAndGradients, Variant
 from mechinterp.engine.runner import run
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import Text
 from mechinterp.patching.grid import Over, PatchGrid, estimate_grid
 from mechinterp.patching.qk_fix import QKFix
@@ -137,6 +137,7 @@ def atp_star(
 
     Source: Kramár et al. 2024 (AtP*), sections 3.1.1 and 3.1.2, arXiv 2403.00745.
     """
+    require_model(model)
     check_options("atp_star", options, PassOptions)
     n_layers = model.cfg.n_layers
     if n_layers < 2:

@@ -29,7 +29,7 @@ from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
 from mechinterp.models.hook_points import axis_size, read_bytes
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.storage.run_folder import write_whole
 
 MEAN = "mean"
@@ -49,6 +49,7 @@ def residual_sites(model: Model, layers: Iterable[int] | None = None) -> list[Si
     Raises:
         ValueError: if there is no such layer.
     """
+    require_model(model)
     n_layers = model.cfg.n_layers
     sites = []
     for layer in range(n_layers + 1) if layers is None else layers:

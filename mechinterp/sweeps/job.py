@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.callables import call_error
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos
@@ -71,8 +72,14 @@ class SweepJob:
             ValueError: if the prompts, the points or the metrics do not fit.
         """
         given = tokenize(model, prompts)
+        if not isinstance(over, Mapping):
+            raise ValueError(
+                f"over is a {type(over).__name__}: give the values of each dimension by name, "
+                f'{{"layer": [0, 1]}}.'
+            )
         coords = {name: list_values(name, values) for name, values in over.items()}
         check_dims(coords, metrics)
+        _check_arm(arm, coords)
         points = list(itertools.product(*coords.values()))
         wanted = range(len(points)) if only is None else select_points(only, coords)
         arms = []
@@ -170,3 +177,18 @@ class SweepJob:
                 "weights": models.processing(self.model),
             },
         }
+
+
+def _check_arm(arm: object, coords: Mapping[str, Sequence[object]]) -> None:
+    """Check that a function makes the arms, and takes the points as they are named."""
+    names = ", ".join(coords)
+    if not callable(arm):
+        raise ValueError(
+            f"arm is a {type(arm).__name__}: give a function of ({names}) that makes the specs of "
+            f"a point."
+        )
+    if wrong := call_error(arm, **dict.fromkeys(coords)):
+        raise ValueError(
+            f"arm is called with the names of over, arm({', '.join(f'{n}=...' for n in coords)}), "
+            f"but {wrong}. Name its parameters so: ({names})."
+        )

@@ -23,7 +23,7 @@ from torch import Tensor
 from mechinterp import models
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, delete_token, edit, put, replace_token
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import decoder
 
 UNHIDDEN = (
@@ -156,6 +156,7 @@ def resampled_token(
     Raises:
         ValueError: if `n_draws` is below 1 or the pool is empty.
     """
+    require_model(model)
     special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
     ordinary = [i for i in range(model.cfg.d_vocab) if i not in special]
     ids = np.array(ordinary if pool is None else list(pool))
@@ -178,6 +179,7 @@ def replacement_token(model: Model, token_id: int | None = None) -> Removal:
     Raises:
         ValueError: if no token is given and the tokenizer has neither.
     """
+    require_model(model)
     tokenizer = model.tokenizer
     candidates = [token_id, *(getattr(tokenizer, f"{k}_token_id", None) for k in ("unk", "eos"))]
     chosen = next((c for c in candidates if c is not None), None)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 from mechinterp.core.prompts import Prompts
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import tokens_are_words
 
 Span = int | str | tuple[int, int]
@@ -77,6 +77,7 @@ def units_of(
     Raises:
         ValueError: if there is nothing to remove, a span is not found, or two spans overlap.
     """
+    require_model(model)
     texts = list(prompts.token_text[0])
     allowed = allowed_positions(prompts, inputs)
     shown = max(len(texts) if shown is None else shown, max(allowed) + 1)
