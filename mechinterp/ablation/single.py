@@ -27,6 +27,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.signs import sign_of_change
@@ -46,6 +47,7 @@ PARTS = {"attn": ("attn_out",), "mlp": ("mlp_out",), "block": ("attn_out", "mlp_
 """Part of a layer -> the activations that it adds to the residual stream."""
 
 
+@checks_arguments
 def ablate_heads(
     model: Model,
     prompts: Text,
@@ -78,6 +80,7 @@ def ablate_heads(
     return ablate_sites(model, tokenize(model, prompts), metric, how, over, sites, options)
 
 
+@checks_arguments
 def ablate_layers(
     model: Model,
     prompts: Text,
@@ -116,6 +119,7 @@ def ablate_layers(
     return ablate_sites(model, tokenize(model, prompts), metric, how, over, sites, options)
 
 
+@checks_arguments
 def ablate_neurons(
     model: Model,
     prompts: Text,
@@ -146,6 +150,7 @@ def ablate_neurons(
     return found.isel(layer=0)
 
 
+@checks_arguments
 def ablate_positions(
     model: Model,
     prompts: Text,
@@ -179,6 +184,7 @@ def ablate_positions(
     return axes.with_tokens(found, given, chosen)
 
 
+@checks_arguments
 def ablate_directions(
     model: Model,
     prompts: Text,
@@ -219,6 +225,7 @@ def ablate_directions(
     return found.assign_attrs(site=str(site))
 
 
+@checks_arguments
 def effect(result: xr.DataArray) -> xr.DataArray:
     """The ablated minus the unchanged score: negative where ablation lowers the metric.
 
@@ -229,6 +236,7 @@ def effect(result: xr.DataArray) -> xr.DataArray:
     return changed.assign_attrs(result.attrs | {"quantity": "change"})
 
 
+@checks_arguments
 def ablate_sites(
     model: Model,
     prompts: Prompts,
@@ -268,6 +276,7 @@ def ablate_sites(
     )
 
 
+@checks_arguments
 def replace_along(unit: Float[Tensor, " d"], replaced: Edit) -> Edit:
     """An edit that replaces a value's part along a unit vector, as in `ablate_directions`.
 
@@ -286,6 +295,7 @@ def replace_along(unit: Float[Tensor, " d"], replaced: Edit) -> Edit:
     return edited
 
 
+@checks_arguments
 def base_score(result: xr.DataArray) -> xr.DataArray:
     """The score of the unchanged model for each prompt, in the metric's unit.
 

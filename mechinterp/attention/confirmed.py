@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.signs import sign_of_support
 from mechinterp.core.specs import Specs, knockout
@@ -47,11 +48,13 @@ Cut = Callable[[Model, Link], Specs]
 """From a model and a link to the specs that cut the link."""
 
 
+@checks_arguments
 def in_its_head(model: Model, link: Link) -> Specs:
     """The specs that cut a link in its own head."""
     return knockout(link.layer, link.head, link.query, link.key)
 
 
+@checks_arguments
 def in_every_head(model: Model, link: Link) -> Specs:
     """The specs that cut a link in all heads of all layers."""
     require_model(model)
@@ -59,6 +62,7 @@ def in_every_head(model: Model, link: Link) -> Specs:
     return sum((knockout(layer, None, link.query, link.key) for layer in layers), ())
 
 
+@checks_arguments
 def confirm(
     model: Model,
     prompts: Text,

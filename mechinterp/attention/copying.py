@@ -17,6 +17,7 @@ import xarray as xr
 
 from mechinterp import models
 from mechinterp.attention.weights import check_written, ov_circuit
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.layer_parts import Layer
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import ordinary_tokens
@@ -24,6 +25,7 @@ from mechinterp.models.tokenization import ordinary_tokens
 _NOTHING = 1e-9
 
 
+@checks_arguments
 def copying_scores(model: Model) -> xr.DataArray:
     """The sum of the eigenvalues of W_E W_V W_O W_U over the sum of their sizes: (layer, head).
 
@@ -64,6 +66,7 @@ def copying_scores(model: Model) -> xr.DataArray:
     )
 
 
+@checks_arguments
 def logit_copying(
     model: Model, layer: int, head: int, *, n: int = 200, top: int = 5, seed: int = 0
 ) -> float:

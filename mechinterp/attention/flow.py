@@ -19,11 +19,13 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
 from mechinterp.attention.pattern import LINK_DIMS
+from mechinterp.core.arguments import checks_arguments
 
 _UNITS = 1_000_000
 """scipy takes integer capacities: a flow is off by at most a millionth per link."""
 
 
+@checks_arguments
 def rollout(found: xr.DataArray) -> xr.DataArray:
     """The share of each position after each layer that comes from each source; no dim head.
 
@@ -42,6 +44,7 @@ def rollout(found: xr.DataArray) -> xr.DataArray:
     return like.copy(data=np.stack(each)).transpose(*mixed.dims).rename("rollout")
 
 
+@checks_arguments
 def max_flow(found: xr.DataArray, query: int) -> xr.DataArray:
     """The maximum flow from each source at the bottom to a query at the top: dim src.
 

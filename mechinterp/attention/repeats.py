@@ -22,6 +22,7 @@ import xarray as xr
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric, columns
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
@@ -33,6 +34,7 @@ from mechinterp.models.tokenization import check_length, decoder, ordinary_token
 SCORES = ("previous token", "duplicate token", "induction")
 
 
+@checks_arguments
 def repeated_blocks(
     model: Model, n: int = 8, seed: int = 0, *, length: int | None = None
 ) -> Prompts:
@@ -62,6 +64,7 @@ def repeated_blocks(
     return check_length(model, made.named(first=len(start), second=len(start) + length))
 
 
+@checks_arguments
 def head_scores(
     model: Model, *, length: int | None = None, n: int = 8, seeds: Sequence[int] = (0, 1, 2)
 ) -> xr.DataArray:
@@ -108,6 +111,7 @@ def head_scores(
     )
 
 
+@checks_arguments
 def second_block_log_prob(prompts: Prompts) -> Metric:
     """The metric of these prompts: mean log-probability of the second block, in nats per token.
 

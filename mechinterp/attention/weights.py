@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.sites import HookError, Site
 from mechinterp.models.hook_points import check_site
 from mechinterp.models.layer_parts import Layer
@@ -31,6 +32,7 @@ from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import decoder
 
 
+@checks_arguments
 def qk_circuit(
     model: Model, layer: int, head: int, tokens: Sequence[int], *, distance: int = 0
 ) -> xr.DataArray:
@@ -61,6 +63,7 @@ def qk_circuit(
     )
 
 
+@checks_arguments
 def ov_circuit(
     model: Model,
     layer: int,

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.signs import sign_of_support
@@ -43,6 +44,7 @@ from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps.axes import layers as chosen_layers
 
 
+@checks_arguments
 def direct_by_layer(model: Model, prompts: Text, metric: Metric) -> xr.DataArray:
     """The direct contribution of each part to the metric: dims (part, prompt), in its unit.
 
@@ -75,6 +77,7 @@ def direct_by_layer(model: Model, prompts: Text, metric: Metric) -> xr.DataArray
     return xr.DataArray(values, coords, ("part", "prompt"), "direct", asked.attrs)
 
 
+@checks_arguments
 def direct_by_head(model: Model, prompts: Text, metric: Metric) -> xr.Dataset:
     """The direct contribution of each head, `from_head` (layer, head, prompt), and of all else.
 
@@ -118,6 +121,7 @@ def direct_by_head(model: Model, prompts: Text, metric: Metric) -> xr.Dataset:
     )
 
 
+@checks_arguments
 def direct_by_neuron(
     model: Model, prompts: Text, metric: Metric, layers: Iterable[int] | None = None
 ) -> xr.Dataset:

@@ -25,6 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
@@ -70,6 +71,7 @@ class TunedLens:
             )
 
 
+@checks_arguments
 def train_lens(
     model: Model,
     prompts: Text,
@@ -177,6 +179,7 @@ def _log_probs(
     return models.unembed(model, normed)[:, 0].log_softmax(-1)
 
 
+@checks_arguments
 def write_lens(lens: TunedLens, file: str | Path) -> Path:
     """Write the lens as safetensors: "weights" [layer, d_model, d_model] and "biases"."""
     content = {"weights": lens.weights.contiguous(), "biases": lens.biases.contiguous()}
@@ -185,6 +188,7 @@ def write_lens(lens: TunedLens, file: str | Path) -> Path:
     return Path(file)
 
 
+@checks_arguments
 def read_lens(file: str | Path) -> TunedLens:
     """The lens that `write_lens` wrote.
 

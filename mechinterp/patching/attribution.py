@@ -42,6 +42,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.core.activations import Activations
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
@@ -59,6 +60,7 @@ SIZE = "Size of the effect, never negative: it has no direction."
 _EMBED = Site("embed")
 
 
+@checks_arguments
 def attribution_patching(
     model: Model,
     prompts: Text,
@@ -86,6 +88,7 @@ def attribution_patching(
     return grid.result(found, found.estimates[0], metric, "attribution patching")
 
 
+@checks_arguments
 def qk_fixed_patching(
     model: Model,
     prompts: Text,
@@ -116,6 +119,7 @@ def qk_fixed_patching(
     )
 
 
+@checks_arguments
 def atp_star(
     model: Model,
     prompts: Text,
@@ -154,6 +158,7 @@ def atp_star(
     return result.assign_attrs(no_support(SIZE))
 
 
+@checks_arguments
 def integrated_patching(
     model: Model,
     prompts: Text,
@@ -203,6 +208,7 @@ def integrated_patching(
     return result.assign_attrs(completeness_error=float(np.abs(completed - exact).mean()))
 
 
+@checks_arguments
 def top_k(screen: xr.DataArray, k: int) -> xr.DataArray:
     """A mask of the `k` cells with the largest absolute mean over prompts, to sweep with `only=`.
 

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import read
@@ -43,6 +44,7 @@ _BATCH_POSITIONS = 768
 _BATCH_BYTES = 1 << 26
 
 
+@checks_arguments
 def residual_sites(model: Model, layers: Iterable[int] | None = None) -> list[Site]:
     """The sites of the residual stream at layers 0 (the embedding) to n_layers; by default all.
 
@@ -63,6 +65,7 @@ def residual_sites(model: Model, layers: Iterable[int] | None = None) -> list[Si
     return sites
 
 
+@checks_arguments
 def gather(
     model: Model,
     prompts: Prompts,

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.sites import Pos
 from mechinterp.models.model import Model, require_model
@@ -25,6 +26,7 @@ REFUSALS = ("I'm sorry", "I cannot", "Sorry", "Unfortunately", "As an AI", "No",
 COMPLIANCES = ("Sure", "Here", "Of course", "Certainly", "To", "Yes", "Absolutely", "First", "The")
 
 
+@checks_arguments
 def refusal_log_odds(
     model: Model,
     refusals: Sequence[str] = REFUSALS,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.engine.generation import generate_greedy
 from mechinterp.engine.runner import run
@@ -27,6 +28,7 @@ class Last:
     n: int
 
 
+@checks_arguments
 def last(n: int) -> Last:
     """Outputs for `attribute`: the model's top token at each of the prompt's last `n` positions."""
     return Last(n)

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import tokens_are_words
@@ -58,6 +59,7 @@ class Unit:
     attributed: bool
 
 
+@checks_arguments
 def units_of(
     model: Model,
     prompts: Prompts,
@@ -109,6 +111,7 @@ def units_of(
     return tuple(sorted([*made, *rest], key=lambda unit: unit.positions[0]))
 
 
+@checks_arguments
 def find(texts: Sequence[str], allowed: Sequence[int], span: Span) -> list[int]:
     """The positions of a span; none if it is not found.
 

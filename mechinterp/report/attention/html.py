@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.printable import escape
 from mechinterp.report.attention.link_rows import link_sentences, read_links
 from mechinterp.report.attention.patterns import read_patterns
@@ -33,6 +34,7 @@ _MOST_WEIGHTS = 500_000
 _MOST_LINKS = 100
 
 
+@checks_arguments
 def attention_page(
     patterns: Mapping[str, xr.DataArray],
     links: Mapping[str, xr.Dataset],

@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.printable import escape
 from mechinterp.report.attribution.faithfulness import (
     CHANCE,
@@ -26,6 +27,7 @@ from mechinterp.report.render.tokens import shorten, show
 _LONGEST_NAME = 20
 
 
+@checks_arguments
 def print_faithfulness(found: xr.Dataset, *, console: Console | None = None) -> None:
     """Print how the scorers fare: the mean over outputs, or over prompts with intervals.
 

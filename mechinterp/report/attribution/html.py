@@ -14,6 +14,7 @@ from typing import TypedDict
 
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.printable import escape
 from mechinterp.report.attribution.agreement import Beside, read_beside
 from mechinterp.report.attribution.comparisons import (
@@ -57,6 +58,7 @@ _MOST_PLACES = 6
 _N_NAMED_FAR, _N_NAMED_LARGE = 4, 2  # dots of a scatter that carry their name
 
 
+@checks_arguments
 def attribution_page(
     scores: Scores | Mapping[str, Scores] | Sequence[Scores],
     comparisons: Sequence[Comparison] = (),

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.printable import escape
 from mechinterp.report.attribution.inputs import Input
 from mechinterp.report.attribution.interactions import (
@@ -25,6 +26,7 @@ from mechinterp.report.render.tokens import shorten, show
 _NARROW, _WIDE = 60, 90
 
 
+@checks_arguments
 def print_interactions(
     found: xr.Dataset, *, top: int = 8, warned: bool = False, console: Console | None = None
 ) -> None:

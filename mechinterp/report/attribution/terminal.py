@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.printable import escape
 from mechinterp.report.attribution.comparisons import (
     AS_EXPECTED,
@@ -50,6 +51,7 @@ _VERDICTS = {
 }
 
 
+@checks_arguments
 def print_attribution(
     scores: Scores,
     comparisons: Sequence[Comparison] = (),

@@ -23,6 +23,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.printable import escape
 from mechinterp.report.attention.patterns import Patterns, read_patterns
 from mechinterp.report.circuit.edges import Circuit, Edges, EdgeScores, Graph, read_edges
@@ -55,6 +56,7 @@ _DIGITS = 5
 _EXTRA = 2  # digits of a score beyond the two that show its size
 
 
+@checks_arguments
 def circuit_page(
     scores: EdgeScores,
     circuit: Circuit | Mapping[str, Circuit],

@@ -29,6 +29,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.printable import escape
 from mechinterp.report.circuit.edges import Circuit, Edge, Edges, EdgeScores, read_edges
 from mechinterp.report.circuit.faithfulness_curve import read_faithfulness_curves, share_text
@@ -43,6 +44,7 @@ _BAR_WIDTHS = (16, 8, 5, 0)
 _LONGEST_NAME = 34
 
 
+@checks_arguments
 def print_circuit(
     scores: EdgeScores,
     circuit: Circuit,

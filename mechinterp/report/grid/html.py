@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.printable import escape
 from mechinterp.report.render.cells import (
     Axis,
@@ -37,6 +38,7 @@ _MOST_TICKS, _MOST_TICKS_SMALL = 16, 8
 _BASELINES = {"clean_score": "Clean prompts", "corrupt_score": "Corrupt prompts"}
 
 
+@checks_arguments
 def grid_page(
     result: xr.DataArray,
     *,

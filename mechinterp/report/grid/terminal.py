@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.printable import escape
 from mechinterp.report.render.cells import (
     Axis,
@@ -40,6 +41,7 @@ _LONGEST_LABEL = 14
 _BAR_WIDTHS = (16, 8, 5, 0)
 
 
+@checks_arguments
 def print_grid(result: xr.DataArray, *, top: int = 15, console: Console | None = None) -> None:
     """Print the headline, a heat map if it is two-dimensional and fits, `top` cells and the cost.
 

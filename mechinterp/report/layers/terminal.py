@@ -16,11 +16,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.report.render.console import Pen
 from mechinterp.report.render.numbers import MINUS
 from mechinterp.report.render.tables import Rows, table
 
 
+@checks_arguments
 def print_layers(
     rows: Sequence[Mapping[str, object]],
     sentences: Sequence[str] = (),

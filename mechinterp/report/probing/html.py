@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.printable import escape
 from mechinterp.report.layers.chart import LayerLine, layer_chart
 from mechinterp.report.render.costs import costs
@@ -31,6 +32,7 @@ _HOWS = {
 _KINDS = {"random": "random", "spread": "as activations vary"}
 
 
+@checks_arguments
 def probing_page(
     probed: xr.Dataset,
     *,

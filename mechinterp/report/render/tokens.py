@@ -7,11 +7,13 @@ instead of being read comes out as its code (`core.printable`).
     show("\x1b[31m") == r"\x1b[31m"
 """
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.printable import escape
 
 SPACE = "␣"
 
 
+@checks_arguments
 def show(token: str) -> str:
     """A token on one line: end spaces as `␣`, newline `↵`, tab `⇥`, hidden ones as codes.
 
