@@ -76,10 +76,13 @@ def logit_copying(
 
     Raises:
         HookError: if there is no such head.
+        ValueError: if no token is asked for.
 
     Source: the copy score of Wang et al. 2022, section 3.2, arXiv 2211.00593, but from the
     embedding, not from the residual stream after the first MLP.
     """
+    if n < 1:
+        raise ValueError(f"logit_copying: n={n}: ask for at least one token.")
     tokens = ordinary_tokens(model)
     drawn = random.Random(seed).sample(tokens, min(n, len(tokens)))
     logits = ov_circuit(model, layer, head, drawn, to=range(model.cfg.d_vocab)).values

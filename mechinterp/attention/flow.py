@@ -52,12 +52,14 @@ def max_flow(found: xr.DataArray, query: int) -> xr.DataArray:
     Flows from different sources share capacities, and sum to more than 1.
 
     Raises:
-        ValueError: if there are several prompts.
+        ValueError: if there are several prompts, or no such query.
 
     Source: Abnar and Zuidema 2020, section 3, arXiv 2005.00928.
     """
     if set(found.dims) != set(LINK_DIMS):
         raise ValueError(f"flow is of one pattern, dims {' '.join(LINK_DIMS)}: .isel(prompt=0).")
+    if query not in found["pos"].values.tolist():
+        raise ValueError(f"max_flow: the pattern has no query {query}. Give one of its positions.")
     mixed = _mixed(found).transpose("layer", "pos", "src")
     capacities = np.nan_to_num(mixed.values)
     at = found["pos"].values.tolist().index(query)

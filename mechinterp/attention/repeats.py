@@ -83,6 +83,8 @@ def head_scores(
     the duplicate token score, Wang et al. 2022, appendix, arXiv 2211.00593.
     """
     require_model(model)
+    if n < 1 or not len(seeds):
+        raise ValueError(f"head_scores: n={n}, seeds={seeds!r}: ask for at least one prompt.")
     cfg = model.cfg
     made = np.zeros((len(SCORES), cfg.n_layers, cfg.n_heads, n * len(seeds)))
     for number, seed in enumerate(seeds):

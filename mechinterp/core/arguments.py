@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 import numpy as np
+from torch import Tensor
 
 from mechinterp.core.indices import is_index, is_real
 
@@ -39,7 +40,11 @@ T = TypeVar("T")
 Hint = object
 """An annotation, as `typing.get_type_hints` gives it."""
 
-_LEAST = {"seed": 0, "budget_bytes": 1, "n_resamples": 1, "rounds": 1}
+_LEAST: dict[str, int] = {
+    **dict.fromkeys(("seed", "weight", "times", "alpha", "seconds", "rate"), 0),
+    **dict.fromkeys(("budget_bytes", "n_resamples", "rounds", "top", "at_once", "k"), 1),
+}
+"""What arguments of these names are at least, whatever the function."""
 _WORDS: dict[Hint, tuple[str, str]] = {
     int: ("a whole number", "whole numbers"),
     float: ("a number", "numbers"),
@@ -89,7 +94,7 @@ def checks_arguments(function: Callable[P, T]) -> Callable[P, T]:
                 values = list(value)
             for one in values:
                 if not fits(one, hint) or not _in_range(one, name):
-                    words = _range_words(name) or words_for(hint)
+                    words = _range_words(name, words_for(hint))
                     raise ValueError(f"{function.__name__}: {name} is {_short(one)}: give {words}.")
         return function(*args, **kwargs)
 
@@ -107,7 +112,7 @@ def fits(value: object, hint: Hint) -> bool:
         return isinstance(value, str | int) and value in inner
     if origin is collections.abc.Callable:
         return callable(value)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
+    if typing.is_typeddict(hint) or (isinstance(origin, type) and issubclass(origin, Mapping)):
         return isinstance(value, Mapping)
     if isinstance(origin, type) and issubclass(origin, Iterable):
         return _fits_several(value, origin, inner)
@@ -130,7 +135,7 @@ def words_for(hint: Hint, *, several: bool = False) -> str:
         return " or ".join(map(repr, inner))
     if origin is collections.abc.Callable:
         return "a function"
-    if isinstance(origin, type) and issubclass(origin, Mapping):
+    if typing.is_typeddict(hint) or (isinstance(origin, type) and issubclass(origin, Mapping)):
         return "a mapping (a dict)"
     if isinstance(origin, type) and issubclass(origin, Iterable):
         of = [one for one in inner if one is not Ellipsis]
@@ -161,9 +166,9 @@ def _fits_several(value: object, kind: type, inner: tuple[Hint, ...]) -> bool:
         return False
     if kind is tuple and inner[-1:] != (Ellipsis,):
         return isinstance(value, tuple | list) and len(value) == len(inner)
-    if not inner or not isinstance(value, Sequence):
-        return True
-    return all(fits(one, inner[0]) for one in value)
+    if isinstance(value, np.ndarray | Tensor):  # one number tells what all are
+        return not inner or all(fits(one, inner[0]) for one in value[:1])
+    return not inner or not isinstance(value, Sequence) or all(fits(o, inner[0]) for o in value)
 
 
 def _fits_protocol(value: object, kind: Hint) -> bool:
@@ -182,15 +187,13 @@ def _is_text_of_prompts(inner: tuple[Hint, ...]) -> bool:
 def _in_range(value: object, name: str) -> bool:
     if name == "level" and is_real(value):
         return 0 < float(value) < 1  # type: ignore[arg-type]
-    if name in _LEAST and is_index(value):
-        return int(value) >= _LEAST[name]  # type: ignore[call-overload,no-any-return]
-    return True
+    return name not in _LEAST or not is_real(value) or float(value) >= _LEAST[name]  # type: ignore[arg-type]
 
 
-def _range_words(name: str) -> str:
+def _range_words(name: str, words: str) -> str:
     if name == "level":
         return "a number between 0 and 1"
-    return f"a whole number from {_LEAST[name]} on" if name in _LEAST else ""
+    return f"{words}, from {_LEAST[name]} on" if name in _LEAST else words
 
 
 def _short(value: object) -> str:

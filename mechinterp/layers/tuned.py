@@ -97,8 +97,11 @@ def train_lens(
 
     Source: Belrose et al. 2023, section 3, arXiv 2303.08112.
     """
-    if steps < 0 or batch < 1 or shrink < 0:
-        raise ValueError(f"steps={steps}, batch={batch}, shrink={shrink}: none may be negative.")
+    if steps < 0 or batch < 1 or shrink < 0 or rate <= 0:
+        raise ValueError(
+            f"steps={steps}, batch={batch}, shrink={shrink}, rate={rate}: none may be negative, "
+            f"and a step moves something."
+        )
     each = _training_streams(model, tokenize(model, prompts))
     goal, n_layers = each[-1], len(each) - 1
     draw = torch.Generator().manual_seed(seed)

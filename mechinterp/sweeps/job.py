@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.core.callables import call_error
+from mechinterp.core.indices import index
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos
@@ -115,8 +116,10 @@ class SweepJob:
         Raises:
             ValueError: if `exact` is unknown.
         """
-        if isinstance(exact, str) and exact not in ("planned", "naive"):
-            raise ValueError(f'exact={exact!r} is none of "planned", "naive".')
+        if not isinstance(exact, Savings) and exact not in ("planned", "naive"):
+            raise ValueError(f'exact={exact!r} is none of "planned", "naive", nor Savings.')
+        if budget_bytes is not None:
+            budget_bytes = index(budget_bytes, "budget_bytes", least=1)
         named = NAIVE if exact == "naive" else Savings()
         widths = [None if m.tokens is None else m.tokens.shape[1] for m in self.metrics]
         n_columns = None if None in widths else sum(n or 0 for n in widths)

@@ -79,7 +79,7 @@ def test_a_model_that_is_not_ours(hugging_face, prompts, refuses):
     def arm(layer):
         return zero(Z)
 
-    for other in (hugging_face, nn.Linear(2, 2), None):
+    for other, named in ((hugging_face, "GPT2LM"), (nn.Linear(2, 2), "Linear"), (None, "None")):
         for call in (
             lambda m: run(m, IDS),
             lambda m: run(m, "a text"),
@@ -93,7 +93,7 @@ def test_a_model_that_is_not_ours(hugging_face, prompts, refuses):
             lambda m: mi.task("induction", m, n=2),
             lambda m: mi.refusal_log_odds(m),
         ):
-            refuses(lambda m=other, c=call: c(m), type(other).__name__, "load_model(model)")
+            refuses(lambda m=other, c=call: c(m), named, "load_model(model)")
     refuses(lambda: run("smollm2", IDS), "load_model('smollm2')")
 
 

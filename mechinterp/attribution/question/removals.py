@@ -187,9 +187,14 @@ def replacement_token(model: Model, token_id: int | None = None) -> Removal:
     """Replace the tokens by one token, by default the tokenizer's unknown token or end token.
 
     Raises:
-        ValueError: if no token is given and the tokenizer has neither.
+        ValueError: if no token is given and the tokenizer has neither, or there is no such token.
     """
     require_model(model)
+    if token_id is not None and not 0 <= token_id < model.cfg.d_vocab:
+        raise ValueError(
+            f"replacement_token: token id {token_id} is outside the vocabulary of "
+            f"{model.cfg.d_vocab}."
+        )
     tokenizer = model.tokenizer
     candidates = [token_id, *(getattr(tokenizer, f"{k}_token_id", None) for k in ("unk", "eos"))]
     chosen = next((c for c in candidates if c is not None), None)

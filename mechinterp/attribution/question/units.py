@@ -82,6 +82,8 @@ def units_of(
     require_model(model)
     texts = list(prompts.token_text[0])
     allowed = allowed_positions(prompts, inputs)
+    if shown is not None and not 0 <= shown <= len(texts):
+        raise ValueError(f"shown={shown}: the prompt has {len(texts)} tokens.")
     shown = max(len(texts) if shown is None else shown, max(allowed) + 1)
     groups: list[tuple[tuple[int, ...], str]]
     if isinstance(units, str):
