@@ -24,13 +24,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.sites import HookError, Site
 from mechinterp.models.hook_points import check_site
 from mechinterp.models.layer_parts import Layer
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import decoder
 
 
+@checks_arguments
 def qk_circuit(
     model: Model, layer: int, head: int, tokens: Sequence[int], *, distance: int = 0
 ) -> xr.DataArray:
@@ -61,6 +63,7 @@ def qk_circuit(
     )
 
 
+@checks_arguments
 def ov_circuit(
     model: Model,
     layer: int,
@@ -102,6 +105,7 @@ def check_written(model: Model) -> None:
     Raises:
         HookError: if a norm acts on the sum of what the heads write.
     """
+    require_model(model)
     if models.has_norm_after_heads(model):
         raise HookError(
             "on this model a norm acts on the sum of what a layer's heads write: no head has an OV "

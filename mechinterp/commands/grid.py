@@ -16,6 +16,7 @@ from mechinterp import ablation, models, patching
 from mechinterp.commands.grid_request import GridRequest
 from mechinterp.commands.options.grid import AblateOptions, PatchOptions
 from mechinterp.commands.outcome import Outcome, View, finish
+from mechinterp.commands.terminal import say
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.replacements import Replacement, mean_of, resample_from
@@ -56,9 +57,7 @@ def run_patch(model: Model, options: PatchOptions) -> None:
     if options.plan:
         request.print_plan(request.prompts.pair.sides(options.direction)[0])
         if options.screen:
-            print(
-                f"--screen {options.screen}: so many of these arms run, after an estimate of all."
-            )
+            say(f"--screen {options.screen}: so many of these arms run, after an estimate of all.")
         return
     metric, (clean, corrupt) = request.prompts.metric, request.scores()
     _check_apart(clean, corrupt)
@@ -140,7 +139,7 @@ def _outcome(found: _Grid, title: str, notes: list[str]) -> Outcome:
     options, effect, published = found.request.options, _readable(found.effect), found.published()
     views: list[View] = [partial(print_grid, effect)]
     views += [
-        partial(print, f"published, {row.finding.role}: {row.verdict}: {row.places}")
+        partial(say, f"published, {row.finding.role}: {row.verdict}: {row.places}")
         for row in published
         if row.is_inside
     ]

@@ -13,7 +13,8 @@ import xarray as xr
 from safetensors.numpy import save
 
 from mechinterp import models
-from mechinterp.commands.options.probe import ProbeOptions, chosen_layers
+from mechinterp.commands.options.probe import ProbeOptions
+from mechinterp.commands.options.ranges import chosen_layers, whole_number
 from mechinterp.commands.outcome import Outcome, finish
 from mechinterp.core.metrics import Metric, logit_diff
 from mechinterp.core.sites import ACTS, Pos, Site
@@ -162,7 +163,8 @@ def _check_causal_layer(model: Model, options: ProbeOptions) -> None:
 
 
 def _position(text: str) -> Pos:
-    return int(text) if text.isdigit() else text
+    number = whole_number(text)
+    return text if number is None else number
 
 
 def _probe(options: ProbeOptions) -> Probe:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from mechinterp.commands.options.prompt import PromptOptions
+from mechinterp.commands.options.ranges import whole_number
 from mechinterp.core.metrics import Metric
 from mechinterp.core.pairs import Pair
 from mechinterp.core.prompts import Prompts
@@ -71,7 +72,8 @@ def requested_positions(text: str | None, prompts: Prompts) -> list[Pos] | None:
         return None
     names = sorted({"end", *prompts.names}, key=len, reverse=True)
     pattern = "|".join([rf"(?:{'|'.join(map(re.escape, names))})(?=,|$)", "[^,]+"])
-    chosen = [int(p) if p.isdigit() else p for p in re.findall(pattern, text)]
+    parts = re.findall(pattern, text)
+    chosen = [part if (pos := whole_number(part)) is None else pos for part in parts]
     for pos in chosen:
         if isinstance(pos, str) and pos not in names:
             raise ValueError(

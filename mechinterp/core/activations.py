@@ -11,7 +11,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from mechinterp.core.prompts import Prompts
-from mechinterp.core.sites import HookError, Site, narrow_index
+from mechinterp.core.sites import HookError, Site, as_site, narrow_index
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,7 +28,8 @@ class Activations(Mapping[Site, Tensor]):
     prompts: Prompts
     first_pos: int = 0
 
-    def __getitem__(self, site: Site) -> Shaped[Tensor, "prompt ..."]:
+    def __getitem__(self, where: Site | str) -> Shaped[Tensor, "prompt ..."]:
+        site = as_site(where)
         if site in self.kept:
             return self.kept[site]
         for have, value in self.kept.items():
@@ -63,7 +64,10 @@ class Activations(Mapping[Site, Tensor]):
         return at - self.first_pos
 
     def __contains__(self, site: object) -> bool:
-        return isinstance(site, Site) and any(_covers(have, site) for have in self.kept)
+        try:
+            return any(_covers(have, as_site(site)) for have in self.kept)
+        except ValueError:  # nothing of this kind is a site
+            return False
 
     def __repr__(self) -> str:
         return f"Activations({', '.join(map(str, self.kept))}; {self.prompts!r})"
@@ -77,6 +81,8 @@ class Activations(Mapping[Site, Tensor]):
 
 def _covers(have: Site, want: Site) -> bool:
     """True if the value at `have` holds the one at `want`."""
+    if want.axes is None:
+        return have.hook == want.hook and have == have.whole()
     same = (have.act, have.layer) == (want.act, want.layer)
     narrowed = ((getattr(have, a), getattr(want, a)) for a in ("head", "pos", "neuron"))
     return same and all(h is None or h == w for h, w in narrowed)

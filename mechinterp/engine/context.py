@@ -36,7 +36,7 @@ from mechinterp.engine.hooks import Hooks
 from mechinterp.engine.interrupts import interruptible
 from mechinterp.engine.partial_arm import PartialArm
 from mechinterp.engine.sequences import Sequences, n_cached
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import Text, tokenize
 
 _BEFORE_LAYERS = ("hook_tokens", "hook_embed", "hook_pos_embed")
@@ -81,6 +81,7 @@ class hooked(Generic[M]):  # noqa: N801 - used as a context manager, like contex
 
     def __init__(self, model: M, specs: Specs, prompts: Text | None = None) -> None:
         self._model = model
+        require_model(model)
         given = None if prompts is None else tokenize(model, prompts)
         check_specs(specs)
         for spec in specs:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.core.activations import Activations
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Site
@@ -38,6 +39,7 @@ Variant = Callable[[slice, Specs], Specs]
 """Makes the specs of a run on some rows of the prompts, given those that record gradients."""
 
 
+@checks_arguments
 def site_gradients(
     model: Model,
     prompts: Text,

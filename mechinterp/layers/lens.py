@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Answers, Metric, columns
 from mechinterp.core.sites import Pos
 from mechinterp.engine.batch import PassOutput
@@ -38,6 +39,7 @@ _CHUNK_BYTES = 1 << 26
 Streams = Float[Tensor, "layer prompt d_model"]
 
 
+@checks_arguments
 def logit_lens(
     model: Model,
     prompts: Text,
@@ -99,6 +101,7 @@ def logit_lens(
     return xr.Dataset(arrays, coords, attrs)
 
 
+@checks_arguments
 def lens_metric(
     model: Model, prompts: Text, metric: Metric, *, lens: TunedLens | None = None
 ) -> xr.DataArray:

@@ -25,6 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
@@ -70,6 +71,7 @@ class TunedLens:
             )
 
 
+@checks_arguments
 def train_lens(
     model: Model,
     prompts: Text,
@@ -95,8 +97,11 @@ def train_lens(
 
     Source: Belrose et al. 2023, section 3, arXiv 2303.08112.
     """
-    if steps < 0 or batch < 1 or shrink < 0:
-        raise ValueError(f"steps={steps}, batch={batch}, shrink={shrink}: none may be negative.")
+    if steps < 0 or batch < 1 or shrink < 0 or rate <= 0:
+        raise ValueError(
+            f"steps={steps}, batch={batch}, shrink={shrink}, rate={rate}: none may be negative, "
+            f"and a step moves something."
+        )
     each = _training_streams(model, tokenize(model, prompts))
     goal, n_layers = each[-1], len(each) - 1
     draw = torch.Generator().manual_seed(seed)
@@ -177,6 +182,7 @@ def _log_probs(
     return models.unembed(model, normed)[:, 0].log_softmax(-1)
 
 
+@checks_arguments
 def write_lens(lens: TunedLens, file: str | Path) -> Path:
     """Write the lens as safetensors: "weights" [layer, d_model, d_model] and "biases"."""
     content = {"weights": lens.weights.contiguous(), "biases": lens.biases.contiguous()}
@@ -185,6 +191,7 @@ def write_lens(lens: TunedLens, file: str | Path) -> Path:
     return Path(file)
 
 
+@checks_arguments
 def read_lens(file: str | Path) -> TunedLens:
     """The lens that `write_lens` wrote.
 

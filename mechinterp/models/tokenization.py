@@ -11,18 +11,21 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
+from mechinterp.core.indices import indices, is_index
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.facts import device
-from mechinterp.models.model import Model, Tokenizer
+from mechinterp.models.model import Model, Tokenizer, require_model
 
 NO_CHARACTER = "\ufffd"
 """How bytes are shown that are not a character by themselves."""
 
 Messages = Sequence[Mapping[str, str]]
-Text = str | Sequence[str] | Messages | Sequence[Messages] | Int[Tensor, "..."] | Prompts
+Ids = Int[Tensor, "..."] | Sequence[int] | Sequence[Sequence[int]]
+Text = str | Sequence[str] | Messages | Sequence[Messages] | Ids | Prompts
 """What a prompt may be: text, texts, a chat, chats, token ids, or `Prompts`."""
 
 
@@ -39,11 +42,11 @@ def tokenize(model: Model, prompt: Text) -> Prompts:
         ValueError: if a prompt is empty or too long, or needs a tokenizer or a chat template that
             the model does not have.
     """
+    require_model(model)
     if isinstance(prompt, Prompts):
         return check_length(model, prompt)
-    if isinstance(prompt, Tensor):
-        ids = prompt.reshape(1, -1) if prompt.ndim < 2 else prompt
-        rows = [(row, _roles(model, row)) for row in ids.tolist()]
+    if (given := _given_ids(prompt)) is not None:
+        rows = [(row, _roles(model, row)) for row in given]
     else:
         several = _as_list(prompt)
         rows = [_encode(model, one, row) for row, one in enumerate(several)]
@@ -134,6 +137,7 @@ class Decoder:
 
 def tokens_are_words(model: Model) -> bool:
     """True if every token is a word, so that token texts do not hold the spaces between them."""
+    require_model(model)
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     return backend is not None and type(backend.model).__name__ == "WordLevel"
 
@@ -144,6 +148,8 @@ def token_id(model: Model, text: str) -> int:
     Raises:
         ValueError: if it is several tokens, listing them, or an unknown word.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is no text: give the text of one token.")
     ids = known_ids(model, text)
     if len(ids) != 1:
         pieces = [decoder(model)(i) for i in ids]
@@ -176,6 +182,7 @@ def tokenizer_of(model: Model) -> Tokenizer:
     Raises:
         ValueError: if it has none.
     """
+    require_model(model)
     if model.tokenizer is None:
         raise ValueError("this model has no tokenizer: give token ids, or load_model(tokenizer=).")
     return model.tokenizer
@@ -185,6 +192,21 @@ def special_id(model: Model, kind: Literal["bos", "unk", "eos"]) -> int | None:
     """The id of a special token; None if the tokenizer has no such token, or there is none."""
     found: int | None = getattr(model.tokenizer, f"{kind}_token_id", None)
     return found
+
+
+def _given_ids(prompt: object) -> list[list[int]] | None:
+    """The token ids, a list for each prompt, if that is what was given."""
+    if isinstance(prompt, np.ndarray | Tensor):
+        ids = prompt.reshape(1, -1) if prompt.ndim < 2 else prompt
+        return [indices(row, f"prompt {n}", least=None) for n, row in enumerate(ids.tolist())]
+    if not isinstance(prompt, Sequence) or isinstance(prompt, str) or not prompt:
+        return None
+    if not any(isinstance(one, str | Mapping) for one in prompt) and is_index(prompt[0]):
+        return [indices(prompt, "prompt 0", least=None)]
+    rows = [one.tolist() if isinstance(one, np.ndarray | Tensor) else one for one in prompt]
+    if all(isinstance(row, Sequence) and row and is_index(row[0]) for row in rows):
+        return [indices(row, f"prompt {n}", least=None) for n, row in enumerate(rows)]
+    return None
 
 
 def _as_list(prompt: object) -> Sequence[str | Messages]:
@@ -197,11 +219,13 @@ def _as_list(prompt: object) -> Sequence[str | Messages]:
             return prompt
     raise ValueError(
         f"{prompt!r} is not a prompt. Give a text, a list of texts, a chat "
-        f'[{{"role": "user", "content": ...}}], token ids as a tensor, or Prompts.'
+        f'[{{"role": "user", "content": ...}}], token ids, or Prompts.'
     )
 
 
 def _encode(model: Model, one: str | Messages, row: int) -> tuple[list[int], list[str]]:
+    if not one:
+        raise ValueError(f"prompt {row} is empty. Give it at least one token.")
     if not isinstance(one, str):
         return _encode_chat(model, one, row)
     try:
@@ -246,7 +270,7 @@ def _encode_chat(model: Model, messages: Messages, row: int) -> tuple[list[int],
     tokenizer = tokenizer_of(model)
     if not tokenizer.chat_template:
         raise ValueError("this model has no chat template: give the prompt as text.")
-    if not all(set(m) >= {"role", "content"} for m in messages):
+    if not all(isinstance(m, Mapping) and set(m) >= {"role", "content"} for m in messages):
         raise ValueError(f'{messages!r}: each message needs "role" and "content".')
     rendered, spans = _render_chat(tokenizer, messages)
     encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
@@ -294,6 +318,7 @@ def _render_chat(tokenizer: Tokenizer, messages: Messages) -> tuple[str, list[tu
 
 def ordinary_tokens(model: Model) -> list[int]:
     """The ids of all tokens that are not special tokens."""
+    require_model(model)
     tokenizer = model.tokenizer
     if tokenizer is None:
         return list(range(model.cfg.d_vocab))

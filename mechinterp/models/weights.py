@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
 from mechinterp.models.facts import device
+from mechinterp.models.model import require_model
 
 
 def mean_embedding(model: HookedTransformer) -> Float[Tensor, " d_model"]:
     """The mean token embedding over the vocabulary, without positions."""
+    require_model(model)
     with torch.no_grad():
         every = torch.arange(model.cfg.d_vocab, device=device(model))
         return model.embed(every[None])[0].mean(0)
@@ -106,6 +108,7 @@ def shuffle_weights(weights: Sequence[nn.Parameter], seed: Sequence[int]) -> Non
 
 def copy_model(model: HookedTransformer) -> HookedTransformer:
     """A copy with its own weights; the tokenizer is shared."""
+    require_model(model)
     return copy.deepcopy(model, {id(model.tokenizer): model.tokenizer})
 
 

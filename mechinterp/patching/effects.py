@@ -18,6 +18,7 @@ means, which a prompt with a small difference cannot blow up. The two are not th
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.signs import sign_of_change
 from mechinterp.engine.runner import Run
@@ -37,6 +38,7 @@ _SIGN_ON_SCALE = {
 }
 
 
+@checks_arguments
 def effect(result: xr.DataArray) -> xr.DataArray:
     """The patched minus the unpatched score of the prompts that ran, in the metric's unit.
 
@@ -51,6 +53,7 @@ def effect(result: xr.DataArray) -> xr.DataArray:
     return (result - base).rename(result.name).assign_attrs(result.attrs | {"quantity": "change"})
 
 
+@checks_arguments
 def normalized(result: xr.DataArray) -> xr.DataArray:
     """(value - corrupt) / (clean - corrupt) of each prompt: 0 is corrupt, 1 is clean.
 
@@ -67,6 +70,7 @@ def normalized(result: xr.DataArray) -> xr.DataArray:
     return _on_scale(result, (result - corrupt) / (clean - corrupt))
 
 
+@checks_arguments
 def normalized_mean(result: xr.DataArray) -> xr.DataArray:
     """Mean over prompts of (value - corrupt) over that of (clean - corrupt): 0 corrupt, 1 clean.
 
@@ -83,6 +87,7 @@ def normalized_mean(result: xr.DataArray) -> xr.DataArray:
     return _on_scale(result, (result.mean("prompt") - corrupt) / (clean - corrupt))
 
 
+@checks_arguments
 def with_scores(
     result: xr.DataArray, metric: Metric, base: Run, other: Run, direction: str
 ) -> xr.DataArray:

@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.probing.controls import control_labels, majority, shuffled_labels
 from mechinterp.probing.folds import grouped_folds
 from mechinterp.probing.labelled import Labelled
@@ -27,6 +28,7 @@ from mechinterp.probing.probes import Probe, ProbeError, logistic
 from mechinterp.stats.paired_differences import difference
 
 
+@checks_arguments
 def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
     acts: xr.DataArray,
     labelled: Labelled,
@@ -85,6 +87,7 @@ def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
     )
 
 
+@checks_arguments
 def out_of_fold(
     acts: xr.DataArray,
     label_sets: Sequence[Int[np.ndarray, " prompt"]],
@@ -185,6 +188,7 @@ def _selectivity(
     return found[list(names)].rename(names)
 
 
+@checks_arguments
 def balanced_by_group(found: xr.Dataset, of: str = "task") -> xr.DataArray:
     """Each group's contribution to balanced accuracy, which is their mean: dims (layer, group).
 

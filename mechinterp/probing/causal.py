@@ -28,6 +28,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from mechinterp.ablation.single import replace_along
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.signs import no_support
@@ -89,6 +90,7 @@ class Direction:
         return unit
 
 
+@checks_arguments
 def class_direction(
     acts: xr.DataArray,
     labelled: Labelled,
@@ -134,6 +136,7 @@ def class_direction(
     return Direction(unit, gap, site, layer, probe.name, x - means[y])
 
 
+@checks_arguments
 def ablate_direction(sites: Sequence[Site], vector: Float[np.ndarray, " feature"]) -> Specs:
     """The specs that remove the component along a vector at each site: x - (x . u) u, |u| = 1.
 
@@ -144,6 +147,7 @@ def ablate_direction(sites: Sequence[Site], vector: Float[np.ndarray, " feature"
     return tuple(spec for site in sites for spec in edit(site, without, name="ablate direction"))
 
 
+@checks_arguments
 def steer_direction(
     sites: Sequence[Site], vector: Float[np.ndarray, " feature"], scale: float = 1.0
 ) -> Specs:
@@ -159,6 +163,7 @@ def steer_direction(
     return tuple(spec for site in sites for spec in plus(site))
 
 
+@checks_arguments
 def direction_effects(
     model: Model,
     prompts: Prompts,
@@ -222,6 +227,7 @@ def direction_effects(
     ).assign_attrs(attrs)
 
 
+@checks_arguments
 def compare_with_random(effects: xr.DataArray, *, level: float = 0.95, seed: int = 0) -> xr.Dataset:
     """The probe's direction compared with random ones: dims (how, kind), means over prompts.
 

@@ -24,12 +24,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
 from mechinterp.models.hook_points import axis_size, read_bytes
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.storage.run_folder import write_whole
 
 MEAN = "mean"
@@ -43,12 +44,14 @@ _BATCH_POSITIONS = 768
 _BATCH_BYTES = 1 << 26
 
 
+@checks_arguments
 def residual_sites(model: Model, layers: Iterable[int] | None = None) -> list[Site]:
     """The sites of the residual stream at layers 0 (the embedding) to n_layers; by default all.
 
     Raises:
         ValueError: if there is no such layer.
     """
+    require_model(model)
     n_layers = model.cfg.n_layers
     sites = []
     for layer in range(n_layers + 1) if layers is None else layers:
@@ -62,6 +65,7 @@ def residual_sites(model: Model, layers: Iterable[int] | None = None) -> list[Si
     return sites
 
 
+@checks_arguments
 def gather(
     model: Model,
     prompts: Prompts,

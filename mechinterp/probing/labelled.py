@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.tokenization import Messages
 from mechinterp.storage.jsonl import filled_lines, json_object, located
 
@@ -100,6 +101,7 @@ class _Line:
     group: str | int | None
 
 
+@checks_arguments
 def read_labelled(file: str | Path, n: int | None = None) -> Labelled:
     """The prompts of a JSONL file, or its first `n`: "prompt" or "text", "label", maybe "group".
 

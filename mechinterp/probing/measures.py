@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.probing.probes import predicted_class
 from mechinterp.stats.intervals import interval
 
@@ -44,6 +45,7 @@ class Answers:
         return max(2, int(self.scores.shape[-1]))
 
 
+@checks_arguments
 def figures(
     answers: Answers,
     *,

@@ -22,6 +22,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from sklearn.preprocessing import StandardScaler
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.probing.by_layer import layer_name, layer_of
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.probes import ProbeError, regression
@@ -30,6 +31,7 @@ SHARES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.
 """Where the blocks end, as shares of all prompts; as in the source."""
 
 
+@checks_arguments
 def description_length(
     acts: xr.DataArray,
     labelled: Labelled,

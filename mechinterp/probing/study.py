@@ -18,6 +18,7 @@ from typing import cast
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.models.model import Model
@@ -53,6 +54,7 @@ class ProbeStudy:
     notes: tuple[str, ...]
 
 
+@checks_arguments
 def probe_model(  # noqa: PLR0913 - each option is a choice of the study
     model: Model,
     labelled: Labelled,
@@ -131,6 +133,7 @@ def probe_model(  # noqa: PLR0913 - each option is a choice of the study
     return ProbeStudy(labelled, prompts, acts, probed, description, tuple(notes))
 
 
+@checks_arguments
 def held_out(probed: xr.Dataset, n_folds: int = 2) -> np.ndarray:
     """True for prompts of the first folds, on which to measure a direction found in the rest."""
     return np.asarray(probed["fold"].values < n_folds)

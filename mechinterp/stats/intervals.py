@@ -13,6 +13,7 @@ The prompts are the sample: an interval says nothing about prompts of another ki
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.stats.bootstrap import bca_bounds, ratio_of_means, resample_counts, the_mean
 from mechinterp.stats.samples import (
     bootstrap_attrs,
@@ -25,6 +26,7 @@ from mechinterp.stats.samples import (
 )
 
 
+@checks_arguments
 def interval(
     result: xr.DataArray,
     *,
@@ -50,6 +52,7 @@ def interval(
     return labelled_cells(result, dim, attrs, mean=sample.mean(-1), low=low, high=high)
 
 
+@checks_arguments
 def ratio_interval(
     numerator: xr.DataArray,
     denominator: xr.DataArray,

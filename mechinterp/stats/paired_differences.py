@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.stats.bootstrap import BLOCK, bca_bounds, resample_counts, the_mean
 from mechinterp.stats.samples import (
     bootstrap_attrs,
@@ -24,6 +25,7 @@ from mechinterp.stats.samples import (
 )
 
 
+@checks_arguments
 def difference(
     a: xr.DataArray,
     b: xr.DataArray,

@@ -35,6 +35,6 @@ def manifest_in(folder: Path) -> JsonObject:
     """The manifest of a folder, not checked; empty if there is none, or it is not JSON."""
     try:
         found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from mechinterp.core.pairs import Pair
 from mechinterp.core.prompts import Prompts
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import decoder, special_id, tokenize, tokenizer_of
 
 Pick = TypeVar("Pick", bound=Hashable)
@@ -34,6 +34,7 @@ def single_token_ids(
     Raises:
         ValueError: if there are fewer than `need`, or the model has no tokenizer.
     """
+    require_model(model)
     if model.tokenizer is None:
         raise ValueError(
             f"{task}: its prompts are text, and this model has no tokenizer. Load it with "

@@ -71,8 +71,8 @@ def test_unknown_words():
 
 
 def test_what_is_no_prompt(trigger):
-    for wrong in ([], [3, 4]):
-        with pytest.raises(Exception, match=r"is not a prompt|type"):
+    for wrong in ([], [[]], [3.5]):
+        with pytest.raises(Exception, match=r"is not a prompt|type|is empty"):
             tokenize(trigger, wrong)
     with pytest.raises(ValueError, match="no chat template: give the prompt as text"):
         tokenize(trigger, [{"role": "user", "content": "please"}])

@@ -37,6 +37,7 @@ from mechinterp.attribution.question.units import (
     parse_spans,
 )
 from mechinterp.attribution.tables import from_json, to_json
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.facts import fingerprint, has_foreign_hooks
@@ -64,6 +65,7 @@ class Case:
     where: str = field(default="", compare=False)
 
 
+@checks_arguments
 def read_cases(file: str | Path) -> tuple[Case, ...]:
     """The prompts of a file with one JSON object a line.
 
@@ -94,6 +96,7 @@ def read_cases(file: str | Path) -> tuple[Case, ...]:
     return tuple(cases)
 
 
+@checks_arguments
 def attribute_each(
     model: Model,
     prompts: Text | Sequence[Case],
@@ -159,6 +162,7 @@ def attribute_each(
     return tuple(found)
 
 
+@checks_arguments
 def by_span(
     results: Sequence[xr.DataArray],
     spans: Sequence[Spans] | Prompts | None = None,

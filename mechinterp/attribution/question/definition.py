@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from mechinterp.attribution.question.outputs import Last, append_outputs, check_room, trim_padding
 from mechinterp.attribution.question.removals import REMOVALS, Removal, RemoveOne, removal_of
 from mechinterp.attribution.question.units import Spans, Unit, units_of
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric, log_prob, top_token
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.signs import sign_of_support
@@ -95,6 +96,7 @@ class Question:
         return _bind_metrics(replace(self, model=model))
 
 
+@checks_arguments
 def ask(
     model: Model,
     prompt: Text,
@@ -163,6 +165,7 @@ class DropOptions(PassOptions, total=False):
     out: str | Path | None
 
 
+@checks_arguments
 def drops(
     question: Question,
     sets: Sequence[Collection[int]],

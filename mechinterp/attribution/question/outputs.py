@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.indices import indices
 from mechinterp.core.prompts import Prompts
 from mechinterp.engine.generation import generate_greedy
 from mechinterp.engine.runner import run
@@ -27,6 +29,7 @@ class Last:
     n: int
 
 
+@checks_arguments
 def last(n: int) -> Last:
     """Outputs for `attribute`: the model's top token at each of the prompt's last `n` positions."""
     return Last(n)
@@ -63,7 +66,7 @@ def append_outputs(
     """The sequence to run, the output tokens, the positions that predict them, the passes made.
 
     Raises:
-        ValueError: if `outputs` is empty, or the sequence is too long.
+        ValueError: if `outputs` is empty or outside the vocabulary, or the sequence is too long.
     """
     width = prompts.width
     if isinstance(outputs, Last):
@@ -87,7 +90,13 @@ def _target_ids(model: Model, outputs: str | Sequence[int]) -> list[int]:
         outputs = known_ids(model, outputs)
     if len(outputs) == 0:
         raise ValueError("outputs is empty: give at least one token.")
-    return [int(i) for i in outputs]
+    ids = indices(outputs, "outputs", least=None)
+    for token in ids:
+        if not 0 <= token < model.cfg.d_vocab:
+            raise ValueError(
+                f"outputs: token id {token} is outside the vocabulary of {model.cfg.d_vocab}."
+            )
+    return ids
 
 
 def trim_padding(prompts: Prompts) -> Prompts:

@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import tokens_are_words
 
 Span = int | str | tuple[int, int]
@@ -58,6 +59,7 @@ class Unit:
     attributed: bool
 
 
+@checks_arguments
 def units_of(
     model: Model,
     prompts: Prompts,
@@ -77,8 +79,11 @@ def units_of(
     Raises:
         ValueError: if there is nothing to remove, a span is not found, or two spans overlap.
     """
+    require_model(model)
     texts = list(prompts.token_text[0])
     allowed = allowed_positions(prompts, inputs)
+    if shown is not None and not 0 <= shown <= len(texts):
+        raise ValueError(f"shown={shown}: the prompt has {len(texts)} tokens.")
     shown = max(len(texts) if shown is None else shown, max(allowed) + 1)
     groups: list[tuple[tuple[int, ...], str]]
     if isinstance(units, str):
@@ -108,6 +113,7 @@ def units_of(
     return tuple(sorted([*made, *rest], key=lambda unit: unit.positions[0]))
 
 
+@checks_arguments
 def find(texts: Sequence[str], allowed: Sequence[int], span: Span) -> list[int]:
     """The positions of a span; none if it is not found.
 

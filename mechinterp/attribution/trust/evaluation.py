@@ -27,6 +27,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp import stats
+from mechinterp.core.arguments import checks_arguments
 
 _SINGLE = ("comprehensiveness", "sufficiency")
 _ALIKE = ("scorer", "removal", "keep", "fraction", "k")
@@ -93,6 +94,7 @@ def measures(results: Sequence[xr.Dataset]) -> xr.DataArray:
     )
 
 
+@checks_arguments
 def summarise(
     results: Sequence[xr.Dataset], *, level: float = 0.95, n_resamples: int = 9999, seed: int = 0
 ) -> xr.Dataset:
@@ -112,6 +114,7 @@ def summarise(
     ).assign_attrs(options)
 
 
+@checks_arguments
 def compare_scorers(
     results: Sequence[xr.Dataset],
     scorer: str,
@@ -148,6 +151,7 @@ def compare_scorers(
     )
 
 
+@checks_arguments
 def table(summary: xr.Dataset) -> str:
     """A summary as a Markdown table: a row for each removal and scorer, a column for each measure.
 

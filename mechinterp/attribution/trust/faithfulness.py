@@ -34,6 +34,7 @@ from mechinterp.attribution.methods.subsets import random_sets
 from mechinterp.attribution.question.definition import DropOptions, Question, can_remove, drops
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of, resampled_token
 from mechinterp.attribution.scores import label_scores
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.model import Model
 from mechinterp.sweeps.options import PassOptions, Progress, check_options
 
@@ -50,6 +51,7 @@ _ABOUT_A_QUESTION = (
 _COSTS = ("arms", "passes", "token_layers", "token_layers_naive")
 
 
+@checks_arguments
 def faithfulness(
     question: Question,
     methods: Mapping[str, xr.DataArray],

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.contrast import Contrast
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.sites import Site
 from mechinterp.models.layer_parts import Layer, append_keys_values
 from mechinterp.stats.intervals import ratio_interval
@@ -42,6 +43,7 @@ _BUDGET = 1 << 26
 """Bytes for the changes of all writers, over the circuits of one pass."""
 
 
+@checks_arguments
 def evaluate(
     contrast: Contrast, circuits: Sequence[Circuit], *, progress: Progress | None = None
 ) -> Float[np.ndarray, "circuit pair"]:
@@ -203,6 +205,7 @@ class _CutRun:
             self._changes[pos] = self._changes[pos][:, :, kept]
 
 
+@checks_arguments
 def faithfulness(
     contrast: Contrast,
     circuits: Mapping[str, Circuit],

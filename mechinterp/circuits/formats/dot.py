@@ -21,11 +21,13 @@ import numpy as np
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.formats.own import write_file
 from mechinterp.circuits.graph import Graph, parse_node
+from mechinterp.core.arguments import checks_arguments
 
 SUPPORTS, AGAINST, UNSCORED = "#b2182b", "#2166ac", "#888888"
 THIN, THICK = 0.5, 5.0
 
 
+@checks_arguments
 def write_dot(circuit: Circuit, file: str | Path, *, scores: EdgeScores | None = None) -> Path:
     """Write the circuit as a digraph, with edges drawn by their mean score if scores are given.
 

@@ -29,8 +29,10 @@ from jaxtyping import Bool, Float
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.formats.own import read_json, write_json
 from mechinterp.circuits.graph import Graph
+from mechinterp.core.arguments import checks_arguments
 
 
+@checks_arguments
 def write_mib(
     circuit: Circuit, file: str | Path, *, d_model: int, scores: EdgeScores | None = None
 ) -> Path:
@@ -77,6 +79,7 @@ def write_mib(
     return write_json(content, file)
 
 
+@checks_arguments
 def read_mib(file: str | Path, *, graph: Graph | None = None) -> tuple[EdgeScores, Circuit]:
     """Read scores, as of one pair, and a circuit; NaN where a score is null or absent.
 

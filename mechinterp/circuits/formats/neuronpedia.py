@@ -34,6 +34,7 @@ import numpy as np
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.formats.own import circuit_of, graph_of, plain, read_json, write_json
 from mechinterp.circuits.graph import ELSEWHERE, KINDS, Graph, parse_node
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.storage.run_folder import package_version
 
 DESCRIPTION = (
@@ -48,6 +49,7 @@ WITH_POSITIONS = (
 )
 
 
+@checks_arguments
 def write_neuronpedia(
     scores: EdgeScores,
     circuit: Circuit,
@@ -105,6 +107,7 @@ def write_neuronpedia(
     return write_json(content, file)
 
 
+@checks_arguments
 def read_neuronpedia(file: str | Path, graph: Graph) -> tuple[EdgeScores, Circuit]:
     """Read what `write_neuronpedia` wrote: mean scores, as of one pair, NaN outside the circuit.
 

@@ -30,11 +30,13 @@ import xarray as xr
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.graph import Graph
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.storage.run_folder import write_whole
 
 VERSION = 1
 
 
+@checks_arguments
 def write_circuit(circuit: Circuit, file: str | Path) -> Path:
     """Write a circuit as JSON: sizes of its graph, names of its edges, the number requested."""
     content = {
@@ -47,6 +49,7 @@ def write_circuit(circuit: Circuit, file: str | Path) -> Path:
     return write_json(content, file)
 
 
+@checks_arguments
 def read_circuit(file: str | Path) -> Circuit:
     """Read the circuit that `write_circuit` wrote.
 
@@ -68,6 +71,7 @@ def read_circuit(file: str | Path) -> Circuit:
     return dataclasses.replace(made, requested=requested)
 
 
+@checks_arguments
 def write_scores(scores: EdgeScores, file: str | Path) -> Path:
     """Write scores as safetensors: tensor "score", [edge, pair], edges in the order of the graph.
 
@@ -93,6 +97,7 @@ def write_scores(scores: EdgeScores, file: str | Path) -> Path:
     return write_file(content, file)
 
 
+@checks_arguments
 def read_scores(file: str | Path) -> EdgeScores:
     """Read the scores that `write_scores` wrote.
 

@@ -30,10 +30,12 @@ from mechinterp.circuits.scores.edge_gradients import (
     trace_run,
 )
 from mechinterp.circuits.scores.nodes import Continuation, continuation_after
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.sweeps.options import Progress
 from mechinterp.sweeps.planner import CPU_POSITIONS
 
 
+@checks_arguments
 def eap_ig_activations(
     contrast: Contrast,
     steps: int = 5,

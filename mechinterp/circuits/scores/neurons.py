@@ -36,6 +36,7 @@ from mechinterp.circuits.scores.edge_gradients import (
     trace_run,
 )
 from mechinterp.circuits.scores.nodes import Continuation
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.layer_parts import Layer
 from mechinterp.sweeps.axes import layers as chosen_layers
 from mechinterp.sweeps.options import Progress
@@ -47,6 +48,7 @@ NeuronValues = Float[np.ndarray, "cell pos pair"]
 """Scores of neurons; a cell is one neuron of one layer, layer by layer."""
 
 
+@checks_arguments
 def eap_neurons(contrast: Contrast, layers: Iterable[int] | None = None) -> xr.DataArray:
     """The change of each neuron (after its activation) times its gradient in the base run.
 
@@ -67,6 +69,7 @@ def eap_neurons(contrast: Contrast, layers: Iterable[int] | None = None) -> xr.D
     return _label_neurons(contrast, changes, scores[1:], attrs, began)
 
 
+@checks_arguments
 def exact_neurons(
     contrast: Contrast,
     chosen: Mapping[int, Sequence[int]] | None = None,
@@ -118,6 +121,7 @@ def exact_neurons(
     return _label_neurons(contrast, changes, cells_first, attrs, began)
 
 
+@checks_arguments
 def eap_ig_neurons(
     contrast: Contrast,
     layers: Iterable[int] | None = None,

@@ -40,12 +40,14 @@ from mechinterp.circuits.scores.edge_gradients import (
     trace_run,
 )
 from mechinterp.circuits.scores.edge_runs import changed_writers
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.layer_parts import Layer
 from mechinterp.sweeps.options import Progress
 
 NodeValues = Float[np.ndarray, "writer pos pair"]
 
 
+@checks_arguments
 def exact_nodes(contrast: Contrast, *, progress: Progress | None = None) -> xr.DataArray:
     """The exact effect of each writer, by pair; in the metric's unit.
 
@@ -77,6 +79,7 @@ def exact_nodes(contrast: Contrast, *, progress: Progress | None = None) -> xr.D
     return _label_nodes(contrast, effects, {"method": "exact", **contrast.describe()}, began)
 
 
+@checks_arguments
 def eap_nodes(contrast: Contrast) -> xr.DataArray:
     """The change of each writer times the gradient there: the sum of `eap` over its edges.
 
@@ -91,6 +94,7 @@ def eap_nodes(contrast: Contrast) -> xr.DataArray:
     return _label_nodes(contrast, *score_at_base(contrast, score_nodes), began)
 
 
+@checks_arguments
 def eap_ig_nodes(contrast: Contrast, steps: int | None = 5, *, rule: str = "right") -> xr.DataArray:
     """`eap_nodes` with the mean gradient over the points of `eap_ig`: the sum over its edges.
 

@@ -30,11 +30,13 @@ from mechinterp.circuits.evaluation.faithfulness import (
     run_without,
 )
 from mechinterp.circuits.scores.eap import eap
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.sweeps.options import Progress
 
 Mask = Bool[np.ndarray, "writer reader pos"]
 
 
+@checks_arguments
 def acdc(
     contrast: Contrast,
     tau: float,
@@ -99,6 +101,7 @@ def _run_acdc(
     return Circuit(graph, kept)
 
 
+@checks_arguments
 def acdc_scores(
     contrast: Contrast,
     taus: Sequence[float],

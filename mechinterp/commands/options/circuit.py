@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from mechinterp.commands.options.prompt import PromptOptions
+from mechinterp.commands.options.ranges import check_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,7 @@ class CircuitOptions(PromptOptions):
             raise ValueError(f"--steps {self.steps}: at least one, or 0 for as many as it takes.")
         if self.top < 1 or (self.edges is not None and self.edges < 1):
             raise ValueError("--top and --edges: ask for at least one edge.")
+        check_finite("tau", self.tau)
         if self.tau is not None and self.tau < 0:
             raise ValueError(f"--tau {self.tau}: what an edge may cost is 0 or more.")
         searches = self.method in ("acdc", "refine")

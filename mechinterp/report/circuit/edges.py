@@ -18,8 +18,8 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from mechinterp import stats
+from mechinterp.core.printable import escape
 from mechinterp.report.render.support import Sign, supporting_sign
-from mechinterp.report.render.tokens import escape
 
 MOST_EDGES = 20_000
 """How many edges a page holds, the strongest ones."""

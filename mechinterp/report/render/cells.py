@@ -16,11 +16,12 @@ import numpy as np
 import xarray as xr
 
 from mechinterp import stats
+from mechinterp.core.printable import escape
 from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.phrases import Phrase, Piece
 from mechinterp.report.render.ranks import ranks_and_shares
 from mechinterp.report.render.support import Sign, sign_sentence, states_support, supporting_sign
-from mechinterp.report.render.tokens import escape, show
+from mechinterp.report.render.tokens import show
 
 FEWEST_PROMPTS = 5
 """Below this a bootstrap over prompts has too few values to draw from."""
