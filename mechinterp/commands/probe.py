@@ -162,7 +162,7 @@ def _check_causal_layer(model: Model, options: ProbeOptions) -> None:
 
 
 def _position(text: str) -> Pos:
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isdecimal() else text
 
 
 def _probe(options: ProbeOptions) -> Probe:

@@ -10,6 +10,7 @@
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -61,6 +62,25 @@ class PromptRequest:
         return cls(name, pair, metric, f"{name}: {len(pair.clean)} pairs.")
 
 
+def requested_text(given: str) -> str:
+    """A text of the command line; "-" reads it from standard input, without its last line end.
+
+    Raises:
+        ValueError: if what is read is empty, or is not UTF-8.
+    """
+    if given != "-":
+        return given
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"standard input is not UTF-8: {error.reason}. Give it in UTF-8."
+        ) from None
+    if not text.strip():
+        raise ValueError("standard input is empty: write the prompt there.")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
 def requested_positions(text: str | None, prompts: Prompts) -> list[Pos] | None:
     """The positions of an option: numbers and names, which may contain commas.
 
@@ -71,7 +91,7 @@ def requested_positions(text: str | None, prompts: Prompts) -> list[Pos] | None:
         return None
     names = sorted({"end", *prompts.names}, key=len, reverse=True)
     pattern = "|".join([rf"(?:{'|'.join(map(re.escape, names))})(?=,|$)", "[^,]+"])
-    chosen = [int(p) if p.isdigit() else p for p in re.findall(pattern, text)]
+    chosen = [int(p) if p.isdecimal() else p for p in re.findall(pattern, text)]
     for pos in chosen:
         if isinstance(pos, str) and pos not in names:
             raise ValueError(

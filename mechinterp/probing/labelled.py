@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from mechinterp.models.tokenization import Messages
-from mechinterp.storage.jsonl import filled_lines, json_object, located
+from mechinterp.models.chats import Messages, read_prompt
+from mechinterp.storage.jsonl import JsonObject, located, read_objects
 
 Prompt = str | Messages | Sequence[int]
 """A text, a chat, or token ids."""
@@ -109,33 +109,25 @@ def read_labelled(file: str | Path, n: int | None = None) -> Labelled:
     Raises:
         ValueError: if a line is invalid, naming the file and the line; or as `Labelled.of`.
     """
-    path = Path(file)
-    filled = filled_lines(path)
-    if not filled or (n is not None and n > len(filled)):
-        wanted = f"{n} were asked for" if filled else "write one JSON object a line"
-        raise ValueError(f"{path} has {len(filled)} prompts: {wanted}.")
     rows: list[_Line] = []
-    for number, line in filled[:n]:
-        with located(f"{path}, line {number}"):
-            rows.append(_parse(line))
+    for record in read_objects(file, KEYS, '{"text": "...", "label": "..."}', n=n):
+        with located(record.where):
+            rows.append(_line(record.values))
             if (rows[-1].group is None) != (rows[0].group is None):
                 raise ValueError('give "group" in every line, or in none.')
     groups = None if rows[0].group is None else [row.group for row in rows]
-    with located(str(path)):
+    with located(str(file)):
         return Labelled.of([r.prompt for r in rows], [r.label for r in rows], groups)
 
 
-def _parse(line: str) -> _Line:
-    found = json_object(line, KEYS, '{"text": "...", "label": "..."}')
+def _line(found: JsonObject) -> _Line:
     if ("prompt" in found) == ("text" in found):
         raise ValueError('give either "prompt" or "text".')
     if not isinstance(found.get("label"), str | int | bool):
         raise ValueError('"label" is missing, or neither a text nor a whole number.')
     if "group" in found and not isinstance(found["group"], str | int):
         raise ValueError(f'"group" is {found["group"]!r}, neither a text nor a whole number.')
-    prompt = found.get("prompt", found.get("text"))
-    if not isinstance(prompt, str | list) or not prompt:
-        raise ValueError("the prompt is neither a text nor a list of messages, or it is empty.")
+    prompt = read_prompt(found, "prompt" if "prompt" in found else "text")
     return _Line(prompt, found["label"], found.get("group"))
 
 

@@ -21,7 +21,6 @@ answer. A position is a number, or the text of a token that occurs once in the c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,7 +29,7 @@ from mechinterp.core.pairs import Pair
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import special_id, token_id, tokenize
-from mechinterp.storage.jsonl import filled_lines, json_object, located
+from mechinterp.storage.jsonl import JsonObject, Record, located, read_objects
 
 NEEDED = ("clean", "corrupt", "answer")
 KEYS = (*NEEDED, "other", "positions")
@@ -43,14 +42,11 @@ def read_pairs(model: Model, file: str | Path, n: int | None = None) -> tuple[Pa
         ValueError: if a line is not a valid pair for this model, naming the file and the line.
     """
     path = Path(file)
-    filled = filled_lines(path)
-    if not filled or (n is not None and n > len(filled)):
-        wanted = f"{n} were asked for" if filled else "write one JSON object a line"
-        raise ValueError(f"{path} has {len(filled)} pairs: {wanted}.")
+    example = '{"clean": "...", "corrupt": "...", "answer": "..."}'
     rows = []
-    for number, line in filled[:n]:
-        with located(f"{path}, line {number}"):
-            rows.append(_row(model, number, line))
+    for record in read_objects(path, KEYS, example, n=n, noun="pairs"):
+        with located(record.where):
+            rows.append(_row(model, record))
     for row in rows:
         _check_alike(path, rows[0], row)
     sides = ([row.clean for row in rows], [row.corrupt for row in rows])
@@ -73,8 +69,9 @@ class _Row:
     positions: Mapping[str, int]
 
 
-def _row(model: Model, number: int, line: str) -> _Row:
-    found = _parse(line)
+def _row(model: Model, record: Record) -> _Row:
+    found = record.values
+    _check_values(found)
     clean, corrupt = (_tokenize_side(model, key, found[key]) for key in ("clean", "corrupt"))
     if clean.width != corrupt.width:
         raise ValueError(
@@ -89,11 +86,11 @@ def _row(model: Model, number: int, line: str) -> _Row:
     positions = {
         name: _position(clean, name, where) for name, where in found.get("positions", {}).items()
     }
-    return _Row(number, found["clean"], found["corrupt"], answer, other, positions)
+    return _Row(record.number, found["clean"], found["corrupt"], answer, other, positions)
 
 
-def _parse(line: str) -> dict[str, Any]:
-    found = json_object(line, KEYS, '{"clean": "...", "corrupt": "...", "answer": "..."}')
+def _check_values(found: JsonObject) -> None:
+    """Check that no key is missing, and that each has a value of its kind."""
     for key in NEEDED:
         if key not in found:
             raise ValueError(f'key "{key}" is missing. A pair has {", ".join(NEEDED)}.')
@@ -101,7 +98,6 @@ def _parse(line: str) -> dict[str, Any]:
         kind, word = (dict, "an object") if key == "positions" else (str, "a text")
         if not isinstance(value, kind):
             raise ValueError(f'"{key}" is {value!r}, not {word}.')
-    return found
 
 
 def _tokenize_side(model: Model, key: str, text: str) -> Prompts:
@@ -124,7 +120,7 @@ def _one_token(model: Model, key: str, text: str) -> int:
 
 def _position(clean: Prompts, name: str, where: object) -> int:
     texts = list(clean.token_text[0])
-    if name.isdigit():
+    if name.isdecimal():
         raise ValueError(f'position "{name}": a number cannot be a name. Use a word.')
     if isinstance(where, str):
         at = [pos for pos, text in enumerate(texts) if text == where]

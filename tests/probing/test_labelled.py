@@ -55,7 +55,7 @@ def test_what_is_refused(given, said, refuses):
         ('{"text": "x", "prompt": "x", "label": "a"}', 'give either "prompt" or "text"'),
         ('{"text": "x"}', '"label" is missing'),
         ('{"text": "x", "label": 1.5}', "neither a text nor a whole number"),
-        ('{"text": "", "label": "a"}', "it is empty"),
+        ('{"text": "", "label": "a"}', '"text" is empty'),
         ('{"text": "x", "label": "a", "group": [1]}', '"group" is [1]'),
         ('{"text": "x", "label": "a", "group": 1}', 'give "group" in every line, or in none'),
         ('{"text": "first", "label": "a"}', "are the same, 'first', with the labels"),

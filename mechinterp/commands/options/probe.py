@@ -107,7 +107,7 @@ def chosen_layers(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"--layers {text}: write numbers and ranges, such as 0,4-6.")
         found += range(int(first), int(last if dash else first) + 1)
     return list(dict.fromkeys(found))
