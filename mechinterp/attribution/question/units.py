@@ -11,13 +11,12 @@ The units of a prompt partition its positions. Those that are not attributed (th
 template of a chat, tokens outside all spans) are single tokens.
 """
 
-import bisect
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
+from mechinterp.attribution.question.boundaries import occurrences, unit_numbers
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import tokens_are_words
@@ -35,13 +34,6 @@ INPUTS = {
     "sequence": ("text", "output"),
 }
 """Which tokens are attributed, by role."""
-
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+(?:['’\-]\w+)*|[^\w\s]+|\n+")
-# A full stop ends a sentence before white space, unless it follows a title, initial or number.
-_SENTENCE_END = re.compile(
-    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bProf)(?<!\bSt)(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)"
-    r"(?<!\b[A-Z])[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]+[”’」』]*|\n+"
-)
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ def units_of(
 ) -> tuple[Unit, ...]:
     """The units of one prompt in order, each position in exactly one.
 
-    `units`: "token"; "word" (split at white space and punctuation); "sentence"; "part" (runs of one
+    `units`: "token"; "word" and "sentence", by Unicode's rules in every script; "part" (runs of one
     role: the messages of a chat and the template between them); or spans by name. `inputs`: which
     are attributed: "text", the tokens that the user wrote; "prompt", also the start token and the
     template; "sequence", the text and the earlier outputs; or positions. `shown`: the least number
@@ -111,7 +103,7 @@ def units_of(
 def find(texts: Sequence[str], allowed: Sequence[int], span: Span) -> list[int]:
     """The positions of a span; none if it is not found.
 
-    A text means every token that equals it, and every run of tokens that spells it as words.
+    A text means every token that equals it, and every run of tokens that spells it as whole words.
     """
     if isinstance(span, str):
         return find_text(texts, allowed, span)
@@ -141,14 +133,8 @@ def find_text(texts: Sequence[str], allowed: Sequence[int], wanted: str) -> list
     if not word:
         return sorted(found)
     starts = list(itertools.accumulate((len(t) for t in texts), initial=0))
-    whole = "".join(texts)
-    begin = whole.find(word)
-    while begin >= 0:
-        end = begin + len(word)
-        before, after = whole[begin - 1 : begin], whole[end : end + 1]
-        if not before.isalnum() and not after.isalnum():
-            found.update(j for j in allowed if starts[j] < end and begin < starts[j + 1])
-        begin = whole.find(word, begin + 1)
+    for begin, end in occurrences("".join(texts), word):
+        found.update(j for j in allowed if starts[j] < end and begin < starts[j + 1])
     for j in allowed:  # the rest of a character
         if not texts[j] and j - 1 in found:
             found.add(j)
@@ -208,23 +194,10 @@ def _split_run(run: Sequence[int], texts: Sequence[str], units: str) -> Iterator
     White space belongs to what follows it, but a new line is a word. A token that crosses a
     boundary belongs to the unit in which it begins.
     """
-    whole = "".join(texts)
-    space = re.compile(r"[^\S\n]*" if units == "word" else r"\s*")
-
-    def after_space(start: int) -> int:
-        found = space.match(whole, start)
-        return found.end() if found else start
-
-    if units == "word":
-        begins = [found.start() for found in _WORD.finditer(whole)]
-    else:
-        ends = [0, *(found.end() for found in _SENTENCE_END.finditer(whole))]
-        begins = [after_space(end) for end in ends if whole[end:].strip()]
-    starts = itertools.accumulate((len(text) for text in texts), initial=0)
+    starts = list(itertools.accumulate((len(text) for text in texts), initial=0))[:-1]
     unit: list[int] = []
     number = -1
-    for pos, text, start in zip(run, texts, starts, strict=False):
-        at = bisect.bisect_right(begins, after_space(start))
+    for pos, text, at in zip(run, texts, unit_numbers("".join(texts), starts, units), strict=True):
         if unit and text and at != number:
             yield tuple(unit)
             unit = []
