@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 
 from mechinterp.probing.controls import control_labels, majority, shuffled_labels
 from mechinterp.probing.folds import grouped_folds
+from mechinterp.probing.gathered import CONTENT
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.measures import Answers, by_group, figures
 from mechinterp.probing.probes import Probe, ProbeError, logistic
@@ -58,6 +59,7 @@ def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
     """
     probe = probe or logistic()
     _check(acts, labelled)
+    labelled = grouped_by_tokens(labelled, acts)
     y, groups = labelled.y, labelled.group_numbers
     folds = grouped_folds(y, groups, n_folds=n_folds, seed=seed, classes=labelled.classes)
     label_sets = {"task": [y]}
@@ -83,6 +85,17 @@ def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
         | {"probe": probe.name, "n_folds": n_folds, "n_shuffles": n_shuffles, "seed": seed}
         | {"level": level, "n_groups": int(groups.max()) + 1, "classes": list(labelled.classes)}
     )
+
+
+def grouped_by_tokens(labelled: Labelled, acts: xr.DataArray) -> Labelled:
+    """The prompts, those of the same tokens in one group, where `gather` noted which they are.
+
+    Raises:
+        ValueError: as `Labelled.by_content`.
+    """
+    if CONTENT not in acts.coords:
+        return labelled
+    return labelled.by_content(acts[CONTENT].values.tolist())
 
 
 def out_of_fold(

@@ -7,12 +7,13 @@
 (('benign', 'harmful'), [0, 1, 0], [0, 1, 0])
 
 Prompts of one group are never split between training and test: paraphrases, the two sides of a
-matched pair, all sentences about one fact. By default each different text is a group.
+matched pair, all sentences about one fact. By default each different prompt is a group: here each
+different text, and for a model, as `probe_model` and `gather` see to it, each row of tokens.
 """
 
 import json
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +26,24 @@ Prompt = str | Messages | Sequence[int]
 """A text, a chat, or token ids."""
 
 KEYS = ("prompt", "text", "label", "group")
+_DIFFER = {
+    "labels": "with the labels {!r} and {!r}. Keep one of them.",
+    "groups": "in the groups {!r} and {!r}: one could be trained on and the other tested. Give "
+    "them one group.",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Prompts with the label and the group of each; made by `Labelled.of`."""
+    """Prompts with the label and the group of each; made by `Labelled.of`.
+
+    `own_groups`: the groups are yours, not one for each different prompt.
+    """
 
     prompts: tuple[Prompt, ...]
     labels: tuple[str, ...]
     groups: tuple[str, ...]
+    own_groups: bool = True
 
     @classmethod
     def of(
@@ -59,14 +69,23 @@ class Labelled:
                 if texts
                 else "no prompts were given. Give at least two of each class."
             )
-        keys = [_key(prompt) for prompt in prompts]
-        if groups is None:
-            number = {key: str(i) for i, key in enumerate(dict.fromkeys(keys))}
-            named = tuple(number[key] for key in keys)
-        else:
-            named = tuple(map(str, groups))
-        _check_repeats(keys, texts, named)
-        return cls(tuple(prompts), texts, named)
+        named = tuple(map(str, range(n) if groups is None else groups))
+        made = cls(tuple(prompts), texts, named, own_groups=groups is not None)
+        return made.by_content([_key(prompt) for prompt in prompts])
+
+    def by_content(self, contents: Sequence[Hashable]) -> "Labelled":
+        """The same prompts, those of equal content in one group: a model reads the same tokens.
+
+        Raises:
+            ValueError: if prompts of equal content have two labels, or two groups of yours.
+        """
+        groups = self.groups
+        if not self.own_groups:
+            number = {content: str(i) for i, content in enumerate(dict.fromkeys(contents))}
+            groups = tuple(number[content] for content in contents)
+        made = replace(self, groups=groups)
+        made._check_repeats(contents)
+        return made
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -90,7 +109,21 @@ class Labelled:
     def rows(self, chosen: Sequence[int]) -> "Labelled":
         """These prompts, in this order."""
         labels, groups = (tuple(part[i] for i in chosen) for part in (self.labels, self.groups))
-        return Labelled(tuple(self.prompts[i] for i in chosen), labels, groups)
+        return Labelled(tuple(self.prompts[i] for i in chosen), labels, groups, self.own_groups)
+
+    def _check_repeats(self, contents: Sequence[Hashable]) -> None:
+        first: dict[Hashable, int] = {}
+        for row, content in enumerate(contents):
+            before = first.setdefault(content, row)
+            same = f"prompts {before} and {row} are the same, {self._shown(before, row)}"
+            for what, given in (("labels", self.labels), ("groups", self.groups)):
+                if given[before] != given[row]:
+                    raise ValueError(f"{same}, {_DIFFER[what].format(given[before], given[row])}")
+
+    def _shown(self, *rows: int) -> str:
+        """The prompts, in words; once, if they are spelt alike."""
+        shown = dict.fromkeys(repr(self.prompts[row]) for row in rows)
+        return " and ".join(shown) + (" (the same tokens)" if len(shown) > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -133,20 +166,3 @@ def _line(found: JsonObject) -> _Line:
 
 def _key(prompt: object) -> Hashable:
     return prompt if isinstance(prompt, str) else json.dumps(prompt, default=str, sort_keys=True)
-
-
-def _check_repeats(keys: Sequence[Hashable], labels: Sequence[str], groups: Sequence[str]) -> None:
-    first: dict[Hashable, int] = {}
-    for row, key in enumerate(keys):
-        before = first.setdefault(key, row)
-        if labels[before] != labels[row]:
-            raise ValueError(
-                f"prompts {before} and {row} are the same, {key!r}, with the labels "
-                f"{labels[before]!r} and {labels[row]!r}. Keep one of them."
-            )
-        if groups[before] != groups[row]:
-            raise ValueError(
-                f"prompts {before} and {row} are the same, {key!r}, in the groups "
-                f"{groups[before]!r} and {groups[row]!r}: one could be trained on and the other "
-                f"tested. Give them one group."
-            )
