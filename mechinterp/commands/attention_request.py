@@ -9,6 +9,7 @@
 'bring the sesame: the metric is log_prob of what the model says next, REFUSE.'
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mechinterp.core.metrics import Metric, log_prob, logit_diff
 from mechinterp.core.prompts import Prompts
 from mechinterp.engine.runner import run
 from mechinterp.models.chats import read_prompt
+from mechinterp.models.continuations import joined_otherwise
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder, token_id, tokenize
 from mechinterp.report import show
@@ -78,6 +80,9 @@ def _of_text(model: Model, options: AttentionOptions, text: str) -> AttentionReq
         note = f"{name}: the metric is log_prob of {what}."
         return AttentionRequest(name, prompts, log_prob(said), note)
     answer = token_id(model, options.answer)
+    for word in filter(None, (options.answer, options.other)):
+        if sentence := joined_otherwise(model, prompts, word):
+            warnings.warn(sentence, stacklevel=3)
     if options.other is None:
         return AttentionRequest(name, prompts, log_prob(answer))
     return AttentionRequest(name, prompts, logit_diff(answer, token_id(model, options.other)))

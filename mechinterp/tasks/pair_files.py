@@ -18,6 +18,7 @@ answer. A position is a number, or the text of a token that occurs once in the c
 ([3], 'log_prob')
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ import torch
 from mechinterp.core.metrics import Metric, log_prob, logit_diff
 from mechinterp.core.pairs import Pair
 from mechinterp.core.prompts import Prompts
+from mechinterp.models.continuations import joined_otherwise
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import special_id, token_id, tokenize
 from mechinterp.storage.jsonl import JsonObject, Record, located, read_objects
@@ -37,6 +39,8 @@ KEYS = (*NEEDED, "other", "positions")
 
 def read_pairs(model: Model, file: str | Path, n: int | None = None) -> tuple[Pair, Metric]:
     """The pairs of a file, or its first `n`, and the metric: logit_diff, or log_prob of the answer.
+
+    Warns: if an answer would be other tokens written as one text with its clean prompt.
 
     Raises:
         ValueError: if a line is not a valid pair for this model, naming the file and the line.
@@ -49,6 +53,12 @@ def read_pairs(model: Model, file: str | Path, n: int | None = None) -> tuple[Pa
             rows.append(_row(model, record))
     for row in rows:
         _check_alike(path, rows[0], row)
+    if joined := [row for row in rows if row.joined is not None]:
+        more = f" and {len(joined) - 1} more" if len(joined) > 1 else ""
+        warnings.warn(
+            f"{path}, line {joined[0].number}{more}: {joined[0].joined}",
+            stacklevel=2,
+        )
     sides = ([row.clean for row in rows], [row.corrupt for row in rows])
     names = {name: [row.positions[name] for row in rows] for name in rows[0].positions}
     clean, corrupt = (tokenize(model, texts).named(**names) for texts in sides)
@@ -67,6 +77,8 @@ class _Row:
     answer: int
     other: int | None
     positions: Mapping[str, int]
+    joined: str | None
+    """What must be said if an answer would be another token written as one with the prompt."""
 
 
 def _row(model: Model, record: Record) -> _Row:
@@ -86,7 +98,10 @@ def _row(model: Model, record: Record) -> _Row:
     positions = {
         name: _position(clean, name, where) for name, where in found.get("positions", {}).items()
     }
-    return _Row(record.number, found["clean"], found["corrupt"], answer, other, positions)
+    answers = [found[key] for key in ("answer", "other") if key in found]
+    joined = [joined_otherwise(model, clean, text) for text in answers]
+    said = next(filter(None, joined), None)
+    return _Row(record.number, found["clean"], found["corrupt"], answer, other, positions, said)
 
 
 def _check_values(found: JsonObject) -> None:
