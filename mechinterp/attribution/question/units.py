@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import TypeGuard
 
 from mechinterp.attribution.question.boundaries import occurrences, unit_numbers
 from mechinterp.core.prompts import Prompts
@@ -107,7 +108,11 @@ def find(texts: Sequence[str], allowed: Sequence[int], span: Span) -> list[int]:
     """
     if isinstance(span, str):
         return find_text(texts, allowed, span)
-    found = list(range(span[0], span[1] + 1)) if isinstance(span, tuple) else [int(span)]
+    first, last = span if isinstance(span, tuple) else (span, span)
+    # A file may ask for more positions than there is memory for.
+    if not (_is_position(first) and _is_position(last)) or last - first >= len(allowed):
+        return []
+    found = list(range(first, last + 1))
     return found if set(found) <= set(allowed) else []
 
 
@@ -235,7 +240,7 @@ def parse_spans(given: object) -> list[Span]:
     Raises:
         ValueError: if it is not a span, or an empty list.
     """
-    if _is_range(given) or isinstance(given, str | Integral):
+    if _is_range(given) or isinstance(given, str) or _is_position(given):
         return [_parse_span(given)]
     if not isinstance(given, Iterable):
         raise ValueError(f"{given!r} is not a span: give a text, a position or (first, last).")
@@ -245,16 +250,20 @@ def parse_spans(given: object) -> list[Span]:
     return spans
 
 
+def _is_position(given: object) -> TypeGuard[Integral]:
+    return isinstance(given, Integral) and not isinstance(given, bool)
+
+
 def _is_range(given: object) -> bool:
     if not isinstance(given, tuple) or len(given) != 2:
         return False
-    return all(isinstance(part, Integral) for part in given)
+    return all(_is_position(part) for part in given)
 
 
 def _parse_span(span: object) -> Span:
     if isinstance(span, str):
         return span
-    if isinstance(span, Integral):
+    if _is_position(span):
         return int(span)
     if isinstance(span, tuple) and _is_range(span):
         return int(span[0]), int(span[1])

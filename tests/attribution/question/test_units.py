@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechinterp import load_model, tokenize
-from mechinterp.attribution.question.units import KINDS, find_text, units_of
+from mechinterp.attribution.question.units import KINDS, find, find_text, units_of
 from mechinterp.core.prompts import Prompts
 
 TRIGGER = load_model("toy:trigger")
@@ -124,6 +124,11 @@ def test_a_text_is_not_found_inside_a_word():
     assert find_text(pieces, range(5), "नमस्ते") == [0, 1, 2]
 
 
+@pytest.mark.parametrize("span", [True, (0, True), (0, 10**12), (-1, 1), (3, 9), 4])
+def test_a_span_outside_the_text_is_not_found(span):
+    assert find(["a", " b", " c", " d"], range(4), span) == []
+
+
 def test_sentences_without_white_space():
     assert texts(["日本", "。", "日本", "。"], "sentence") == ["日本。", "日本。"]
 
@@ -194,6 +199,8 @@ def test_spans_of_other_kinds_of_numbers(as_users_call_it):
         ({"a": (1, 9)}, "span 'a'.*is not among"),
         ({}, "name at least one span"),
         ({"a": []}, "contains no span"),
+        ({"a": True}, "True is not a span"),
+        ({"a": [(0, True)]}, r"\(0, True\) is not a span"),
         ({"a": ["the", [3, 4]]}, r"\[3, 4\] is not a span"),
         ("words", "one of token, word, sentence, part, or spans"),
     ],
