@@ -110,7 +110,7 @@ def find(texts: Sequence[str], allowed: Sequence[int], span: Span) -> list[int]:
         return find_text(texts, allowed, span)
     first, last = span if isinstance(span, tuple) else (span, span)
     # A file may ask for more positions than there is memory for.
-    if not (_is_position(first) and _is_position(last)) or last - first >= len(allowed):
+    if bool in (type(first), type(last)) or last - first >= len(allowed):
         return []
     found = list(range(first, last + 1))
     return found if set(found) <= set(allowed) else []
