@@ -205,6 +205,7 @@ def _as_list(prompt: object) -> Sequence[str | Messages]:
 def _encode(model: Model, one: str | Messages, row: int) -> tuple[list[int], list[str]]:
     if not isinstance(one, str):
         return _encode_chat(model, one, row)
+    _check_whole(one, row)
     try:
         ids = list(tokenizer_of(model)(one, add_special_tokens=False)["input_ids"])
     except Exception as error:  # the library raises no narrower class
@@ -216,6 +217,17 @@ def _encode(model: Model, one: str | Messages, row: int) -> tuple[list[int], lis
     if bos is not None and ids[0] != bos:
         ids = [bos, *ids]
     return ids, _roles(model, ids)
+
+
+def _check_whole(text: str, row: int) -> None:
+    """Check that a text consists of characters: a byte that is not UTF-8 comes as half of one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"prompt {row}, {text!r}: {text[error.start]!r}, at place {error.start}, is half a "
+            f"character, or a byte that is not UTF-8. Give text in UTF-8."
+        ) from None
 
 
 def _warn_of_lost(tokenizer: Tokenizer, text: str, ids: Sequence[int], row: int) -> None:
@@ -248,6 +260,7 @@ def _encode_chat(model: Model, messages: Messages, row: int) -> tuple[list[int],
     if not tokenizer.chat_template:
         raise ValueError("this model has no chat template: give the prompt as text.")
     rendered, spans = _render_chat(tokenizer, plain_messages(messages))
+    _check_whole(rendered, row)
     encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
     inside = [
         any(begin < stop and start < end for start, stop in spans)

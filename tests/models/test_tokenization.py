@@ -160,6 +160,15 @@ def test_chats_that_cannot_be(chatting):
         tokenize(model, [{"role": "system", "content": "please"}])
 
 
+def test_half_a_character_is_none(chatting):
+    model = chatting("m['content']")
+    for prompt in ("the \udce9", [{"role": "user", "content": "the \ud83d"}]):
+        with pytest.raises(
+            ValueError, match=r"prompt 0.*is half a character, or a byte that is no"
+        ):
+            tokenize(model, prompt)
+
+
 def test_a_content_in_parts_is_their_text(chatting):
     model = chatting("m['content']")
     parts = [{"type": "text", "text": "please "}, {"type": "text", "text": "the"}]
