@@ -241,7 +241,7 @@ class Graph:
         indices = np.full(tuple(prompts.tokens.shape), self.n_positions - 1)
         rows = np.arange(len(prompts))
         for index, name in enumerate(self.positions[:-1]):
-            at = prompts.positions(int(name) if name.isdigit() else name).cpu().numpy()
+            at = prompts.positions(int(name) if name.isdecimal() else name).cpu().numpy()
             taken = indices[rows, at] != self.n_positions - 1
             if taken.any():
                 other = self.positions[indices[rows, at][taken][0]]

@@ -5,6 +5,7 @@ run_probe(model, ProbeOptions(file=Path("labelled.jsonl")))
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -141,7 +142,7 @@ def _labelled(options: ProbeOptions) -> Labelled:
     chats = [
         [{"role": "user", "content": one}] if isinstance(one, str) else one for one in found.prompts
     ]
-    return Labelled.of(chats, found.labels, found.groups)
+    return replace(found, prompts=tuple(chats))
 
 
 def _sites(model: Model, options: ProbeOptions) -> Sequence[Site]:

@@ -10,6 +10,7 @@
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -60,6 +61,25 @@ class PromptRequest:
         pair, metric = read_pairs(model, options.pairs, options.n)
         name = options.pairs.name
         return cls(name, pair, metric, f"{name}: {len(pair.clean)} pairs.")
+
+
+def requested_text(given: str) -> str:
+    """A text of the command line; "-" reads it from standard input, without its last line end.
+
+    Raises:
+        ValueError: if what is read is empty, or is not UTF-8.
+    """
+    if given != "-":
+        return given
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"standard input is not UTF-8: {error.reason}. Give it in UTF-8."
+        ) from None
+    if not text.strip():
+        raise ValueError("standard input is empty: write the prompt there.")
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def requested_positions(text: str | None, prompts: Prompts) -> list[Pos] | None:

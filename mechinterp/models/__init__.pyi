@@ -1,5 +1,6 @@
 """What mechinterp.models gives; read by its `__init__`, by editors and by type checkers."""
 
+from .chats import Messages as Messages
 from .checkpoints import CheckpointError as CheckpointError
 from .facts import SWITCHES as SWITCHES
 from .facts import HookSwitches as HookSwitches
@@ -34,7 +35,6 @@ from .memory import available_bytes as available_bytes
 from .model import Model as Model
 from .model import ModelConfig as ModelConfig
 from .model import Tokenizer as Tokenizer
-from .tokenization import Messages as Messages
 from .tokenization import Text as Text
 from .tokenization import token_id as token_id
 from .tokenization import tokenize as tokenize

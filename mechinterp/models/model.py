@@ -63,7 +63,7 @@ class Tokenizer(Protocol):
         """The vocabulary's entry for a token id."""
 
     def apply_chat_template(
-        self, conversation: Sequence[Mapping[str, str]], **options: bool
+        self, conversation: Sequence[Mapping[str, object]], **options: bool
     ) -> object:
         """The chat as the template renders it."""
 

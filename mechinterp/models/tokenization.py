@@ -13,17 +13,18 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
+from jinja2 import TemplateError
 from torch import Tensor
 
 from mechinterp.core.indices import indices, is_index
 from mechinterp.core.prompts import Prompts
+from mechinterp.models.chats import Messages, PlainMessages, plain_messages
 from mechinterp.models.facts import device
 from mechinterp.models.model import Model, Tokenizer, require_model
 
 NO_CHARACTER = "\ufffd"
 """How bytes are shown that are not a character by themselves."""
 
-Messages = Sequence[Mapping[str, str]]
 Ids = Int[Tensor, "..."] | Sequence[int] | Sequence[Sequence[int]]
 Text = str | Sequence[str] | Messages | Sequence[Messages] | Ids | Prompts
 """What a prompt may be: text, texts, a chat, chats, token ids, or `Prompts`."""
@@ -34,7 +35,7 @@ def tokenize(model: Model, prompt: Text) -> Prompts:
 
     Text gets the start token that the model expects, unless it begins with it already. A chat (a
     list of messages with "role" and "content") is rendered by the template, up to the opening of
-    the assistant's turn. Nothing is truncated.
+    the assistant's turn; a content in parts of text is these texts joined. Nothing is truncated.
 
     Warns: if the tokenizer drops characters for which it has no token.
 
@@ -228,6 +229,7 @@ def _encode(model: Model, one: str | Messages, row: int) -> tuple[list[int], lis
         raise ValueError(f"prompt {row} is empty. Give it at least one token.")
     if not isinstance(one, str):
         return _encode_chat(model, one, row)
+    _check_whole(one, row)
     try:
         ids = list(tokenizer_of(model)(one, add_special_tokens=False)["input_ids"])
     except Exception as error:  # the library raises no narrower class
@@ -239,6 +241,17 @@ def _encode(model: Model, one: str | Messages, row: int) -> tuple[list[int], lis
     if bos is not None and ids[0] != bos:
         ids = [bos, *ids]
     return ids, _roles(model, ids)
+
+
+def _check_whole(text: str, row: int) -> None:
+    """Check that a text consists of characters: a byte that is not UTF-8 comes as half of one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"prompt {row}, {text!r}: {text[error.start]!r}, at place {error.start}, is half a "
+            f"character, or a byte that is not UTF-8. Give text in UTF-8."
+        ) from None
 
 
 def _warn_of_lost(tokenizer: Tokenizer, text: str, ids: Sequence[int], row: int) -> None:
@@ -270,9 +283,8 @@ def _encode_chat(model: Model, messages: Messages, row: int) -> tuple[list[int],
     tokenizer = tokenizer_of(model)
     if not tokenizer.chat_template:
         raise ValueError("this model has no chat template: give the prompt as text.")
-    if not all(isinstance(m, Mapping) and set(m) >= {"role", "content"} for m in messages):
-        raise ValueError(f'{messages!r}: each message needs "role" and "content".')
-    rendered, spans = _render_chat(tokenizer, messages)
+    rendered, spans = _render_chat(tokenizer, plain_messages(messages))
+    _check_whole(rendered, row)
     encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
     inside = [
         any(begin < stop and start < end for start, stop in spans)
@@ -282,33 +294,40 @@ def _encode_chat(model: Model, messages: Messages, row: int) -> tuple[list[int],
     return list(encoded["input_ids"]), ["text" if i else "template" for i in inside]
 
 
-def _render_chat(tokenizer: Tokenizer, messages: Messages) -> tuple[str, list[tuple[int, int]]]:
-    """The messages as the template renders them, and where each content lies in that text.
+def _render_chat(
+    tokenizer: Tokenizer, messages: PlainMessages
+) -> tuple[str, list[tuple[int, int]]]:
+    """The messages as the template renders them, and where the contents lie in that text.
 
     Found by rendering marks in place of the contents, since the template may contain the same word.
+    A content without text keeps its place, since a template may leave out its message.
     """
 
     def render(contents: Sequence[str]) -> str:
         filled = [{**m, "content": c} for m, c in zip(messages, contents, strict=True)]
-        return str(
-            tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=True)
-        )
+        try:
+            return str(
+                tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=True)
+            )
+        except (TemplateError, TypeError) as error:
+            raise ValueError(f"the chat template does not take these messages: {error}.") from error
 
-    contents = [m["content"] for m in messages]
+    contents = [str(m["content"]) for m in messages]
     rendered = render(contents)
-    marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
+    marks = [f"\ue000{n}\ue001" if c.strip() else c for n, c in enumerate(contents)]
     rest, cursor, spans = render(marks), 0, []
-    for content, mark in zip(contents, marks, strict=True):
+    shown_ones = [(c, mark) for c, mark in zip(contents, marks, strict=True) if c.strip()]
+    for content, mark in shown_ones:
         before, _, rest = rest.partition(mark)
         begin = cursor + len(before)
         # Some templates strip the white space around a content.
         shown = content if rendered.startswith(before + content, cursor) else content.strip()
-        if not content.strip() or not rendered.startswith(before + shown, cursor):
+        if not rendered.startswith(before + shown, cursor):
             break
         cursor = begin + len(shown)
         spans.append((begin, cursor))
-    if len(spans) < len(contents) or rendered[cursor:] != rest:
-        content = contents[min(len(spans), len(contents) - 1)]
+    if len(spans) < len(shown_ones) or rendered[cursor:] != rest:
+        content = shown_ones[min(len(spans), len(shown_ones) - 1)][0]
         raise ValueError(
             f"the chat template does not show {content!r} as written, so its tokens cannot be "
             f"told from the template's. Render the chat yourself and give text."

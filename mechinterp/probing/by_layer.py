@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.probing.controls import control_labels, majority, shuffled_labels
 from mechinterp.probing.folds import grouped_folds
+from mechinterp.probing.gathered import CONTENT
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.measures import Answers, by_group, figures
 from mechinterp.probing.probes import Probe, ProbeError, logistic
@@ -60,6 +61,7 @@ def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
     """
     probe = probe or logistic()
     _check(acts, labelled)
+    labelled = grouped_by_tokens(labelled, acts)
     y, groups = labelled.y, labelled.group_numbers
     folds = grouped_folds(y, groups, n_folds=n_folds, seed=seed, classes=labelled.classes)
     label_sets = {"task": [y]}
@@ -87,7 +89,17 @@ def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
     )
 
 
-@checks_arguments
+def grouped_by_tokens(labelled: Labelled, acts: xr.DataArray) -> Labelled:
+    """The prompts, those of the same tokens in one group, where `gather` noted which they are.
+
+    Raises:
+        ValueError: as `Labelled.by_content`.
+    """
+    if CONTENT not in acts.coords:
+        return labelled
+    return labelled.by_content(acts[CONTENT].values.tolist())
+
+
 def out_of_fold(
     acts: xr.DataArray,
     label_sets: Sequence[Int[np.ndarray, " prompt"]],

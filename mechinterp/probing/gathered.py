@@ -38,6 +38,9 @@ MEAN = "mean"
 TEXT_END = "text_end"
 """The last token of the user's text; "end" is the last token of the prompt, template included."""
 
+CONTENT = "content"
+"""The coordinate that says of each prompt which is the first with the same tokens."""
+
 Values = Float[np.ndarray, "layer prompt feature"]
 
 _BATCH_POSITIONS = 768
@@ -109,10 +112,21 @@ def gather(
     return xr.DataArray(
         values,
         dims=("layer", "prompt", "feature"),
-        coords={"layer": layers, "site": ("layer", [str(site) for site in sites])},
+        coords={
+            "layer": layers,
+            "site": ("layer", [str(site) for site in sites]),
+            CONTENT: ("prompt", contents(prompts)),
+        },
         attrs={"position": str(position), "model": models.name(model)}
         | {"size": models.size(model), "weights": models.processing(model)},
     )
+
+
+def contents(prompts: Prompts) -> list[int]:
+    """The number of the first prompt that has the same tokens, for each prompt."""
+    rows = zip(prompts.tokens.tolist(), prompts.lengths.tolist(), strict=True)
+    first: dict[tuple[int, ...], int] = {}
+    return [first.setdefault(tuple(row[:n]), at) for at, (row, n) in enumerate(rows)]
 
 
 def _read(

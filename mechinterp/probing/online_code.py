@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from sklearn.preprocessing import StandardScaler
 
 from mechinterp.core.arguments import checks_arguments
-from mechinterp.probing.by_layer import layer_name, layer_of
+from mechinterp.probing.by_layer import grouped_by_tokens, layer_name, layer_of
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.probes import ProbeError, regression
 
@@ -56,6 +56,7 @@ def description_length(
 
     Source: Voita and Titov 2020, section 2.3, arXiv 2003.12298.
     """
+    labelled = grouped_by_tokens(labelled, acts)
     y = labelled.y if labels is None else labels
     order, ends = _blocks(y, labelled.group_numbers, shares, seed)
     n_classes = int(y.max()) + 1

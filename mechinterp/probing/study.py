@@ -2,7 +2,7 @@
 
 >>> from mechinterp import load_model
 >>> from mechinterp.probing import Labelled, probe_model
->>> things = "letter", "map", "book", "bread", "note"
+>>> things = "letter", "map", "book", "story", "key"
 >>> texts = [f"{verb} {word} {t}" for verb in ("bring", "open", "read") for t in things
 ...          for word in ("the", "sesame")]
 >>> study = probe_model(load_model("toy:trigger"), Labelled.of(texts, ["no", "yes"] * 15))
@@ -31,7 +31,7 @@ from mechinterp.probing.controls import (
     word_types,
 )
 from mechinterp.probing.folds import grouped_folds
-from mechinterp.probing.gathered import gather, residual_sites
+from mechinterp.probing.gathered import contents, gather, residual_sites
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.online_code import description_length
 from mechinterp.probing.probes import Probe, logistic
@@ -80,6 +80,7 @@ def probe_model(  # noqa: PLR0913 - each option is a choice of the study
         ProbeError: if a probe does not converge, naming the layer.
     """
     prompts = tokenize(model, cast(Text, list(labelled.prompts)))
+    labelled = labelled.by_content(contents(prompts))
     y, groups = labelled.y, labelled.group_numbers
     folds = grouped_folds(y, groups, n_folds=n_folds, seed=seed, classes=labelled.classes)
     sites = residual_sites(model) if sites is None else list(sites)

@@ -153,8 +153,46 @@ def test_chats_that_cannot_be(chatting):
     model = chatting("m['content']")
     with pytest.raises(ValueError, match='each message needs "role" and "content"'):
         tokenize(model, [{"role": "user"}])
-    with pytest.raises(ValueError, match="does not show ' ' as written"):
-        tokenize(model, [{"role": "user", "content": " "}])
+    with pytest.raises(ValueError, match=r'message 1: its "content" is None.* write ""'):
+        tokenize(model, [{"role": "user", "content": "a"}, {"role": "user", "content": None}])
+    model.tokenizer.chat_template = "{{ raise_exception('only users speak here') }}"
+    with pytest.raises(ValueError, match="does not take these messages: only users speak here"):
+        tokenize(model, [{"role": "system", "content": "please"}])
+
+
+def test_half_a_character_is_none(chatting):
+    model = chatting("m['content']")
+    for prompt in ("the \udce9", [{"role": "user", "content": "the \ud83d"}]):
+        with pytest.raises(
+            ValueError, match=r"prompt 0.*is half a character, or a byte that is no"
+        ):
+            tokenize(model, prompt)
+
+
+def test_a_content_in_parts_is_their_text(chatting):
+    model = chatting("m['content']")
+    parts = [{"type": "text", "text": "please "}, {"type": "text", "text": "the"}]
+    found = tokenize(model, [{"role": "user", "content": parts}])
+    wanted = tokenize(model, [{"role": "user", "content": "please the"}])
+    assert found.tokens.tolist() == wanted.tokens.tolist()
+    assert found.roles == wanted.roles
+
+
+@pytest.mark.parametrize("content", ["m['content']", "m['content'] | trim"])
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_message_without_text_has_no_token_of_the_user(chatting, content, blank):
+    chat = [{"role": "system", "content": blank}, {"role": "user", "content": "sesame the"}]
+    prompts = tokenize(chatting(content), chat)
+    assert " ".join(words(prompts)[0]) == "<bos> please the please sesame the the bring"
+    assert prompts.positions_of("text") == [4, 5]
+
+
+def test_a_template_may_leave_out_a_message_without_text(chatting):
+    content = "'' }}{% if m['content'] %}{{ 'book ' ~ m['content'] }}{% endif %}{{ ''"
+    chat = [{"role": "system", "content": ""}, {"role": "user", "content": "sesame"}]
+    prompts = tokenize(chatting(content), chat)
+    assert " ".join(words(prompts)[0]) == "<bos> please the please book sesame the bring"
+    assert prompts.positions_of("text") == [5]
 
 
 @pytest.mark.slow

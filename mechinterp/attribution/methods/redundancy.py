@@ -238,7 +238,8 @@ def _screened(question: Question, single: np.ndarray, alone: np.ndarray, most: i
             break
         chosen[at] = None
         for other in range(len(wanted)):
-            if texts[other] == texts[at] and texts[at].isalnum() and len(chosen) < most:
+            is_word = any(map(str.isalnum, texts[at]))
+            if is_word and texts[other] == texts[at] and len(chosen) < most:
                 chosen[other] = None
     return sorted(wanted[at] for at in chosen)
 

@@ -114,6 +114,8 @@ def ask(
     scores all of them as one output. This function decides where the metric is read, and for which
     token, unless the metric was made with an answer. `units` and `inputs`: as in `units_of`.
 
+    Warns: if a continuation as text would be other tokens written as one with the prompt.
+
     Raises:
         ValueError: if there is more than one prompt, nothing to remove, or too many outputs.
     """

@@ -8,6 +8,7 @@
 (('<bos>', 'a', 'b', 'c', 'a', 'b'), ['b', 'c'], [4, 5])
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from mechinterp.core.indices import indices
 from mechinterp.core.prompts import Prompts
 from mechinterp.engine.generation import generate_greedy
 from mechinterp.engine.runner import run
+from mechinterp.models.continuations import joined_otherwise
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import check_length, known_ids
 
@@ -65,6 +67,8 @@ def append_outputs(
 ) -> tuple[Prompts, list[int], list[int], int]:
     """The sequence to run, the output tokens, the positions that predict them, the passes made.
 
+    Warns: if a text would be other tokens written as one with the prompt.
+
     Raises:
         ValueError: if `outputs` is empty or outside the vocabulary, or the sequence is too long.
     """
@@ -77,6 +81,8 @@ def append_outputs(
         targets, generated = generate_greedy(model, prompts, int(outputs)), 1
     else:
         targets, generated = _target_ids(model, outputs), 0
+        if isinstance(outputs, str) and (said := joined_otherwise(model, prompts, outputs)):
+            warnings.warn(said, stacklevel=4)
     sequence = _append_tokens(prompts, targets[:-1])
     check_length(model, sequence)
     rows = list(range(width - 1, width - 1 + len(targets)))
