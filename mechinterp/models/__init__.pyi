@@ -1,6 +1,5 @@
 """What mechinterp.models gives; read by its `__init__`, by editors and by type checkers."""
 
-from .checkpoints import CheckpointError as CheckpointError
 from .facts import SWITCHES as SWITCHES
 from .facts import HookSwitches as HookSwitches
 from .facts import can_start_at_any_layer as can_start_at_any_layer
@@ -34,6 +33,7 @@ from .memory import available_bytes as available_bytes
 from .model import Model as Model
 from .model import ModelConfig as ModelConfig
 from .model import Tokenizer as Tokenizer
+from .model_folder import CheckpointError as CheckpointError
 from .tokenization import Messages as Messages
 from .tokenization import Text as Text
 from .tokenization import token_id as token_id
