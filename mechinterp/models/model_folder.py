@@ -27,6 +27,7 @@ MOST_POSITIONS = 1 << 20
 """The longest context that is believed."""
 
 _OWN_KERNELS = (None, "eager", "sdpa", "grouped_mm", "batched_mm")
+_NUMBERS = ("F64", "F32", "F16", "BF16")
 _ASKS = ("fusion_config", "kernel_config", "use_kernels", "transformers_weights")
 
 
@@ -178,6 +179,7 @@ def _weight_files(path: Path) -> tuple[Path, ...]:
         others = [name for name in held if name.endswith(".safetensors")]
         what = f"only {pickles[0]}, a pickle, which can run code" if pickles else "no weights"
         what = f"{others[0]}, but no model.safetensors and no index" if others else what
+        what = "a model.safetensors that is not a plain file" if lacking[0] in held else what
         raise CheckpointError(
             f"{path} has {what}. Save the weights as safetensors "
             f"(model.save_pretrained(..., safe_serialization=True)) and load that directory."
@@ -199,12 +201,20 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
         )
     try:
         with safe_open(file, "pt") as opened:
-            names = opened.keys()
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+            tensors = {name: opened.get_slice(name) for name in set(opened.keys())}
+            kinds = {name: tensor.get_dtype() for name, tensor in tensors.items()}
+            shapes = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
     except Exception as error:  # of the library's own class, which says nothing more
         raise CheckpointError(
             f"{file} is not a whole safetensors file: {error}. Download it again."
         ) from error
+    for name, kind in kinds.items():
+        if name.endswith(".weight") and kind not in _NUMBERS:
+            raise CheckpointError(
+                f"{file}: {name} is of {kind}, so the weights are quantized, and TransformerLens "
+                f"reads plain weights only. Load the model that they were made of."
+            )
+    return shapes
 
 
 def _check_sizes(
