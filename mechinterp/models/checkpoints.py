@@ -177,10 +177,13 @@ def from_hub(name: str, dtype: torch.dtype) -> Checkpoint:
     """
     from huggingface_hub import snapshot_download
 
+    below = ["*/*"]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_BESIDE_WEIGHTS))
+        folder = Path(
+            snapshot_download(name, allow_patterns=_BESIDE_WEIGHTS, ignore_patterns=below)
+        )
         wanted = [*_BESIDE_WEIGHTS, *weight_names(folder)]
-        folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*/*"]))
+        folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=below))
     except (OSError, ValueError, ImportError) as error:
         raise CheckpointError(
             f"{name!r} could not be loaded from the hub: {str(error).splitlines()[0]} "

@@ -34,6 +34,7 @@ from mechinterp.models.forward_parts import (
     unembed_with_hooks,
 )
 from mechinterp.models.model_folder import MOST_POSITIONS, CheckpointError, entries
+from mechinterp.models.single_precision import in_single_precision
 
 SHORT = 12
 """The length of the short prompt."""
@@ -65,17 +66,11 @@ def check_conversion(model: HookedTransformer, original: PreTrainedModel, label:
     Raises:
         CheckpointError: if they do not, or if the original does not run.
     """
-    with torch.no_grad(), _as_it_runs(original):
-        for trial in _trials(model, original):
-            tokens = _tokens(model, trial.n_tokens)
-            try:
-                wanted = _of_original(original, tokens, trial)
-            except Exception as error:  # whatever a forward pass raises
-                reason = " ".join(str(error).split())[:300]
-                raise CheckpointError(
-                    f"{label} does not run {trial.said}, so its conversion cannot be compared: "
-                    f"{reason}"
-                ) from error
+    trials = _trials(model, original)
+    with torch.no_grad():
+        prompts = [_tokens(model, trial.n_tokens) for trial in trials]
+        expected = _all_of_original(original, prompts, trials, label)
+        for trial, tokens, wanted in zip(trials, prompts, expected, strict=True):
             found = _of_converted(model, tokens, trial)[:, : wanted.shape[-1]]
             n = min(len(wanted), len(found))
             off = float((found[-n:] - wanted[-n:]).abs().max())
@@ -164,6 +159,26 @@ def _tokens(model: HookedTransformer, n: int) -> Tensor:
     generator = torch.Generator().manual_seed(n)
     drawn = torch.randint(model.cfg.d_vocab, (1, n), generator=generator)
     return drawn.to(device(model))
+
+
+def _all_of_original(
+    original: PreTrainedModel, prompts: Sequence[Tensor], trials: Sequence[Trial], label: str
+) -> list[Tensor]:
+    """The original's log-probabilities `[pos, vocab]` in each trial."""
+    # A model that was made in inference mode runs nowhere else.
+    made_there = any(x.is_inference() for x in original.parameters())
+    with torch.inference_mode(made_there), in_single_precision(original):
+        found = []
+        for trial, tokens in zip(trials, prompts, strict=True):
+            try:
+                found.append(_of_original(original, tokens, trial))
+            except Exception as error:  # whatever a forward pass raises
+                reason = " ".join(str(error).split())[:300]
+                raise CheckpointError(
+                    f"{label} does not run {trial.said}, so its conversion cannot be compared: "
+                    f"{reason}"
+                ) from error
+        return found
 
 
 def _of_original(
@@ -266,99 +281,3 @@ def _inputs_off(model: HookedTransformer, jitter: float) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _as_it_runs(original: PreTrainedModel) -> Iterator[None]:
-    """The original in evaluation mode and single precision; afterwards as it was.
-
-    Not by a copy: a layer is made precise when it runs, and is itself again when it has run. What
-    stands outside the layers (embeddings, the last norm) is precise in the meantime.
-    """
-    training = [module for module in original.modules() if module.training]
-    layers = _layers(original)
-    inside = {id(x) for layer in layers for x in _tensors(layer)}
-    outside = [x for x in _tensors(original) if id(x) not in inside]
-    with ExitStack() as undo:
-        for module in training:
-            undo.callback(_set_training, module)
-            module.training = False
-        for layer in layers:
-            if any(_is_rounded(x) for x in _tensors(layer)):
-                undo.enter_context(_precise_while_it_runs(layer))
-        for module in original.modules():
-            if tables := _rounded_tables(module):
-                undo.enter_context(_afresh(original, module, tables))
-        undo.enter_context(_precise(outside))
-        yield
-
-
-def _set_training(module: nn.Module) -> None:
-    module.training = True
-
-
-def _layers(original: nn.Module) -> list[nn.Module]:
-    """The layers: the longest list of modules that holds the most weights."""
-    lists = [module for module in original.modules() if isinstance(module, nn.ModuleList)]
-    size = [sum(x.numel() for x in _tensors(module)) for module in lists]
-    return list(lists[size.index(max(size))]) if lists else []
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    held = {id(x): x for x in (*module.parameters(), *module.buffers())}
-    return list(held.values())
-
-
-def _is_rounded(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.dtype.itemsize < 4
-
-
-@contextmanager
-def _precise(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """These tensors in single precision; afterwards they hold the very data that they held."""
-    before = [(x, x.data) for x in tensors if _is_rounded(x)]
-    try:
-        for x, data in before:
-            x.data = data.float()
-        yield
-    finally:
-        for x, data in before:
-            x.data = data
-
-
-@contextmanager
-def _precise_while_it_runs(layer: nn.Module) -> Iterator[None]:
-    undo = ExitStack()
-    begin = layer.register_forward_pre_hook(
-        lambda *_: (undo.enter_context(_precise(_tensors(layer))), None)[1]
-    )
-    end = layer.register_forward_hook(lambda *_: undo.close(), always_call=True)
-    try:
-        yield
-    finally:
-        begin.remove()
-        end.remove()
-        undo.close()
-
-
-def _rounded_tables(module: nn.Module) -> dict[str, Tensor]:
-    """What a module computes from its configuration, such as frequencies, where it was rounded."""
-    if module._parameters:
-        return {}
-    own = {name: x for name, x in module._buffers.items() if x is not None and _is_rounded(x)}
-    return {name: x for name, x in own.items() if name in module._non_persistent_buffers_set}
-
-
-@contextmanager
-def _afresh(
-    original: PreTrainedModel, module: nn.Module, tables: Mapping[str, Tensor]
-) -> Iterator[None]:
-    """The module with these tables computed again in single precision, as when it was made."""
-    try:
-        for name, x in tables.items():
-            setattr(module, name, x.float())
-        original._init_weights(module)
-        yield
-    finally:
-        for name, x in tables.items():
-            setattr(module, name, x)

@@ -8,6 +8,8 @@ After a conversion, both models are run on a test prompt; if they differ, the mo
 """
 
 import copy
+import difflib
+import os
 import warnings
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -61,6 +63,18 @@ def load_model(
                 f"load_model() got an unexpected keyword argument {switch!r}. The switches are "
                 f"{', '.join(models.SWITCHES)}."
             )
+    with torch.inference_mode(mode=False):  # else no gradient could ever be taken of it
+        return _load(source, tokenizer, weights, device, dtype, switches)
+
+
+def _load(
+    source: object,
+    tokenizer: Tokenizer | None,
+    weights: Literal["folded", "raw"],
+    device: str | torch.device | None,
+    dtype: torch.dtype,
+    switches: HookSwitches,
+) -> HookedTransformer:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(source, HookedTransformer):
         raise ValueError("this is a HookedTransformer already: use it as it is.")
@@ -101,13 +115,25 @@ def _fetch(source: object, dtype: torch.dtype) -> tuple[PreTrainedModel, Tokeniz
         raise ValueError(f"{source!r} is neither a name, a path nor a model.")
     if source == "smollm2":
         return *from_directory(smollm2_directory(), dtype), "smollm2"
+    if not str(source).strip():
+        raise CheckpointError("the name of the model is empty. See mechinterp models.")
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # a name that is too long is none
         return *from_directory(folder, dtype), folder.name
     if isinstance(source, Path) or source.count("/") > 1 or source.startswith((".", "~")):
         raise CheckpointError(f"{source} is not a directory.")
     name = library.make_model_alias_map().get(source.lower(), source)
+    _check_spelling(name)
     return *from_hub(name, dtype), source
+
+
+def _check_spelling(name: str) -> None:
+    """Check that a name without an owner, which the hub hardly has, is none of ours misspelt."""
+    known = [*available_models(), *TOYS]
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+    if near and "/" not in name and name not in library.OFFICIAL_MODEL_NAMES:
+        meant = f"toy:{near[0]}" if near[0] in TOYS else near[0]
+        raise CheckpointError(f"there is no model {name!r}. Did you mean {meant!r}?")
 
 
 def _build_toy(made: Toy, device: str | torch.device) -> HookedTransformer:

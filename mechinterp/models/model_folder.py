@@ -125,7 +125,9 @@ def refuse_code(file: Path, content: object) -> None:
                 f"Load it yourself if you trust it, and pass the model and tokenizer objects."
             )
         for name in value if isinstance(value, list) else [value]:
-            if key.endswith(("_file", "_files")) and Path(str(name)).name != str(name):
+            if key in ("fast_tokenizer_file", "fast_tokenizer_files") and Path(
+                str(name)
+            ).name != str(name):
                 raise CheckpointError(f"{file}: {key} names {name!r:.80}, outside the folder.")
 
 
