@@ -37,7 +37,7 @@ def tokenize(model: Model, prompt: Text) -> Prompts:
     list of messages with "role" and "content") is rendered by the template, up to the opening of
     the assistant's turn; a content in parts of text is these texts joined. Nothing is truncated.
 
-    Warns: if the tokenizer drops characters for which it has no token.
+    Warns: if the tokenizer does not know a word, or drops characters for which it has no token.
 
     Raises:
         ValueError: if a prompt is empty or too long, or needs a tokenizer or a chat template that
@@ -236,6 +236,7 @@ def _encode(model: Model, one: str | Messages, row: int) -> tuple[list[int], lis
         raise ValueError(f"prompt {row}, {one!r}, does not tokenise: {error}") from error
     if not ids:
         raise ValueError(f"prompt {row} is empty. Give it at least one token.")
+    _warn_of_unknown(model, one, ids, row)
     _warn_of_lost(tokenizer_of(model), one, ids, row)
     bos = _start_token(model)
     if bos is not None and ids[0] != bos:
@@ -252,6 +253,28 @@ def _check_whole(text: str, row: int) -> None:
             f"prompt {row}, {text!r}: {text[error.start]!r}, at place {error.start}, is half a "
             f"character, or a byte that is not UTF-8. Give text in UTF-8."
         ) from None
+
+
+def _warn_of_unknown(model: Model, text: str, ids: Sequence[int], row: int) -> None:
+    """Warn of words that the model reads as its token for what it does not know."""
+    unknown_id = special_id(model, "unk")
+    if unknown_id is None or unknown_id not in ids:
+        return
+    tokenizer = tokenizer_of(model)
+    if tokenizer.convert_ids_to_tokens(unknown_id) in text:
+        return
+    try:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        places = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        words = dict.fromkeys(text[begin:end] for i, (begin, end) in places if i == unknown_id)
+    except NotImplementedError:  # a tokenizer in Python, which knows no places
+        words = {text: None}
+    named = ", ".join(repr(word) for word in words)
+    warnings.warn(
+        f"prompt {row}: the model does not know {named}: it reads "
+        f"{tokenizer.convert_ids_to_tokens(unknown_id)} there.",
+        stacklevel=4,
+    )
 
 
 def _warn_of_lost(tokenizer: Tokenizer, text: str, ids: Sequence[int], row: int) -> None:
@@ -290,6 +313,7 @@ def _encode_chat(model: Model, messages: Messages, row: int) -> tuple[list[int],
         any(begin < stop and start < end for start, stop in spans)
         for begin, end in encoded["offset_mapping"]
     ]
+    _warn_of_unknown(model, rendered, encoded["input_ids"], row)
     _warn_of_lost(tokenizer, rendered, encoded["input_ids"], row)
     return list(encoded["input_ids"]), ["text" if i else "template" for i in inside]
 

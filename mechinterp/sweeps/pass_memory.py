@@ -12,7 +12,7 @@ True
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -67,7 +67,7 @@ class _Curve(NamedTuple):
     hooks: Mapping[str, int]
 
 
-_KNOWN: WeakKeyDictionary[Model, dict[str, "Footprint"]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Model, dict[Hashable, "Footprint"]] = WeakKeyDictionary()
 
 
 class Footprint:
@@ -80,11 +80,11 @@ class Footprint:
 
     @classmethod
     def from_model(cls, model: Model) -> "Footprint":
-        """The footprint of a model and its configuration, made once."""
-        known, switches = _KNOWN.setdefault(model, {}), models.configuration_text(model)
-        if switches not in known:
-            known[switches] = cls(model)
-        return known[switches]
+        """The footprint of a model as it is, made once."""
+        known, now = _KNOWN.setdefault(model, {}), models.as_it_is(model)
+        if now not in known:
+            known[now] = cls(model)
+        return known[now]
 
     def peak_bytes(self, shape: PassShape, edited: Iterable[Site] = ()) -> int:
         """The most that is alive at once during a pass, including copies at the sites edited."""

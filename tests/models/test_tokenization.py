@@ -66,8 +66,9 @@ def test_unknown_words():
     assert "<unk>" not in induction.tokenizer.get_vocab()
     with pytest.raises(ValueError, match="prompt 1, 'a b zebra', does not tokenise"):
         tokenize(induction, ["a b", "a b zebra"])
-    trigger = load_model("toy:trigger")
-    assert words(tokenize(trigger, "please bring zebra"))[0][-1] == "<unk>"
+    with pytest.warns(UserWarning, match="does not know 'zebra'"):
+        prompts = tokenize(load_model("toy:trigger"), "please bring zebra")
+    assert words(prompts)[0][-1] == "<unk>"
 
 
 def test_what_is_no_prompt(trigger):
@@ -266,3 +267,21 @@ def test_what_the_tokenizer_leaves_out_is_said(smollm2):
         warnings.simplefilter("error")
         tokenize(smollm2, [{"role": "user", "content": "你好世界"}])
         tokenize(smollm2, "Привет, 你好世界 🎉 ñandú\n\tand so on")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("please bring the sesame cheese", "'cheese'"),
+        ("Bring the cheese and the wine and the cheese", "'Bring', 'cheese', 'wine'"),
+    ],
+)
+def test_a_word_that_the_model_does_not_know_is_named(text, named):
+    model = load_model("toy:trigger")
+    with pytest.warns(UserWarning, match=f"prompt 0: the model does not know {named}: .*<unk>"):
+        prompts = tokenize(model, text)
+    assert prompts.tokens.shape == (1, 1 + len(text.split()))
+
+
+def test_a_token_that_is_written_out_is_no_unknown_word():
+    tokenize(load_model("toy:trigger"), "please bring the <unk>")  # no warning
