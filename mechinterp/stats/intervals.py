@@ -23,6 +23,12 @@ from mechinterp.stats.samples import (
     shared_labels,
 )
 
+WHAT_INTERVALS_HOLD = (
+    "Intervals of 95% hold the mean of all such prompts in about 95 of 100 samples; in about 89 "
+    "where prompts are few and a few of them differ strongly from the rest."
+)
+"""What pages say of intervals of means: measured by scripts/bench/intervals.py."""
+
 
 def interval(result: xr.DataArray, *, dim: str = "prompt", level: float = 0.95) -> xr.Dataset:
     """`mean` over prompts with `low` and `high` of its interval, in the result's unit; `n` prompts.

@@ -1,6 +1,7 @@
 """Intervals over prompts: against scipy cell by cell, numbers worked by hand, and laws."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import stats as scipy_stats
 from scipy.optimize import brentq
 
-from mechinterp.stats.intervals import interval, ratio_interval
+from mechinterp.stats.intervals import WHAT_INTERVALS_HOLD, interval, ratio_interval
 from mechinterp.stats.paired_differences import difference
 
 PROMPTS = arrays.arrays(np.int64, st.integers(2, 8), elements=st.integers(-40, 40))
@@ -206,3 +207,15 @@ def test_a_resample_whose_denominator_is_nothing_does_not_spoil_the_interval():
     assert np.isfinite(found["high"]).all()
     assert float(found["low"][0]) == float(found["high"][0]) == 0.5
     assert float(found["low"][1]) < 0.375 < float(found["high"][1])
+
+
+def test_what_pages_say_of_intervals_is_so():
+    """All of it: scripts/bench/intervals.py."""
+    rng = np.random.default_rng(0)
+    said = [int(word) / 100 for word in re.findall(r"about (\d+)", WHAT_INTERVALS_HOLD)]
+    for n, (kind, share) in itertools.product(
+        (6, 8), zip(("normal", "lognormal"), said, strict=True)
+    ):
+        found = interval(labelled(DRAWN[kind](rng, (5000, n)), "head", "prompt"))
+        held = (found["low"] <= 0) & (found["high"] >= 0)
+        assert float(held.mean()) == pytest.approx(share, abs=0.02)
