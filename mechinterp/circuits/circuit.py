@@ -201,11 +201,9 @@ class EdgeScores:
         """The mean score of an edge, by name."""
         return float(self.mean[self.graph.edge(edge)])
 
-    def interval(
-        self, *, level: float = 0.95, n_resamples: int = 9999, seed: int = 0
-    ) -> xr.Dataset:
+    def interval(self, *, level: float = 0.95) -> xr.Dataset:
         """Mean, `low` and `high` of each edge over pairs, as `mechinterp.stats.interval`."""
-        return interval(self.per_pair, dim="pair", level=level, n_resamples=n_resamples, seed=seed)
+        return interval(self.per_pair, dim="pair", level=level)
 
     def strongest(self, n: int) -> list[tuple[str, float]]:
         """The names and mean scores of the `n` edges whose mean score has the largest size."""

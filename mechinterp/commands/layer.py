@@ -20,6 +20,7 @@ from mechinterp.report import print_layers
 from mechinterp.report.layers.chart import LayerLine
 from mechinterp.report.layers.html import Chart, layers_page
 from mechinterp.report.render.support import supporting_sign
+from mechinterp.stats.intervals import WHAT_INTERVALS_HOLD
 from mechinterp.storage.jsonl import filled_lines, located
 from mechinterp.storage.run_folder import begin_run, frame_parquet
 from mechinterp.sweeps.progress import progress_bar
@@ -33,7 +34,7 @@ _AXES = (
     "be used. Direct attribution holds the final norm's scale fixed and counts what is written "
     "towards the answer itself, not what later layers make of it; ablation counts everything."
 )
-_BANDS = "Bands are bootstrap intervals over prompts, layer by layer."
+_BANDS = f"Bands are intervals over prompts, layer by layer. {WHAT_INTERVALS_HOLD}"
 
 
 def run_layers(model: Model, options: LayerOptions) -> None:

@@ -196,7 +196,7 @@ def _causal(
             seed=options.seed,
             progress=tick,
         )
-    return compare_with_random(effects, seed=options.seed)
+    return compare_with_random(effects)
 
 
 def _parquet(probed: xr.Dataset) -> bytes:

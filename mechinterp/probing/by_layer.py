@@ -75,7 +75,7 @@ def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
     answers = {name: [next(answered) for _ in sets] for name, sets in label_sets.items()}
     answers["majority"] = [majority(y, folds)]
     answers |= {name: [each] for name, each in (baselines or {}).items()}
-    found = _dataset(acts, answers, groups, folds, level, seed)
+    found = _dataset(acts, answers, groups, folds, level)
     if "control" in answers:
         found = found.merge(_selectivity(answers, groups, level, seed), join="override")
     by_prompt = {"fold": folds, "label": list(labelled.labels), "group": list(labelled.groups)}
@@ -163,14 +163,11 @@ def _dataset(
     groups: Int[np.ndarray, " prompt"],
     folds: Int[np.ndarray, " prompt"],
     level: float,
-    seed: int,
 ) -> xr.Dataset:
     """All measures of all answers; answers without layers count for every layer."""
     n_layers, every = acts.sizes["layer"], []
     for each in answers.values():
-        measured = [
-            figures(answer, groups=groups, folds=folds, level=level, seed=seed) for answer in each
-        ]
+        measured = [figures(answer, groups=groups, folds=folds, level=level) for answer in each]
         # Of several orders of the labels: the average over them, of the interval's ends too.
         several = xr.concat(measured, dim="order")
         one = several.mean("order", keep_attrs=True)

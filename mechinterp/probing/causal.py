@@ -228,7 +228,7 @@ def direction_effects(
 
 
 @checks_arguments
-def compare_with_random(effects: xr.DataArray, *, level: float = 0.95, seed: int = 0) -> xr.Dataset:
+def compare_with_random(effects: xr.DataArray, *, level: float = 0.95) -> xr.Dataset:
     """The probe's direction compared with random ones: dims (how, kind), means over prompts.
 
     `mean`, `low`, `high`: the change by the probe's direction, with its interval over prompts.
@@ -240,7 +240,7 @@ def compare_with_random(effects: xr.DataArray, *, level: float = 0.95, seed: int
         ValueError: if there are fewer than two prompts, or no random directions.
     """
     own = effects.sel(direction="probe", drop=True)
-    found = interval(own, level=level, seed=seed)
+    found = interval(own, level=level)
     cells: dict[str, list[list[float]]] = {name: [] for name in ("least", "most", "p", "z")}
     for how in effects["how"].values:
         row: dict[str, list[float]] = {name: [] for name in cells}

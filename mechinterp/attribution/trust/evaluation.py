@@ -34,8 +34,8 @@ _ALIKE = ("scorer", "removal", "keep", "fraction", "k")
 _EACH = {"lds": "keep", "drop_at_k": "k", "sufficiency_at_k": "k"}
 
 
-class IntervalOptions(TypedDict, total=False):
-    """Keyword options of `stats.interval` and `stats.difference`."""
+class DifferenceOptions(TypedDict):
+    """Keyword options of `stats.difference`."""
 
     level: float
     n_resamples: int
@@ -95,9 +95,7 @@ def measures(results: Sequence[xr.Dataset]) -> xr.DataArray:
 
 
 @checks_arguments
-def summarise(
-    results: Sequence[xr.Dataset], *, level: float = 0.95, n_resamples: int = 9999, seed: int = 0
-) -> xr.Dataset:
+def summarise(results: Sequence[xr.Dataset], *, level: float = 0.95) -> xr.Dataset:
     """`mean`, `low`, `high` of each measure over prompts: dims (measure, removal, scorer).
 
     `n`: the number of prompts with a value for every scorer; only those count. NaN: fewer than two.
@@ -106,12 +104,11 @@ def summarise(
     Raises:
         ValueError: as `measures`, or if `level` is not between 0 and 1.
     """
-    options: IntervalOptions = {"level": level, "n_resamples": n_resamples, "seed": seed}
     values = measures(results)
     scorers = values["scorer"].values.tolist()
     return _each_cell(
-        values, ("mean", "low", "high"), scorers, lambda cell: stats.interval(cell, **options)
-    ).assign_attrs(options)
+        values, ("mean", "low", "high"), scorers, lambda cell: stats.interval(cell, level=level)
+    ).assign_attrs(level=level)
 
 
 @checks_arguments
@@ -137,7 +134,7 @@ def compare_scorers(
     if scorer not in names:
         raise ValueError(f"no scorer is called {scorer!r}: {', '.join(names)}.")
     others = [name for name in names if name != scorer]
-    options: IntervalOptions = {"level": level, "n_resamples": n_resamples, "seed": seed}
+    options: DifferenceOptions = {"level": level, "n_resamples": n_resamples, "seed": seed}
 
     def beside(cell: xr.DataArray) -> xr.Dataset:
         theirs = cell.sel(scorer=others)

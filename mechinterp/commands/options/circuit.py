@@ -30,7 +30,7 @@ class CircuitOptions(PromptOptions):
         select: best-first from the logits down; the top-n edges, connected or not; the optimal
             connected choice; or improved: starting from the first two, swap edges while the
             circuit, run by itself, gets better, which takes some minutes.
-        signed: choose edges by their signed score, only those that support the behaviour: the
+        signed: choose edges by their signed score, those that support the behaviour most first: the
             circuit may then exceed the model. Otherwise by |score|, to match the model.
         positions: numbers or names, such as S2,end: one edge at each of these, and one at all
             other positions together.

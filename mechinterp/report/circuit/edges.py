@@ -25,7 +25,7 @@ MOST_EDGES = 20_000
 """How many edges a page holds, the strongest ones."""
 
 N_INTERVALS = 500
-"""How many of the strongest edges get an interval: a bootstrap of all would take minutes."""
+"""How many of the strongest edges get an interval, so that a page stays small."""
 
 FIRST, SECOND = 1, 2
 

@@ -24,7 +24,7 @@ from mechinterp.report.render.support import Sign, sign_sentence, states_support
 from mechinterp.report.render.tokens import show
 
 FEWEST_PROMPTS = 5
-"""Below this a bootstrap over prompts has too few values to draw from."""
+"""Below this an interval is so wide that a view is clearer without it."""
 _BASELINES = ("clean_score", "corrupt_score")
 
 

@@ -27,6 +27,7 @@ from mechinterp.report.render.colours import (
     scale_css,
 )
 from mechinterp.report.render.support import Side, Sign, side
+from mechinterp.stats.intervals import WHAT_INTERVALS_HOLD
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -112,6 +113,7 @@ def _environment() -> Environment:
         "neutral_scale": neutral_scale,
         "bar": _bar,
         "marked": _marked,
+        "what_intervals_hold": WHAT_INTERVALS_HOLD,
     }
     return environment
 
