@@ -31,7 +31,7 @@ from mechinterp.engine.runner import run
 from mechinterp.layers.stream import stream_sites
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
-from mechinterp.storage.run_folder import write_whole
+from mechinterp.storage.whole_files import write_whole
 from mechinterp.sweeps.options import Progress
 
 _FORMAT = "mechinterp tuned lens 1"

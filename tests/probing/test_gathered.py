@@ -1,6 +1,5 @@
 """Activations gathered equal one plain run; on disk and after a stop they are the same."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +9,13 @@ import pytest
 import torch
 
 from mechinterp import Prompts, Site, read, run
-from mechinterp.probing import gather, gathered, residual_sites
+from mechinterp.probing import activation_parts, gather, gathered, residual_sites
 
 
 @pytest.fixture
 def small_batches(monkeypatch):
     monkeypatch.setattr(gathered, "_BATCH_POSITIONS", 14)
+    monkeypatch.setattr(activation_parts, "_PART_BYTES", 1)  # a batch is a part
 
 
 def many(n=11):
@@ -88,7 +88,8 @@ def test_on_disk_and_in_memory_are_the_same(model, position, tmp_path, small_bat
     kept = gather(model, prompts, position=position, out=tmp_path / "acts")
     held = gather(model, prompts, position=position)
     np.testing.assert_array_equal(kept.values, held.values)
-    assert isinstance(kept.variable._data, np.ndarray | np.memmap) or kept.size
+    for part in ({"layer": 1}, {"prompt": slice(2, 9, 3)}, {"layer": [2, 0], "feature": 3}):
+        np.testing.assert_array_equal(kept.isel(part).values, held.isel(part).values)
 
 
 def test_a_stopped_run_goes_on(grouped_model, tmp_path, small_batches, monkeypatch):
@@ -105,7 +106,7 @@ def test_a_stopped_run_goes_on(grouped_model, tmp_path, small_batches, monkeypat
     monkeypatch.setattr(gathered, "_read", stopping)
     with pytest.raises(KeyboardInterrupt):
         gather(grouped_model, prompts, out=out)
-    assert json.loads((out / "activations.json").read_text())["batches"] == 3
+    assert len(list(out.glob("part-*"))) == 3
     found = gather(grouped_model, prompts, out=out)
     n_batches = len(list(gathered._batches(grouped_model, prompts, residual_sites(grouped_model))))
     assert len(calls) == 4 + n_batches - 3  # what was finished is not run again
@@ -114,10 +115,10 @@ def test_a_stopped_run_goes_on(grouped_model, tmp_path, small_batches, monkeypat
 
 def test_another_runs_folder_is_refused(grouped_model, tmp_path, refuses):
     gather(grouped_model, many(), out=tmp_path)
-    refuses(lambda: gather(grouped_model, many(5), out=tmp_path), "its prompts differs")
-    refuses(lambda: gather(grouped_model, many(), position=1, out=tmp_path), "another run")
-    (tmp_path / "activations.json").unlink()
-    refuses(lambda: gather(grouped_model, many(), out=tmp_path), "not of this run")
+    refuses(lambda: gather(grouped_model, many(5), out=tmp_path), "the prompts differ")
+    refuses(lambda: gather(grouped_model, many(), position=1, out=tmp_path), "other activations")
+    (tmp_path / "manifest.json").unlink()
+    refuses(lambda: gather(grouped_model, many(5), out=tmp_path), "parts of other work")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits on memory are Linux's")

@@ -44,7 +44,7 @@ from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.storage.digest import digest
 from mechinterp.storage.jsonl import filled_lines, located
-from mechinterp.storage.run_folder import write_whole
+from mechinterp.storage.whole_files import write_whole
 from mechinterp.sweeps.options import check_options
 
 KEYS = ("prompt", "continuation", "spans", "expect")

@@ -30,7 +30,7 @@ import xarray as xr
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.graph import Graph
-from mechinterp.storage.run_folder import write_whole
+from mechinterp.storage.whole_files import write_whole
 
 VERSION = 1
 
