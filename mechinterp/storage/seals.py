@@ -14,6 +14,7 @@ ValueError: file is damaged, or was changed: its content is not that of its seal
 """
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 
@@ -22,6 +23,8 @@ import torch
 
 from mechinterp.storage.jsonl import JsonObject
 from mechinterp.storage.whole_files import hash_of
+
+log = logging.getLogger(__name__)
 
 NOT_SEALED = "0" * 64
 """What stands in the place of a seal before there is one."""
@@ -58,14 +61,21 @@ def is_sealed(content: bytes, where: object) -> bool:
     return True
 
 
-def check_sealed(content: bytes, where: object) -> None:
-    """Check that a content has a seal, and that it is that of this content.
+def check_seal(content: bytes, where: object, *, is_new: bool) -> None:
+    """Check that a file of ours has its seal; one from before there were seals has none.
 
     Raises:
-        ValueError: if not; `where` names the file.
+        ValueError: if it is damaged; `where` names the file.
     """
-    if not is_sealed(content, where):
+    if is_sealed(content, where):
+        return
+    if is_new:
         raise ValueError(f"{where} is damaged: it has no seal. Write it again.")
+    log.warning(
+        "%s has no seal, as mechinterp 0.2 wrote it: whether a number in it was damaged cannot be "
+        "told. Write it again.",
+        where,
+    )
 
 
 def sealed_json(content: Mapping[str, object]) -> bytes:
