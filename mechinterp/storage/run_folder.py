@@ -22,6 +22,7 @@ import xarray as xr
 import mechinterp
 from mechinterp.storage.jsonl import JsonObject
 from mechinterp.storage.manifests import AGAIN, manifest_of, write_manifest
+from mechinterp.storage.output_folder import holds_files
 from mechinterp.storage.whole_files import (
     hash_of,
     hash_of_file,
@@ -45,12 +46,16 @@ def write_run(
             what its own manifest says.
     """
     folder = Path(directory).absolute()
-    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").exists():
+    begun = (folder / "manifest.json").exists()
+    if folder.exists() and not begun and holds_files(folder):
         raise ValueError(
             f"{folder} is not empty and holds no manifest.json: choose another folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
+    if files and not begun:  # so that a run that was killed here may be written again
+        write_manifest(folder, {**facts, "complete": False, "files": {}})
     for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_whole(folder / name, content)
     written = {name: hash_of(content) for name, content in files.items()}
     manifest = {
