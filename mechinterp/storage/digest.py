@@ -60,6 +60,7 @@ class _Digests:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[object, str]] = {}
+        self._known_reads: dict[tuple[int, int], list[str]] = {}  # by code and globals
 
     def of(self, value: object) -> str:
         kind = type(value)
@@ -137,7 +138,7 @@ class _Digests:
             return _hash(kind, self._class(type(value)), self._parts(value))
         found = contents_of(value)
         if found is not None:
-            return _hash(kind, self._class(type(value)), self.of(found))
+            return _hash(kind, self.of(type(value)), self.of(found))
         raise ValueError(
             f"{value!r} has nothing by which another process could tell that it is the same. "
             f"Let edits and metrics read and close over tensors, numbers, text and plain objects "
@@ -201,8 +202,12 @@ class _Digests:
         cells = [_content(cell) for cell in function.__closure__ or ()]
         own = sorted((k, v) for k, v in vars(function).items() if k != "__wrapped__")
         held = (function.__defaults__, function.__kwdefaults__, cells, own)
-        code = function.__code__
-        return _hash(function.__qualname__, self.of(code), self.of(held), *self._reads(function))
+        code, names = function.__code__, function.__globals__
+        made = _hash(function.__qualname__, self.of(code), self.of(held))
+        if (id(code), id(names)) not in self._known_reads:
+            self._known_reads[id(code), id(names)] = []  # a function that reads itself
+            self._known_reads[id(code), id(names)] = self._reads(function)
+        return _hash(made, *self._known_reads[id(code), id(names)])
 
     def _reads(self, function: types.FunctionType) -> list[str]:
         """The digests of what a function of the user reads; one of a package has its version.
@@ -210,7 +215,7 @@ class _Digests:
         Raises:
             ValueError: naming the function and what it reads, if that cannot be told.
         """
-        home = function.__module__ or ""
+        home = str(function.__globals__.get("__name__", ""))  # a wrapper has another's __module__
         if is_installed(home):
             return [home, version_of(home)]
         where, made = f"the function {function.__qualname__!r} reads", []

@@ -106,6 +106,6 @@ def _pickled(value: object) -> object | None:
         reduced = value.__reduce_ex__(2)
     except (TypeError, AttributeError):  # a lock, a generator, an open file
         return None
-    if isinstance(reduced, str):
-        return reduced
+    if isinstance(reduced, str):  # where to find it again, such as a cached function: no content
+        return None
     return [list(part) if isinstance(part, Iterator) else part for part in reduced]

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 _PART = re.compile(r"part-(\d{5,})-([0-9a-f]{16})(\.[a-z]+)")
 
+_OF_0_2 = re.compile(r"prompt-\d{5}\.json|activations\.(npy|json)")
+
 FACT_NAMES = {
     "fingerprint": "the model's weights or configuration",
     "prompts": "the prompts",
@@ -146,10 +148,13 @@ class PartsFolder:
         """
         file = self._folder / "manifest.json"
         if not file.exists():
-            others = [
-                f.name for f in self._folder.iterdir() if not f.name.startswith((".", "part-"))
-            ]
-            if others:
+            there = [f.name for f in self._folder.iterdir() if not f.name.startswith(".")]
+            if any(map(_OF_0_2.fullmatch, there)):
+                raise ValueError(
+                    f"{self._folder} holds {self._kind} of mechinterp 0.2, which have no hash, so "
+                    f"that nobody can tell whether they are whole. Choose another folder."
+                )
+            if not all(name.startswith("part-") for name in there):
                 raise ValueError(
                     f"{self._folder} is not empty and holds no {self._kind}: choose another folder."
                 )

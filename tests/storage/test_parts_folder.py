@@ -135,3 +135,9 @@ def test_a_manifest_without_its_seal_is_damaged(tmp_path, refuses):
     refuses(lambda: read_parts(tmp_path, "example"), "has no seal")
     (tmp_path / "manifest.json").write_text("[" * 100000)
     refuses(lambda: read_parts(tmp_path, "example"), "manifest.json is damaged")
+
+
+@pytest.mark.parametrize("name", ["prompt-00000.json", "activations.npy"])
+def test_results_of_before_that_have_no_hash_are_refused_and_say_why(tmp_path, refuses, name):
+    (tmp_path / name).write_bytes(b"{}")
+    refuses(lambda: filled(tmp_path), "of mechinterp 0.2, which have no hash", "another folder")

@@ -371,3 +371,17 @@ def test_a_finished_sweep_of_before_with_a_part_of_another_is_refused(
     (tmp_path / name).write_bytes(foreign)
     seal_as_before(tmp_path, {**manifest, "files": manifest["files"] | {name: digits}})
     refuses(lambda: read_sweep(tmp_path), "part-00001", "another sweep", "again")
+
+
+def test_a_relative_folder_stays_where_it_was_named(absolute_model, tmp_path, monkeypatch):
+    """F6: a relative `out` followed a `chdir`, such as one in an arm or a progress function."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def arm(layer, head, pos):
+        os.chdir(tmp_path / "elsewhere")
+        return zero(Site("z", layer, head, pos))
+
+    swept(absolute_model, "run", arm=arm, **FEW)
+    assert read_sweep(tmp_path / "run").sizes["layer"] == 2
+    assert not list((tmp_path / "elsewhere").iterdir())
