@@ -17,6 +17,7 @@ True
 
 import json
 import math
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -25,6 +26,9 @@ import pandas as pd
 import xarray as xr
 
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.storage.whole_files import check_memory
+
+_DTYPE = re.compile(r"[<>|=]?[biufcSUO]\d*|[<>|=]?[mM]8(\[\d*[a-zA-Z]+\])?")
 
 FORMAT, VERSION = "mechinterp result", 1
 
@@ -119,7 +123,10 @@ def from_json(text: str) -> xr.DataArray | xr.Dataset:
     Raises:
         ValueError: if the text is not such JSON.
     """
-    document = json.loads(text, parse_constant=_refuse_literal)
+    try:
+        document = json.loads(text, parse_constant=_refuse_literal)
+    except RecursionError as error:
+        raise ValueError("this JSON is nested too deeply to hold a result.") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError("this JSON holds no result. Write one with to_json.")
     if document.get("version") != VERSION:
@@ -136,7 +143,7 @@ def from_json(text: str) -> xr.DataArray | xr.Dataset:
         return xr.DataArray(
             variable.values, dims=variable.dims, coords=coords, name=name, attrs=variable.attrs
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"the result in this JSON is damaged: {error!r}.") from error
 
 
@@ -194,10 +201,15 @@ def _nested(cells: Sequence[object], shape: Sequence[int]) -> object:
 
 
 def _read_array(found: Mapping[str, Any]) -> np.ndarray:
+    if not _DTYPE.fullmatch(found["dtype"]):
+        raise ValueError(f"{found['dtype']!r} is no dtype that to_json writes.")
     dtype, shape = np.dtype(found["dtype"]), tuple(found["shape"])
     cells = [found["values"]]
     for _ in shape:
         cells = [cell for part in cells for cell in part]
+    if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) != len(cells):
+        raise ValueError(f"an array of shape {list(shape)} has {len(cells)} cells.")
+    check_memory(dtype.itemsize * len(cells), f"an array of {len(cells)} cells of {dtype}")
     if dtype.kind in "mM":
         return np.array(cells, dtype="int64").reshape(shape).astype(dtype)
     flat = np.empty(len(cells), dtype=dtype)

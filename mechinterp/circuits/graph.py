@@ -167,8 +167,20 @@ class Graph:
 
     @property
     def n_edges(self) -> int:
-        """The number of edges."""
-        return int(self.edges.sum())
+        """The number of edges, from the sizes alone."""
+        per_layer = self.n_heads + self.has_mlps
+        before = self.n_layers + per_layer * self.n_layers * (self.n_layers - 1) // 2
+        into_heads = (self.n_heads + 2 * self.n_key_readers) * before
+        heads_of_layer = 0 if self.is_parallel else self.n_heads * self.n_layers
+        into_mlps = self.has_mlps * (before + heads_of_layer)
+        return (into_heads + into_mlps + 1 + per_layer * self.n_layers) * self.n_positions
+
+    @property
+    def n_cells(self) -> int:
+        """The number of pairs of a writer and a reader, times positions: what an array holds."""
+        n_writers = 1 + self.n_layers * (self.n_heads + self.has_mlps)
+        n_inputs = self.n_heads + 2 * self.n_key_readers + self.has_mlps
+        return n_writers * (1 + self.n_layers * n_inputs) * self.n_positions
 
     @cached_property
     def feeds(self) -> Bool[np.ndarray, "reader writer"]:

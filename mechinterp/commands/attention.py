@@ -3,15 +3,17 @@
 run_attention(model, AttentionOptions(("bring the sesame",), model="toy:trigger"))
 """
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
-from safetensors.numpy import save
 
 from mechinterp import models
 from mechinterp.attention import (
@@ -38,14 +40,17 @@ from mechinterp.commands.attention_request import AttentionRequest, attention_re
 from mechinterp.commands.options.attention import AttentionOptions
 from mechinterp.commands.outcome import Outcome, View, finish
 from mechinterp.commands.terminal import say
+from mechinterp.models.memory import readable
 from mechinterp.models.model import Model
 from mechinterp.report import attention_page, print_links
 from mechinterp.report.render.tables import Rows
 from mechinterp.stats.intervals import interval
 from mechinterp.storage.run_folder import begin_run, frame_parquet
+from mechinterp.storage.seals import sealed_tensors
 from mechinterp.sweeps.progress import progress_bar
 
 _N_BEST = 5
+_MUCH_BYTES, _MOST_BYTES = 1 << 25, 1 << 30
 _SEEDS = 3
 _SINK_NOTES = {
     "aside": "links to it are left out of the list",
@@ -63,6 +68,8 @@ def run_attention(model: Model, options: AttentionOptions) -> None:
         ValueError: if an option does not fit the model or the prompts.
     """
     requests = attention_requests(model, options)
+    if options.out is not None:
+        _announce_size(model, requests, options.out)
     begin_run(options.out, options.kind, sys.argv)
     cases = [_case(model, options, request) for request in requests]
     scores = None
@@ -70,6 +77,27 @@ def run_attention(model: Model, options: AttentionOptions) -> None:
         seeds = range(options.seed, options.seed + _SEEDS)
         scores = head_scores(model, seeds=list(seeds))
     finish(model, _outcome(model, options, cases, scores), options.out)
+
+
+def _announce_size(model: Model, requests: Sequence[AttentionRequest], out: Path) -> None:
+    """Say how much `patterns.safetensors` will take, where it is much; refuse it beyond a bound.
+
+    Raises:
+        ValueError: if it is more than 1 GiB, or than is free on the disk.
+    """
+    cfg = model.cfg
+    n = sum(4 * cfg.n_layers * cfg.n_heads * one.prompts.width**2 for one in requests)
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    most = min(_MOST_BYTES, shutil.disk_usage(there).free)
+    if n > most:
+        raise ValueError(
+            f"--out {out}: patterns.safetensors would take {readable(n)}, and at most "
+            f"{readable(most)} are written: {len(requests)} prompts, the longest of "
+            f"{max(one.prompts.width for one in requests)} tokens, in {cfg.n_layers} layers of "
+            f"{cfg.n_heads} heads. Give shorter or fewer prompts, or leave --out out."
+        )
+    if n > _MUCH_BYTES:
+        print(f"mechinterp: patterns.safetensors will take {readable(n)}", file=sys.stderr)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,11 +190,12 @@ def _outcome(
             "report.html": page.encode(),
             "links.parquet": frame_parquet(_link_table(names, cases)),
             "heads.parquet": frame_parquet(xr.Dataset(by_head).to_dataframe().reset_index()),
-            "patterns.safetensors": save(
+            "patterns.safetensors": sealed_tensors(
                 {
-                    f"prompt {number}": np.ascontiguousarray(case.patterns.values)
+                    f"prompt {number}": torch.from_numpy(np.ascontiguousarray(case.patterns.values))
                     for number, case in enumerate(cases)
-                }
+                },
+                {},
             ),
         }
     facts = {

@@ -39,7 +39,8 @@ def run_attribution_cases(model: Model, options: AttributeOptions) -> None:
     begin_run(options.out, options.kind, sys.argv)
     given = (model, cases, request.outputs, request.how.removal, request.metric)
     with progress_bar(f"{len(cases)} prompts") as tick:
-        results = attribute_each(*given, units=request.units, out=options.out, progress=tick)
+        parts = None if options.out is None else options.out / "prompts"
+        results = attribute_each(*given, units=request.units, out=parts, progress=tick)
     verdicts = [
         _verdict(scores, case) if case.expect else ""
         for case, scores in zip(cases, results, strict=True)

@@ -11,7 +11,6 @@ from functools import partial
 import numpy as np
 import torch
 import xarray as xr
-from safetensors.numpy import save
 
 from mechinterp import models
 from mechinterp.commands.options.probe import ProbeOptions
@@ -38,6 +37,7 @@ from mechinterp.probing import (
 )
 from mechinterp.report import print_probes, probing_page
 from mechinterp.storage.run_folder import begin_run, frame_parquet
+from mechinterp.storage.seals import sealed_tensors
 from mechinterp.sweeps.progress import progress_bar
 from mechinterp.tasks.refusals import refusal_log_odds
 
@@ -131,8 +131,8 @@ def _directions(options: ProbeOptions, study: ProbeStudy) -> bytes:
             along = class_direction(study.acts, study.labelled, layer, probe=_probe(options))
         except ValueError:  # the classes are the same there: no direction
             continue
-        found[f"layer {layer}"] = along.vector.astype(np.float32)
-    return bytes(save(found))
+        found[f"layer {layer}"] = torch.from_numpy(along.vector.astype(np.float32))
+    return sealed_tensors(found, {})
 
 
 def _labelled(options: ProbeOptions) -> Labelled:

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from mechinterp import models
@@ -32,10 +32,11 @@ from mechinterp.engine.runner import run
 from mechinterp.layers.stream import stream_sites
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
-from mechinterp.storage.run_folder import write_whole
+from mechinterp.storage.seals import check_seal, metadata_of, sealed_tensors
+from mechinterp.storage.whole_files import read_whole, write_whole
 from mechinterp.sweeps.options import Progress
 
-_FORMAT = "mechinterp tuned lens 1"
+_FORMAT, _WITHOUT_SEAL = "mechinterp tuned lens 2", "mechinterp tuned lens 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,10 +185,13 @@ def _log_probs(
 
 @checks_arguments
 def write_lens(lens: TunedLens, file: str | Path) -> Path:
-    """Write the lens as safetensors: "weights" [layer, d_model, d_model] and "biases"."""
-    content = {"weights": lens.weights.contiguous(), "biases": lens.biases.contiguous()}
+    """Write the lens as safetensors: "weights" [layer, d_model, d_model] and "biases".
+
+    The header has a seal, a hash of the file, so that a damaged one is refused.
+    """
     header = {"format": _FORMAT, "fingerprint": lens.fingerprint}
-    write_whole(Path(file), save(content, header))
+    content = sealed_tensors({"weights": lens.weights, "biases": lens.biases}, header)
+    write_whole(Path(file), content)
     return Path(file)
 
 
@@ -199,11 +203,19 @@ def read_lens(file: str | Path) -> TunedLens:
         ValueError: if the file is not a tuned lens, or is damaged.
     """
     try:
-        with safe_open(file, "pt") as opened:
-            header = opened.metadata() or {}
-            if header.get("format") != _FORMAT:
-                raise ValueError(f"{file} holds no tuned lens. write_lens(lens, file) makes one.")
-            weights, biases = (opened.get_tensor(name) for name in ("weights", "biases"))
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} cannot be read as a tuned lens: {error}") from None
+        content = read_whole(Path(file), 2)
+        header = metadata_of(content)
+        if header.get("format") not in (_FORMAT, _WITHOUT_SEAL) or "fingerprint" not in header:
+            raise ValueError("it holds no tuned lens. write_lens(lens, file) makes one")
+        check_seal(content, file, is_new=header["format"] == _FORMAT)
+        tensors = load(content)
+        weights, biases = tensors["weights"], tensors["biases"]
+        if weights.shape != (*biases.shape, biases.shape[-1]) or weights.dtype != biases.dtype:
+            raise ValueError(
+                f"weights {list(weights.shape)} do not fit {list(biases.shape)} biases"
+            )
+        if not (weights.isfinite().all() and biases.isfinite().all()):
+            raise ValueError("it holds numbers that are not finite. Train it again")
+    except (SafetensorError, OSError, LookupError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as a tuned lens: {error}.") from None
     return TunedLens(weights, biases, header["fingerprint"])

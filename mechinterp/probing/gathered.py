@@ -11,9 +11,8 @@ A layer of the residual stream is the number of blocks that have run: 0 is the e
 what the final norm reads. Any other activation has the number of its block.
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +30,9 @@ from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
 from mechinterp.models.hook_points import axis_size, read_bytes
 from mechinterp.models.model import Model, require_model
-from mechinterp.storage.run_folder import write_whole
+from mechinterp.probing.activation_parts import ActivationFolder
+from mechinterp.storage.provenance import resumable_facts
+from mechinterp.storage.whole_files import hash_of
 
 MEAN = "mean"
 """Instead of a position: the mean over the user's text, without start token and template."""
@@ -83,10 +84,12 @@ def gather(
     `sites`: one per layer, without positions, all of the same width; by default `residual_sites`.
     Heads are concatenated, head 0 first. `position`: "end", "text_end", a name, a number, or
     "mean". Prompts run in batches. `out`: a folder for the activations, so that they need not fit
-    into memory; an interrupted run continues after its last batch, with the same numbers.
+    into memory: the result reads from there what is used, such as one layer; an interrupted run
+    continues after its last part, with the same bytes.
 
     Raises:
-        ValueError: if the sites or the position are invalid, or `out` holds another run.
+        OSError: if `out` cannot be written.
+        ValueError: if the sites or the position are invalid, or `out` holds other activations.
         HookError: if the model does not have a site.
     """
     sites = residual_sites(model) if sites is None else list(sites)
@@ -94,24 +97,33 @@ def gather(
     layers, width = _check_sites(model, prompts, sites, position)
     shape = (len(sites), len(prompts), width)
     batches = list(_batches(model, prompts, sites))
-    done = 0
-    if out is None:
-        values: Values = np.empty(shape, np.float32)
-    else:
-        folder = _ActivationsFolder(Path(out), shape, _run_facts(model, prompts, sites, position))
-        values, done = folder.open()
-    for number, rows in enumerate(batches):
-        if number >= done:
-            values[:, rows] = _read(model, _trim(prompts, rows), sites, position)
-            if out is not None:
-                folder.note(number + 1)
+
+    def found(rows: np.ndarray) -> Values:
+        return _read(model, _trim(prompts, rows), sites, position)
+
+    def tick(rows: np.ndarray) -> None:
         if progress is not None:
             progress(int(rows[-1]) + 1, len(prompts))
-    if out is not None:
-        values = np.load(folder.file, mmap_mode="r")
+
+    if out is None:
+        values = np.empty(shape, np.float32)
+        for rows in batches:
+            values[:, rows] = found(rows)
+            tick(rows)
+        gathered = xr.Variable(("layer", "prompt", "feature"), values)
+    else:
+        facts = _run_facts(prompts, sites, position)
+        folder = ActivationFolder(
+            Path(out), shape, batches, {**resumable_facts(model, out), **facts}
+        )
+        for number, group in enumerate(folder.groups):
+            if not folder.has(number):
+                folder.save(number, np.concatenate([found(rows) for rows in group], axis=1))
+            for rows in group:
+                tick(rows)
+        gathered = folder.finish()
     return xr.DataArray(
-        values,
-        dims=("layer", "prompt", "feature"),
+        gathered,
         coords={
             "layer": layers,
             "site": ("layer", [str(site) for site in sites]),
@@ -209,70 +221,11 @@ def _trim(prompts: Prompts, rows: np.ndarray) -> Prompts:
     return replace(chosen, tokens=chosen.tokens[:, : int(chosen.lengths.max())])
 
 
-def _run_facts(
-    model: Model, prompts: Prompts, sites: Sequence[Site], position: Pos
-) -> dict[str, object]:
+def _run_facts(prompts: Prompts, sites: Sequence[Site], position: Pos) -> dict[str, object]:
     where = [] if position == MEAN else prompts.given_positions(position).tolist()
     given = [prompts.tokens.tolist(), prompts.lengths.tolist(), list(map(list, prompts.roles))]
     return {
-        "model": models.fingerprint(model),
-        "prompts": hashlib.sha256(json.dumps([given, where]).encode()).hexdigest(),
+        "prompts": hash_of(json.dumps([given, where]).encode()),
         "sites": [str(site) for site in sites],
         "position": str(position),
-        "dtype": str(model.cfg.dtype),
     }
-
-
-class _ActivationsFolder:
-    """activations.npy, and activations.json with the number of batches that it holds."""
-
-    def __init__(
-        self, folder: Path, shape: tuple[int, int, int], facts: Mapping[str, object]
-    ) -> None:
-        self.file, self._notes = folder / "activations.npy", folder / "activations.json"
-        self._shape, self._facts = shape, dict(facts)
-        self._opened: np.memmap | None = None
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def open(self) -> tuple[np.memmap, int]:
-        """The array to write to, and the number of finished batches.
-
-        Raises:
-            ValueError: if the folder holds activations of another run.
-        """
-        values, done = self._find()
-        self._opened = values
-        return values, done
-
-    def _find(self) -> tuple[np.memmap, int]:
-        if not self._notes.exists():
-            if self.file.exists():
-                raise ValueError(
-                    f"{self.file} exists and is not of this run: choose another folder."
-                )
-            return self._new(), 0
-        found = json.loads(self._notes.read_text())
-        for name, value in self._facts.items():
-            if found.get(name) != value:
-                raise ValueError(
-                    f"{self.file.parent} holds activations of another run: its {name} differs. "
-                    f"Choose another folder, or remove that one."
-                )
-        values = np.load(self.file, mmap_mode="r+") if self.file.exists() else None
-        if values is None or values.shape != self._shape:
-            return self._new(), 0
-        return values, int(found["batches"])
-
-    def _new(self) -> np.memmap:
-        self._note(0)
-        return np.lib.format.open_memmap(self.file, "w+", np.float32, self._shape)
-
-    def note(self, n_batches: int) -> None:
-        """Flush the array to disk, then count its batches."""
-        assert self._opened is not None
-        self._opened.flush()
-        self._note(n_batches)
-
-    def _note(self, n_batches: int) -> None:
-        text = json.dumps(self._facts | {"batches": n_batches}, indent=1)
-        write_whole(self._notes, text.encode())

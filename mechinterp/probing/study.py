@@ -79,6 +79,7 @@ def probe_model(  # noqa: PLR0913 - each option is a choice of the study
         ValueError: if the prompts, the sites or the position are invalid, or as `grouped_folds`.
         ProbeError: if a probe does not converge, naming the layer.
     """
+    out = None if out is None else Path(out).absolute()
     prompts = tokenize(model, cast(Text, list(labelled.prompts)))
     labelled = labelled.by_content(contents(prompts))
     y, groups = labelled.y, labelled.group_numbers

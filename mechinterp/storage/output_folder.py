@@ -27,8 +27,13 @@ def check_folder(out: Path | None, kind: str) -> None:
         found = manifest_in(out).get("kind")
         if found != kind:
             raise ValueError(f"--out {out} holds {found!r}, not {kind!r}: choose another folder.")
-    elif any(out.iterdir()):
+    elif holds_files(out):
         raise ValueError(f"--out {out} is not empty and holds no run: choose another folder.")
+
+
+def holds_files(folder: Path) -> bool:
+    """Whether anything is in a folder but what is hidden, such as files in the making."""
+    return any(not file.name.startswith(".") for file in folder.iterdir())
 
 
 def manifest_in(folder: Path) -> JsonObject:

@@ -1,7 +1,6 @@
 """Results on disk: a folder of files, each with its hash in `manifest.json`.
 
-Every file is written under a temporary name, synced and renamed, so that it is there whole or not
-at all. The manifest is written last.
+Every file is there whole or not at all. The manifest is written last, with a seal.
 
 >>> import tempfile
 >>> from mechinterp.storage.run_folder import read_manifest, write_run
@@ -11,23 +10,25 @@ at all. The manifest is written last.
 'example'
 """
 
-import hashlib
 import importlib.metadata
 import io
-import json
-import os
 import platform
-import re
-import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 import xarray as xr
 
 import mechinterp
 from mechinterp.storage.jsonl import JsonObject
+from mechinterp.storage.manifests import AGAIN, manifest_of, write_manifest
+from mechinterp.storage.output_folder import holds_files
+from mechinterp.storage.whole_files import (
+    hash_of,
+    hash_of_file,
+    remove_scratch,
+    write_whole,
+)
 
 PACKAGES = ("mechinterp", "torch", "transformer-lens", "transformers", "numpy", "xarray")
 
@@ -40,40 +41,50 @@ def write_run(
     The manifest names the hash of every file in the directory and below it, not only of `files`.
 
     Raises:
-        ValueError: if the folder holds something that is not such a run.
+        OSError: if a file cannot be written.
+        ValueError: if the folder holds something that is not such a run, or a file below it is not
+            what its own manifest says.
     """
-    folder = Path(directory)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").exists():
+    folder = Path(directory).absolute()
+    begun = (folder / "manifest.json").exists()
+    if folder.exists() and not begun and holds_files(folder):
         raise ValueError(
             f"{folder} is not empty and holds no manifest.json: choose another folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
+    if files and not begun:  # so that a run that was killed here may be written again
+        write_manifest(folder, {**facts, "complete": False, "files": {}})
     for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_whole(folder / name, content)
+    written = {name: hash_of(content) for name, content in files.items()}
     manifest = {
         **facts,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "versions": {name: package_version(name) for name in PACKAGES},
-        "files": file_hashes(folder),
+        "files": file_hashes(folder) | written,
     }
-    text = json.dumps(manifest, indent=1, ensure_ascii=False)
-    write_whole(folder / "manifest.json", text.encode())
-    return folder
+    write_manifest(folder, manifest)
+    _check_files(folder, written)
+    return Path(directory)
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file in a folder and below it, by its path there.
 
     Without the folder's own manifest, and without what is being written: names with a dot first.
+
+    Raises:
+        ValueError: if a file below it is not what the manifest beside that file says.
     """
     remove_scratch(folder)
     hashes = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
         if file.is_file() and name != "manifest.json" and not file.name.startswith("."):
-            with file.open("rb") as opened:
-                hashes[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+            hashes[name] = hash_of_file(file)
+            if file.name == "manifest.json" and manifest_of(file.parent).get("complete"):
+                read_manifest(file.parent)
     return hashes
 
 
@@ -83,60 +94,34 @@ def begin_run(directory: Path | None, kind: str, command: Sequence[str]) -> None
         write_run(directory, {"kind": kind, "command": list(command), "complete": False}, {})
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all."""
-    scratch_of_this = f".{file.name}.{_host()}.{os.getpid()}."
-    descriptor, scratch = tempfile.mkstemp(dir=file.parent, prefix=scratch_of_this)
-    try:
-        with os.fdopen(descriptor, "wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        Path(scratch).chmod(0o644)
-        Path(scratch).replace(file)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
-
-
-def remove_scratch(folder: Path) -> None:
-    """Remove half-written files of processes of this machine that have ended."""
-    for file in folder.glob(".*"):
-        found = re.fullmatch(r"\..*\.([^.]+)\.(\d+)\.[^.]*", file.name)
-        if found and found[1] == _host() and not _runs(int(found[2])):
-            file.unlink(missing_ok=True)
-
-
-def _host() -> str:
-    return platform.node().replace(".", "_")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def read_manifest(directory: str | Path) -> JsonObject:
-    """The manifest of a run; its files are checked against their hashes.
+    """The manifest of a run; it is checked against its seal, and its files against their hashes.
 
     Raises:
-        ValueError: if a file is missing or damaged.
+        ValueError: if a file is missing or damaged, or is not inside the folder.
     """
-    folder = Path(directory)
-    try:
-        manifest: JsonObject = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no readable manifest.json: {error}") from error
-    for name, wanted in manifest["files"].items():
-        file = folder / name
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
-            raise ValueError(f"{file} is missing or damaged: its hash is not the manifest's.")
+    folder = Path(directory).absolute()
+    manifest = manifest_of(folder)
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise ValueError(f"{folder / 'manifest.json'} names no files. {AGAIN}")
+    _check_files(folder, files)
     return manifest
+
+
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
+    for name, wanted in files.items():
+        file, inside = folder / name, PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or "\\" in name:
+            raise ValueError(
+                f"{folder / 'manifest.json'} names {name!r}, which is not inside the folder."
+            )
+        try:
+            same = file.is_file() and hash_of_file(file) == wanted
+        except OSError:
+            same = False
+        if not same:
+            raise ValueError(f"{file} is missing or damaged: its hash is not the manifest's.")
 
 
 def scores_parquet(scores: xr.DataArray) -> bytes:

@@ -17,6 +17,7 @@ one `run` would give:
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Unpack
 
 import numpy as np
@@ -89,6 +90,7 @@ def sweep_each(
     began = time.perf_counter()
     check_options("sweep_each", options)
     out, exact = options.get("out"), options.get("exact", "planned")
+    out = None if out is None else Path(out).absolute()  # an arm may change the folder
     budget_bytes = options.get("budget_bytes")
     job = SweepJob.from_points(model, prompts, over, arm, metrics, options.get("only"))
     folder = None if out is None else job.folder(out, budget_bytes, exact)

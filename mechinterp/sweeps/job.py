@@ -99,13 +99,8 @@ class SweepJob:
         Raises:
             ValueError: if it cannot hold this sweep.
         """
-        if models.has_foreign_hooks(self.model):
-            raise ValueError(
-                f"out={str(out)!r}: the model has hooks of other code. Another run could not tell "
-                f"whether it has the same ones. Remove them, or sweep without out."
-            )
         specs, points = [arm.specs for arm in self.arms], [self.coords, list(self.wanted)]
-        facts = sweep_facts(self.model, self.prompts, specs, self.metrics, points)
+        facts = sweep_facts(self.model, out, self.prompts, specs, self.metrics, points)
         return SweepFolder(
             out, {**facts, "exact": str(exact)}, budget_bytes, default_budget(self.model)
         )

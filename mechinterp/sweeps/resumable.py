@@ -1,84 +1,56 @@
 """A sweep on disk: finished parts, from which a sweep that was stopped continues.
 
-A folder holds `manifest.json`, which says what is swept, and `part-NNNNN-HASH.safetensors`, each
-with the values of some arms and the key of its sweep. Files appear whole or not at all. A damaged
-file is recognized by its hash and computed again. Two processes may work in one folder: they write
-the same bytes.
+Parts are safetensors, each with the values of some arms. How a folder of parts is written, checked
+and continued is in `storage.parts_folder`.
 
     sweep(model, prompts, over, arm, metric, out="runs/heads")    # stopped? run it again
     read_sweep("runs/heads")
 """
 
-import hashlib
-import json
-import logging
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import safetensors
 import safetensors.numpy
-import torch
 import xarray as xr
 from jaxtyping import Float
 
-from mechinterp import models
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
 from mechinterp.storage.digest import digest
-from mechinterp.storage.jsonl import JsonObject
-from mechinterp.storage.run_folder import (
-    PACKAGES,
-    package_version,
-    read_manifest,
-    remove_scratch,
-    write_whole,
-)
+from mechinterp.storage.manifests import LAYOUT
+from mechinterp.storage.parts_folder import FinishedParts, PartsFolder, read_parts
+from mechinterp.storage.provenance import resumable_facts
+from mechinterp.storage.seals import metadata_of
+from mechinterp.storage.whole_files import check_memory
 from mechinterp.sweeps.points import ResultLayout, label_values
 
-LAYOUT = 2
-"""How the package is laid out: names of modules and functions are part of what is hashed.
-
-Increase it when they move. Version 0.1 wrote no such number.
-"""
-
-log = logging.getLogger(__name__)
-
-_FACT_NAMES = {
-    "fingerprint": "the model's weights or configuration",
-    "prompts": "the prompts",
-    "specs": "the specs (what the arms do, or what they close over)",
-    "metrics": "the metrics",
-    "points": "the points of the sweep",
-}
+_SUFFIX = ".safetensors"
 
 
 def sweep_facts(
     model: Model,
+    out: str | Path,
     prompts: Prompts,
     specs: Sequence[object],
     metrics: Sequence[Metric],
     points: object,
 ) -> dict[str, object]:
-    """What must agree for one sweep to continue another; specs, metrics and points as hashes."""
-    before = None if prompts.given is None else (prompts.given.tokens, prompts.given.lengths)
-    named = sorted(prompts.names.items())
-    given = (prompts.tokens, prompts.lengths, named, prompts.roles, prompts.moved, before)
+    """What must agree for one sweep to continue another; specs, metrics and points as hashes.
+
+    Raises:
+        ValueError: if it cannot be told what a spec or metric does, naming it; or if the model has
+            hooks of other code.
+    """
     return {
-        "layout": LAYOUT,
-        "model": models.name(model),
-        "fingerprint": models.fingerprint(model),
-        "prompts": digest(given),
+        **resumable_facts(model, out),
+        "prompts": digest(prompts),
         "specs": digest(specs),
         "metrics": digest(metrics),
         "points": digest(points),
-        "dtype": str(model.cfg.dtype),
-        "device": str(models.device(model)),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {name: package_version(name) for name in PACKAGES},
     }
 
 
@@ -99,45 +71,24 @@ class SweepFolder:
         budget_bytes: int | None,
         default: int,
     ) -> None:
-        self._folder = Path(folder)
-        self._key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        self._manifest = self._folder / "manifest.json"
-        if self._folder.is_file():
-            raise ValueError(f"out={str(folder)!r} is a file. Name a folder.")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            remove_scratch(self._folder)
-            found = self._begun(facts)
-            known = (found or {}).get("budget_bytes", default)
-            self.budget_bytes = known if budget_bytes is None else budget_bytes
-            if found is not None and found["budget_bytes"] != self.budget_bytes:
-                raise ValueError(
-                    f"{self._folder} was begun with budget_bytes={found['budget_bytes']}, not "
-                    f"{self.budget_bytes}. Leave it out, or choose another folder."
-                )
-            self._facts = {
-                "kind": "sweep",
-                **facts,
-                "key": self._key,
-                "budget_bytes": self.budget_bytes,
-            }
-            if found is None:
-                begun = {**self._facts, "complete": False, "files": {}}
-                self._write("manifest.json", _seal(begun))
-        except OSError as error:
-            raise _cannot_write(self._folder, error) from error
+        given = default if budget_bytes is None else budget_bytes
+        self._parts = PartsFolder(folder, "sweep", facts, {"budget_bytes": given})
+        self.budget_bytes = cast(int, self._parts.settings["budget_bytes"])
+        if budget_bytes not in (None, self.budget_bytes):
+            raise ValueError(
+                f"{folder} was begun with budget_bytes={self.budget_bytes}, not {budget_bytes}. "
+                f"Leave it out, or choose another folder."
+            )
 
     def load_part(
         self, number: int, arms: Sequence[int]
     ) -> Float[np.ndarray, "metric arm prompt"] | None:
         """The values of a part, None if it is not there; a damaged one is removed."""
-        for file in sorted(self._folder.glob(f"part-{number:05}-*.safetensors")):
-            values = self._read_part(file, arms)
-            if values is not None:
-                return values
-            log.warning("%s is damaged, or of another sweep: it is computed again", file)
-            file.unlink(missing_ok=True)
-        return None
+        content = self._parts.load(number, _SUFFIX)
+        if content is None:
+            return None
+        tensors = safetensors.numpy.load(content)
+        return tensors["values"] if tensors["arms"].tolist() == list(arms) else None
 
     def save_part(
         self, number: int, arms: Sequence[int], values: Float[np.ndarray, "metric arm prompt"]
@@ -147,146 +98,47 @@ class SweepFolder:
         Raises:
             OSError: if it cannot be written; parts written before stay.
         """
-        content = safetensors.numpy.save(
-            {"values": np.ascontiguousarray(values), "arms": np.array(arms)},
-            metadata={"key": self._key},
-        )
-        self._write(f"part-{number:05}-{_hash(content)}.safetensors", content)
+        tensors = {"values": np.ascontiguousarray(values), "arms": np.array(arms)}
+        self._parts.save(number, _SUFFIX, safetensors.numpy.save(tensors))
 
     def finish(self, n_parts: int, result: Mapping[str, object]) -> None:
         """Complete the manifest: the hashes of all parts, and `result`, how to read them."""
-        files = sorted(self._folder.glob("part-*.safetensors"))
-        for file in files[:]:
-            if int(file.name.split("-")[1]) >= n_parts:
-                file.unlink()
-                files.remove(file)
-        hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-        finished = {**self._facts, **result, "complete": True, "files": hashes}
-        self._write("manifest.json", _seal(finished))
-
-    def _begun(self, facts: Mapping[str, object]) -> JsonObject | None:
-        """The manifest of this sweep, if it was begun here; None if not, or if it is damaged.
-
-        Raises:
-            ValueError: if the folder holds anything else.
-        """
-        found = None
-        if self._manifest.exists():
-            try:
-                found = _unseal(self._manifest.read_bytes())
-            except ValueError:
-                log.warning("%s is damaged: it is written again", self._manifest)
-        elif any(f for f in self._folder.iterdir() if not f.name.startswith((".", "part-"))):
-            raise ValueError(
-                f"{self._folder} is not empty and holds no sweep: choose another folder."
-            )
-        if found is None:
-            return None
-        if found.get("kind") != "sweep":
-            raise ValueError(f"{self._folder} holds {found.get('kind')!r}: choose another folder.")
-        if "layout" not in found:
-            raise ValueError(
-                f"{self._folder} was begun by mechinterp 0.1, whose parts this version cannot "
-                f"continue: module names are part of what is hashed. Finish it with that version, "
-                f"or choose another folder."
-                + (f" read_sweep({str(self._folder)!r}) reads it." if found.get("complete") else "")
-            )
-        for name, here in facts.items():
-            if found.get(name) != here:
-                raise ValueError(
-                    f"{self._folder} holds another sweep: {_FACT_NAMES.get(name, name)} differ "
-                    f"({found.get(name)} there, {here} here). Choose another folder, or delete it."
-                )
-        return found
-
-    def _read_part(self, file: Path, arms: Sequence[int]) -> np.ndarray | None:
-        """The values in a file, None unless it is whole and holds these arms of this sweep."""
-        try:
-            content = file.read_bytes()
-            if file.name.split("-")[2].removesuffix(".safetensors") != _hash(content):
-                return None
-            if _metadata(content)["key"] != self._key:
-                return None
-            tensors = safetensors.numpy.load(content)
-        except (OSError, KeyError, IndexError, ValueError, safetensors.SafetensorError):
-            return None
-        same = tensors["arms"].tolist() == list(arms)
-        return tensors["values"] if same else None
-
-    def _write(self, name: str, content: bytes) -> None:
-        try:
-            write_whole(self._folder / name, content)
-        except OSError as error:
-            raise _cannot_write(self._folder / name, error) from error
+        self._parts.finish(n_parts, result)
 
 
 def read_sweep(folder: str | Path) -> xr.DataArray:
     """The result of a finished sweep, as `sweep_each` gave it: dims `("metric", *over, "prompt")`.
 
+    A sweep that 0.1 or 0.2 finished is read too, after the same checks.
+
     Raises:
-        ValueError: if the sweep is not finished, or a file is missing or damaged.
+        ValueError: if the sweep is not finished, or a file is missing, damaged or of another sweep.
     """
-    path = Path(folder)
-    if (path / "manifest.json").is_file():
-        try:
-            _unseal((path / "manifest.json").read_bytes())
-        except ValueError as error:
-            raise ValueError(
-                f"{path / 'manifest.json'} is damaged. Run the sweep again."
-            ) from error
-    manifest = read_manifest(path)
-    if manifest.get("kind") != "sweep":
-        raise ValueError(f"{path} holds {manifest.get('kind')!r}, not a sweep.")
-    if not manifest["complete"]:
+    found = read_parts(folder, "sweep")
+    try:
+        layout = cast(ResultLayout, found.manifest)
+        n_metrics, n_prompts = layout["shape"][0], layout["shape"][-1]
+        n_arms = len(layout["same_as"])
+        check_memory(8 * n_metrics * n_arms * n_prompts, f"the result of {folder}")
+        values = np.full((n_metrics, n_arms, n_prompts), np.nan)
+        filled: list[int] = []
+        for number in range(len(found.files)):
+            part = safetensors.numpy.load(_content(found, number))
+            values[:, part["arms"]] = part["values"]
+            filled += part["arms"].tolist()
+        if sorted(filled) != sorted(set(layout["same_as"])):
+            raise ValueError(f"{folder}: its parts do not hold each arm once. Run the sweep again.")
+        return label_values(values, layout)
+    except (KeyError, IndexError, TypeError, safetensors.SafetensorError) as error:
         raise ValueError(
-            f"{path}: the sweep is not finished. Run it again; it continues from there."
-        )
-    parts = [safetensors.numpy.load((path / name).read_bytes()) for name in manifest["files"]]
-    n_metrics, n_prompts = manifest["shape"][0], manifest["shape"][-1]
-    values = np.full((n_metrics, len(manifest["same_as"]), n_prompts), np.nan)
-    for part in parts:
-        values[:, part["arms"]] = part["values"]
-    return label_values(values, cast(ResultLayout, manifest))
+            f"{folder} is no finished sweep: {error!r}. Run the sweep again."
+        ) from error
 
 
-def _seal(manifest: Mapping[str, object]) -> bytes:
-    """The manifest as JSON, with a hash of itself."""
-    seal = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**manifest, "seal": seal}, indent=1, ensure_ascii=False).encode()
-
-
-def _unseal(content: bytes) -> JsonObject:
-    """The manifest, checked against its hash.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
-    found: JsonObject = json.loads(content)
-    if not isinstance(found, dict):
-        raise ValueError("the manifest is not what was written")
-    sealed = found.pop("seal", None) is not None
-    other = "key" not in found and "seal" not in content.decode(errors="replace")
-    if other:
-        return found  # a run of another kind, which has no seal
-    if not sealed or _seal(found) != content:
-        raise ValueError("the manifest is not what was written")
-    return found
-
-
-def _metadata(content: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file: 8 bytes of length, then a header in JSON."""
-    size = int.from_bytes(content[:8], "little")
-    metadata: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
-    return metadata
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _cannot_write(file: Path, error: OSError) -> OSError:
-    return OSError(
-        error.errno,
-        f"{file} could not be written: {error.strerror}. Finished parts stay; make room, or "
-        f"repair the folder, and run it again to continue",
-    )
+def _content(found: FinishedParts, number: int) -> bytes:
+    """The content of a part, which in 0.1 and 0.2 had the key of its sweep in its header."""
+    content = found.content(number)
+    is_old, key = found.manifest.get("layout") != LAYOUT, found.manifest.get("key")
+    if is_old and metadata_of(content).get("key") != key:
+        raise ValueError(f"{found.files[number][0]} is of another sweep. Run this one again.")
+    return content

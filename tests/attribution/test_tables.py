@@ -1,8 +1,10 @@
 """`to_dataframe` has the numbers of the result, `to_json` and `from_json` lose nothing."""
 
+import contextlib
 import io
 import json
 import math
+import random
 
 import numpy as np
 import pandas as pd
@@ -253,3 +255,19 @@ def test_pandas_reads_the_types(scores):
     assert pd.api.types.is_bool_dtype(table["flip"])
     assert pd.api.types.is_integer_dtype(table["input_token_id"])
     assert pd.api.types.is_float_dtype(table["score"])
+
+
+def test_damaged_json_is_an_error_of_one_kind():
+    """F2: some changes of a digit raised `SyntaxError` or `KeyError`."""
+    text = to_json(attribute(load_model("toy:trigger"), "bring the sesame", 1))
+    chance = random.Random(0)
+    for _ in range(300):
+        at, other = chance.randrange(len(text)), chance.choice('0123456789[]{}",:$<-')
+        changed = text[:at] + other + text[at + 1 :]
+        with contextlib.suppress(ValueError):
+            from_json(changed)
+    for was, now in (('"<f8"', '"<f9"'), ('"<f8"', '"V9999"'), ('"<f8"', '"f8,f8"')):
+        with pytest.raises(ValueError, match=r"dtype|data type"):
+            from_json(text.replace(was, now, 1))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        from_json("[" * 100000)

@@ -1,5 +1,6 @@
 """`mechinterp attention`: what it prints, what it keeps, what it refuses."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,8 @@ from safetensors.numpy import load_file
 
 from mechinterp import load_model
 from mechinterp.attention import patterns
+from mechinterp.commands import attention
+from mechinterp.commands.options.attention import AttentionOptions
 
 TOY = ["--model", "toy:trigger"]
 TEXT = "please bring the sesame to me"
@@ -124,3 +127,22 @@ def test_another_kind_of_folder_is_refused(mechinterp, tmp_path):
     done = mechinterp("attention", TEXT, *TOY, "--out", tmp_path)
     assert done.returncode == 2
     assert "holds 'ablation', not 'attention'" in done.stderr
+
+
+def test_large_patterns_are_said_before_or_refused(tmp_path, monkeypatch, refuses, capsys):
+    """C3: `patterns.safetensors` took 391 MB without a word before."""
+    model = load_model("toy:trigger")
+    given = AttentionOptions(prompts=("bring the map",), model="toy:trigger", out=tmp_path / "a")
+    monkeypatch.setattr(attention, "_MUCH_BYTES", 100)
+    attention.run_attention(model, given)
+    size = 4 * model.cfg.n_layers * model.cfg.n_heads * 4**2
+    assert f"patterns.safetensors will take {size} B" in capsys.readouterr().err
+    monkeypatch.setattr(attention, "_MOST_BYTES", 100)
+    again = dataclasses.replace(given, out=tmp_path / "b")
+    refuses(
+        lambda: attention.run_attention(model, again),
+        f"patterns.safetensors would take {size} B, and at most 100 B",
+        "the longest of 4 tokens",
+        "Give shorter or fewer prompts",
+    )
+    assert not (tmp_path / "b").exists()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from mechinterp import Prompts
 from mechinterp.layers import logit_lens, read_lens, train_lens, write_lens
@@ -51,3 +52,35 @@ def test_what_is_refused(absolute_model, tmp_path, refuses):
     refuses(lambda: train_lens(absolute_model, texts(0), batch=0), "batch=0")
     (tmp_path / "other").write_bytes(b"nothing")
     refuses(lambda: read_lens(tmp_path / "other"), "cannot be read")
+
+
+def test_a_damaged_lens_is_refused(absolute_model, tmp_path, refuses):
+    """No number of a lens of ours is used that was changed since."""
+    lens = train_lens(absolute_model, texts(0), steps=1)
+    file = write_lens(lens, tmp_path / "lens.safetensors")
+    whole, chance = file.read_bytes(), np.random.default_rng(0)
+    for _ in range(40):
+        changed = bytearray(whole)
+        changed[chance.integers(len(changed))] ^= 1 << int(chance.integers(8))
+        file.write_bytes(changed)
+        refuses(lambda: read_lens(file), "lens.safetensors", "cannot be read as a tuned lens")
+    file.write_bytes(whole[:-1])
+    refuses(lambda: read_lens(file), "cannot be read as a tuned lens")
+
+
+def test_a_lens_of_before_seals_is_read_and_checked(absolute_model, tmp_path, refuses, caplog):
+    lens, file = train_lens(absolute_model, texts(0), steps=1), tmp_path / "lens"
+    header = {"format": "mechinterp tuned lens 1", "fingerprint": lens.fingerprint}
+    file.write_bytes(save({"weights": lens.weights, "biases": lens.biases}, header))
+    assert torch.equal(read_lens(file).weights, lens.weights)
+    assert "lens has no seal" in caplog.text
+    for weights, biases, said in (
+        (lens.weights[1:], lens.biases, "do not fit"),
+        (lens.weights, lens.biases + torch.inf, "not finite"),
+    ):
+        file.write_bytes(save({"weights": weights.contiguous(), "biases": biases}, header))
+        refuses(lambda: read_lens(file), said)
+    file.write_bytes(save({"weights": lens.weights}, header))
+    refuses(lambda: read_lens(file), "biases")
+    file.write_bytes(save({"weights": lens.weights}, {"format": header["format"]}))
+    refuses(lambda: read_lens(file), "holds no tuned lens")

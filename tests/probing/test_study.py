@@ -39,8 +39,8 @@ def test_the_trigger_is_found_where_a_head_brings_it(trigger):
 def test_activations_on_disk_change_nothing(trigger, tmp_path):
     held, kept = probe_model(*trigger), probe_model(*trigger, out=tmp_path)
     np.testing.assert_array_equal(held.probed["mean"], kept.probed["mean"])
-    assert (tmp_path / "model" / "activations.npy").exists()
-    assert (tmp_path / "random-weights" / "activations.npy").exists()
+    assert list((tmp_path / "model").glob("part-00000-*.safetensors"))
+    assert list((tmp_path / "random-weights").glob("part-00000-*.safetensors"))
 
 
 def test_it_says_when_there_is_no_control_task(trigger):

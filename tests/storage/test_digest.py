@@ -1,18 +1,26 @@
 """Whether two things are the same in another process."""
 
+import collections
 import copy
+import datetime
 import functools
+import importlib
 import os
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
-from mechinterp import HookError, Prompts, Site, patch, read, run
+from mechinterp import HookError, Prompts, Site, edit, log_prob, patch, read, run, sweep
+from mechinterp.storage import function_reads
 from mechinterp.storage.digest import digest
+from mechinterp.storage.function_reads import version_of
 
 HERE = Path(__file__).parents[1]
 
@@ -112,3 +120,138 @@ def test_what_is_bound_or_set_on_a_function_counts():
 
     assert digest(made(2)) == digest(made(2)) != digest(made(3))
     assert digest(lambda *a: a) != digest(lambda a: a)
+
+
+# F5: what a function reads by name
+
+FACTOR = 2.0
+LOCK = threading.Lock()
+
+
+def scaled(value):
+    return value * FACTOR
+
+
+def an_edit(value, at):
+    return scaled(value) + np.pi * torch.ones(1)
+
+
+class Scale:
+    """A class whose attribute and method are read."""
+
+    by = 3
+
+    def __call__(self, value, at):
+        return scaled(value) * self.by
+
+
+@functools.lru_cache
+def kept(value):
+    return scaled(value)
+
+
+@torch.no_grad()
+def without_gradients(value, at):
+    return scaled(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("FACTOR", 3.0), ("scaled", lambda value: value + 1), ("FACTOR", None)]
+)
+def test_globals_and_helpers_count(monkeypatch, name, value):
+    """With the same digest after either changed, `out=` gave the old numbers."""
+    readers = [an_edit, Scale(), kept, without_gradients, lambda value, at: kept(value)]
+    before = list(map(digest, readers))
+    assert before == list(map(digest, readers))
+    monkeypatch.setattr(sys.modules[__name__], name, value)
+    assert not set(before) & set(map(digest, readers))
+
+
+def test_what_a_class_holds_counts(monkeypatch):
+    before = digest(Scale())
+    monkeypatch.setattr(Scale, "by", 4)
+    assert digest(Scale()) != before
+
+
+def test_modules_of_the_user_count_by_what_is_read(tmp_path, monkeypatch, refuses):
+    (tmp_path / "of_the_user.py").write_text(
+        "import threading\nBY = 2\nLOCK = threading.Lock()\ndef scale(x): return x * BY\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("of_the_user")
+
+    def outside(value, at):
+        return module.scale(value)
+
+    def inside(value, at):
+        from of_the_user import scale
+
+        return scale(value)
+
+    monkeypatch.setitem(globals(), "of_the_user", module)
+    read = eval("lambda value, at: of_the_user.scale(value)", globals())
+    before = digest(read), digest(inside)
+    monkeypatch.setattr(module, "BY", 3)
+    assert digest(read) != before[0]
+    assert digest(inside) != before[1]
+    refuses(lambda: digest(outside), "the module 'of_the_user' holds 'LOCK'", "nothing by which")
+
+
+def test_modules_of_packages_count_by_version(monkeypatch):
+    before = digest(an_edit)
+    monkeypatch.setattr(np, "pi", 3.0)
+    assert digest(an_edit) == before
+    version_of.cache_clear()
+    monkeypatch.setattr(np, "__version__", "0.0")
+    monkeypatch.setattr(function_reads, "package_version", lambda package: "0.0")
+    try:
+        assert digest(an_edit) != before
+    finally:
+        version_of.cache_clear()
+
+
+def test_what_cannot_be_told_is_refused_by_name(refuses):
+    refuses(
+        lambda: digest(lambda value, at: LOCK.acquire() * value),
+        "the function 'test_what_cannot_be_told_is_refused_by_name.<locals>",
+        "reads 'LOCK'",
+        "nothing by which another process",
+    )
+    refuses(lambda: digest(lambda value, at: eval("FACTOR") * value), "reads 'eval'", "Write them")
+    refuses(lambda: digest(lambda value, at: globals()["FACTOR"]), "reads 'globals'")
+    refuses(
+        lambda: digest(lambda value, at: importlib.import_module("a").b), "importlib.import_module"
+    )
+
+
+def test_a_global_that_is_changed_makes_another_sweep(absolute_model, tmp_path, monkeypatch):
+    """F5 as it was met: the old numbers came back."""
+
+    def swept():
+        arm = {"layer": [0]}, lambda layer: edit(Site("z", layer), an_edit)
+        return sweep(absolute_model, prompts(), *arm, log_prob(3), out=tmp_path)
+
+    swept()
+    monkeypatch.setattr(sys.modules[__name__], "FACTOR", 5.0)
+    with pytest.raises(ValueError, match="holds another sweep: the specs"):
+        swept()
+
+
+def test_objects_of_packages_and_subclasses_count_whole():
+    class Degrees(float):
+        pass
+
+    linear, same = torch.nn.LayerNorm(2, eps=1e-5), torch.nn.LayerNorm(2, eps=1e-3)
+    pairs = [
+        (re.compile("a"), re.compile("b")),
+        (datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)),
+        (collections.deque([1]), collections.deque([2])),
+        (Degrees(1), Degrees(2)),
+        (xr.DataArray([1.0]), xr.DataArray([2.0])),
+        (prompts(), Prompts.from_ids([[1]])),
+        (np.random.default_rng(0), np.random.default_rng(1)),
+        (functools.partial(scaled, 1), functools.partial(scaled, 2)),
+        (linear, same),
+    ]
+    for one, other in pairs:
+        assert digest(one) == digest(copy.deepcopy(one)) != digest(other)

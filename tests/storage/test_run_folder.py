@@ -8,7 +8,9 @@ import xarray as xr
 from pyarrow import parquet
 
 from mechinterp import attribute, load_model
-from mechinterp.storage.run_folder import read_manifest, scores_parquet, write_run, write_whole
+from mechinterp.storage.manifests import write_manifest
+from mechinterp.storage.parts_folder import PartsFolder
+from mechinterp.storage.run_folder import read_manifest, scores_parquet, write_run
 
 
 def test_a_run_is_written_and_read_back(tmp_path):
@@ -44,15 +46,6 @@ def test_a_damaged_or_missing_file_is_found(tmp_path):
         read_manifest(tmp_path)
     with pytest.raises(ValueError, match="no readable manifest"):
         read_manifest(tmp_path / "nowhere")
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path):
-    file = tmp_path / "a.txt"
-    write_whole(file, b"old")
-    with pytest.raises(TypeError):
-        write_whole(file, "text, not bytes")
-    assert file.read_bytes() == b"old"
-    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_the_table_has_a_row_for_each_attributed_cell():
@@ -92,3 +85,49 @@ def test_the_manifest_names_every_file_below_the_folder_and_none_in_the_making(t
     hashes = read_manifest(tmp_path)["files"]
     assert list(hashes) == ["a.txt", "parts/manifest.json", "parts/part-0"]
     assert hashes["a.txt"] == hashlib.sha256(b"three").hexdigest()
+
+
+def test_names_outside_the_folder_are_refused(tmp_path, refuses):
+    (tmp_path / "out.txt").write_bytes(b"one")
+    folder = write_run(tmp_path / "run", {"kind": "test"}, {"a.txt": b"one"})
+    manifest = read_manifest(folder)
+    files = {"../out.txt": manifest["files"]["a.txt"]}
+    del manifest["seal"]
+    write_manifest(folder, manifest | {"files": files})
+    refuses(lambda: read_manifest(folder), "'../out.txt', which is not inside the folder")
+
+
+def test_a_manifest_that_was_changed_is_refused(tmp_path, refuses):
+    folder = write_run(tmp_path, {"kind": "test", "seed": 3}, {"a.txt": b"one"})
+    file = folder / "manifest.json"
+    file.write_text(file.read_text().replace('"seed": 3', '"seed": 4'))
+    refuses(lambda: read_manifest(folder), "manifest.json is damaged, or was changed")
+
+
+def test_a_damaged_part_below_is_not_sealed(tmp_path, refuses):
+    """The manifest of a command names the hashes of parts: not those of damaged ones."""
+    write_run(tmp_path, {"kind": "test"}, {})
+    parts = PartsFolder(tmp_path / "parts", "example", {})
+    parts.save(0, ".txt", b"part")
+    parts.finish(1, {})
+    write_run(tmp_path, {"kind": "test"}, {"a.txt": b"one"})
+    part = next((tmp_path / "parts").glob("part-*"))
+    part.write_bytes(b"pard")
+    refuses(lambda: write_run(tmp_path, {"kind": "test"}, {"a.txt": b"one"}), "missing or damaged")
+
+
+def test_the_same_run_twice_has_the_same_bytes(tmp_path):
+    """F6: nothing in a folder tells a time."""
+    for name in ("one", "two"):
+        write_run(tmp_path / name, {"kind": "test"}, {"a.txt": b"one"})
+    one, two = ((tmp_path / name / "manifest.json").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_run_of_before_seals_is_read(tmp_path):
+    folder = write_run(tmp_path, {"kind": "test"}, {"a.txt": b"one"})
+    manifest = read_manifest(folder)
+    for name in ("seal", "layout"):
+        del manifest[name]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert read_manifest(folder)["kind"] == "test"

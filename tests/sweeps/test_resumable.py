@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 
 from mechinterp import (
@@ -290,48 +291,101 @@ def test_prompts_that_differ_in_more_than_tokens_are_other_prompts(
     )
 
 
-# A folder of version 0.1, whose manifest says nothing of a layout
+# Folders of version 0.1, whose manifest says nothing of a layout, and of 0.2
 
 
-def as_0_1_wrote_it(folder):
-    """Take out of a manifest what later versions add, and seal it as 0.1 did."""
+def as_it_was_written_before(folder, version="0.1.0"):
+    """Make a folder one of an earlier version: keys in the parts, hashes of the content alone."""
     file = folder / "manifest.json"
     manifest = json.loads(file.read_text())
-    for name in ("layout", "seal"):
+    manifest |= {"files": {}, "key": "key of the sweep", "layout": 2}
+    manifest["versions"]["mechinterp"] = version
+    for name in ("seal", *(["layout"] if version == "0.1.0" else [])):
         del manifest[name]
-    manifest["versions"]["mechinterp"] = "0.1.0"
-    seal = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    file.write_text(json.dumps({**manifest, "seal": seal}, indent=1, ensure_ascii=False))
+    for part in sorted(folder.glob("part-*")):
+        values = safetensors.numpy.load(part.read_bytes())
+        content = safetensors.numpy.save(values, {"key": manifest["key"]})
+        part.unlink()
+        digits = hashlib.sha256(content).hexdigest()
+        name = f"part-{part.name.split('-')[1]}-{digits[:16]}.safetensors"
+        (folder / name).write_bytes(content)
+        manifest["files"][name] = digits
+    if not manifest["complete"]:
+        manifest["files"] = {}
+    seal_as_before(folder, manifest)
     return manifest
 
 
-def test_an_unfinished_sweep_of_0_1_is_refused_and_says_why(absolute_model, tmp_path, refuses):
-    whole, begun = tmp_path / "whole", tmp_path / "begun"
-    swept(absolute_model, whole)
-    begun.mkdir()
-    for file in [whole / "manifest.json", *sorted(whole.glob("part-*"))[:5]]:
-        (begun / file.name).write_bytes(file.read_bytes())
-    manifest = json.loads((begun / "manifest.json").read_text())
-    for name in ("dims", "shape", "coords", "wanted", "same_as", "attrs"):
-        del manifest[name]
-    manifest |= {"complete": False, "files": {}}
-    (begun / "manifest.json").write_text(json.dumps(manifest))
-    as_0_1_wrote_it(begun)
-    before = content(begun)
+def seal_as_before(folder, manifest):
+    seal = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    text = json.dumps({**manifest, "seal": seal}, indent=1, ensure_ascii=False)
+    (folder / "manifest.json").write_text(text)
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_an_unfinished_sweep_of_before_is_refused_and_says_why(
+    absolute_model, tmp_path, refuses, version
+):
+    def arm(layer, head):
+        return edit(Site("z", layer, head), fails if layer == 2 else lambda value, at: value * 0)
+
+    def fails(value, at):
+        raise RuntimeError("my own mistake")
+
+    given = {"over": {"layer": range(3), "head": [0]}, "arm": arm}
+    with pytest.raises(RuntimeError, match="my own mistake"):
+        swept(absolute_model, tmp_path, **given)
+    as_it_was_written_before(tmp_path, version)
+    before = content(tmp_path)
     refuses(
-        lambda: swept(absolute_model, begun),
-        f"{begun} was begun by mechinterp 0.1, whose parts this version cannot continue",
+        lambda: swept(absolute_model, tmp_path, **given),
+        f"{tmp_path} was begun by mechinterp {version}, whose parts this version cannot continue",
         "module names are part of what is hashed",
         "Finish it with that version, or choose another folder",
     )
-    assert content(begun) == before
-    refuses(lambda: read_sweep(begun), "not finished")
+    assert content(tmp_path) == before
+    refuses(lambda: read_sweep(tmp_path), "not finished")
 
 
-def test_a_finished_sweep_of_0_1_is_read(absolute_model, tmp_path, refuses):
-    found = swept(absolute_model, tmp_path)
-    manifest = as_0_1_wrote_it(tmp_path)
+FEW = {"over": {"layer": range(2), "head": [1], "pos": [0, 2]}}
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_a_finished_sweep_of_before_is_read(absolute_model, tmp_path, refuses, version):
+    found = swept(absolute_model, tmp_path, **FEW)
+    manifest = as_it_was_written_before(tmp_path, version)
     again = read_sweep(tmp_path).isel(metric=0)
     np.testing.assert_array_equal(again, found)
     assert again.attrs == manifest["attrs"]
-    refuses(lambda: swept(absolute_model, tmp_path), "begun by mechinterp 0.1", "read_sweep(")
+    refuses(lambda: swept(absolute_model, tmp_path, **FEW), f"mechinterp {version}", "read_sweep(")
+
+
+def test_a_finished_sweep_of_before_with_a_part_of_another_is_refused(
+    absolute_model, tmp_path, refuses
+):
+    """Version 0.2 sealed a part of another sweep that somebody put into the folder."""
+    swept(absolute_model, tmp_path, **FEW)
+    manifest = as_it_was_written_before(tmp_path, "0.2.0")
+    name = sorted(manifest["files"])[1]
+    values = safetensors.numpy.load((tmp_path / name).read_bytes())
+    foreign = safetensors.numpy.save(values, {"key": "key of another"})
+    digits = hashlib.sha256(foreign).hexdigest()
+    del manifest["files"][name]
+    name = f"part-00001-{digits[:16]}.safetensors"
+    (tmp_path / name).write_bytes(foreign)
+    seal_as_before(tmp_path, {**manifest, "files": manifest["files"] | {name: digits}})
+    refuses(lambda: read_sweep(tmp_path), "part-00001", "another sweep", "again")
+
+
+def test_a_relative_folder_stays_where_it_was_named(absolute_model, tmp_path, monkeypatch):
+    """F6: a relative `out` followed a `chdir`, such as one in an arm or a progress function."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def arm(layer, head, pos):
+        os.chdir(tmp_path / "elsewhere")
+        return zero(Site("z", layer, head, pos))
+
+    swept(absolute_model, "run", arm=arm, **FEW)
+    assert read_sweep(tmp_path / "run").sizes["layer"] == 2
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -15,7 +15,6 @@ Prompts are attributed one after the other, each exactly as alone. A batch of th
 faster: the variants of one prompt fill the passes.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,12 +40,12 @@ from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.chats import read_prompt
-from mechinterp.models.facts import fingerprint, has_foreign_hooks
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.storage.digest import digest
 from mechinterp.storage.jsonl import JsonObject, located, read_objects
-from mechinterp.storage.run_folder import write_whole
+from mechinterp.storage.parts_folder import PartsFolder
+from mechinterp.storage.provenance import resumable_facts
 from mechinterp.sweeps.options import check_options
 
 KEYS = ("prompt", "continuation", "spans", "expect")
@@ -113,27 +112,23 @@ def attribute_each(
     """
     check_options("attribute_each", options, DropOptions)
     out, progress = options.get("out"), options.get("progress")
+    out = None if out is None else Path(out).absolute()
     removal = removal_of(model, removal)
     cases, each = _prompts(model, prompts, inputs)
+    named = [dict(case.spans) if units == "span" else units for case in cases]
     store = None
     if out is not None:
-        if has_foreign_hooks(model):
-            raise ValueError(
-                f"out={str(out)!r}: the model has foreign hooks, and a later run could not tell "
-                f"whether they are the same. Remove them, or attribute without out."
-            )
-        budget_bytes = options.get("budget_bytes")
-        settings = [outputs, removal, metric, inputs, budget_bytes]
-        store = _ResultFolder(Path(out), digest([fingerprint(model), *settings]))
+        settings = [outputs, removal, metric, inputs, options.get("budget_bytes"), named]
+        given = [(c.continuation, p.tokens, p.roles) for c, p in zip(cases, each, strict=True)]
+        facts = {"prompts": digest(given), "settings": digest(settings)}
+        store = _ResultFolder(Path(out), {**resumable_facts(model, out), **facts})
     sizes = [one.width**2 for one in each]
     found: list[xr.DataArray] = []
     for number, (case, one) in enumerate(zip(cases, each, strict=True)):
         if progress is not None:
             progress(sum(sizes[:number]), sum(sizes))
         asked = case.continuation if case.continuation is not None else outputs
-        chosen = dict(case.spans) if units == "span" else units
-        key = digest([one.tokens, one.roles, case.continuation, chosen])
-        known = None if store is None else store.load(number, key)
+        known = None if store is None else store.load(number)
         if known is None:
             with located(case.where):
                 known = attribute(
@@ -142,13 +137,15 @@ def attribute_each(
                     asked,
                     removal,
                     metric,
-                    units=chosen,
+                    units=named[number],
                     inputs=inputs,
                     budget_bytes=options.get("budget_bytes"),
                 )
             if store is not None:
-                store.save(number, key, known)
+                store.save(number, known)
         found.append(known)
+    if store is not None:
+        store.finish(len(cases))
     if progress is not None:
         progress(sum(sizes), sum(sizes))
     return tuple(found)
@@ -324,38 +321,22 @@ def _units_in(scores: xr.DataArray, spans: Spans, row: int) -> dict[str, list[in
 
 
 class _ResultFolder:
-    """A folder of finished results, each with the digest of what was asked."""
+    """A folder of finished results as JSON, without the seconds that they took."""
 
-    def __init__(self, folder: Path, settings: str) -> None:
-        self._folder, self._settings = folder, settings
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"out={str(folder)!r} is a file. Name a folder.")
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, facts: Mapping[str, object]) -> None:
+        self._parts = PartsFolder(folder, "attributions", facts)
 
-    def load(self, number: int, key: str) -> xr.DataArray | None:
+    def load(self, number: int) -> xr.DataArray | None:
         """The result of a prompt if it was finished, else None."""
-        file = self._file(number)
-        if not file.exists():
-            return None
-        try:
-            kept = json.loads(file.read_text(encoding="utf-8"))
-            same = (kept["settings"], kept["key"]) == (self._settings, key)
-            result = from_json(json.dumps(kept["result"])) if same else None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{file} is damaged: {error}. Remove it to compute it again."
-            ) from error
-        if not isinstance(result, xr.DataArray):
-            raise ValueError(
-                f"{file} has the result of another call: other prompts, model or settings. "
-                f"Choose another folder."
-            )
-        return result
+        content = self._parts.load(number, ".json")
+        return None if content is None else cast(xr.DataArray, from_json(content.decode()))
 
-    def save(self, number: int, key: str, result: xr.DataArray) -> None:
+    def save(self, number: int, result: xr.DataArray) -> None:
         """Write a result, whole or not at all."""
-        kept = {"settings": self._settings, "key": key, "result": json.loads(to_json(result))}
-        write_whole(self._file(number), json.dumps(kept).encode())
+        attrs = {name: value for name, value in result.attrs.items() if name != "seconds"}
+        text = to_json(result.drop_attrs(deep=False).assign_attrs(attrs))
+        self._parts.save(number, ".json", text.encode())
 
-    def _file(self, number: int) -> Path:
-        return self._folder / f"prompt-{number:05}.json"
+    def finish(self, n_prompts: int) -> None:
+        """Seal the folder."""
+        self._parts.finish(n_prompts, {})

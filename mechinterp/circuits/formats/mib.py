@@ -12,7 +12,8 @@
 The format: `cfg` (n_layers, n_heads, parallel_attn_mlp, d_model), `nodes` (name: in_graph,
 sometimes score) and `edges` (name: score, in_graph). It has one value for an edge, no positions,
 and a key and a value input for each query head. As in EAP-IG, the `in_graph` of the edges alone
-defines the circuit. Files of 2024, where a node is a bare true or false, a score may be null and
+defines the circuit. What we write has a key more, `mechinterp`, with a seal, a hash of the file.
+Files of 2024, where a node is a bare true or false, a score may be null and
 d_model is missing, can be read too. Graphs by position (`n_pos`) or by neuron, and `.pt` files,
 which are pickles, cannot.
 
@@ -20,16 +21,24 @@ Source: `Graph.to_json` and `from_json` of github.com/hannamw/EAP-IG (Hanna et a
 2403.17806); submissions: Mueller et al. 2025 (MIB), arXiv 2504.13151.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
-from mechinterp.circuits.formats.own import read_json, write_json
+from mechinterp.circuits.formats.own import VERSION, check_graph, parse_json, write_json
 from mechinterp.circuits.graph import Graph
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.storage.seals import NOT_SEALED, is_sealed
+from mechinterp.storage.whole_files import JSON_BYTES_PER_BYTE, read_whole
+
+OURS = "mechinterp"
+"""A key that we add, with the seal of the file; EAP-IG and MIB read past it."""
+
+_MOST_MISSING = 1000
 
 
 @checks_arguments
@@ -75,6 +84,7 @@ def write_mib(
         },
         "nodes": {name: {"in_graph": name in inside} for name in (*graph.writers, "logits")},
         "edges": edges,
+        OURS: {"version": VERSION, "seal": NOT_SEALED},
     }
     return write_json(content, file)
 
@@ -91,13 +101,16 @@ def read_mib(file: str | Path, *, graph: Graph | None = None) -> tuple[EdgeScore
             ones, or is a pickle, by position or by neuron.
     """
     _check_no_pickle(Path(file))
-    found = read_json(file)
+    content = read_whole(Path(file), JSON_BYTES_PER_BYTE)
+    found = parse_json(content, file)
+    if is_sealed(content, file) != (OURS in found):
+        raise ValueError(f"{file} is damaged: its seal is not whole. Write it again.")
     for part in ("cfg", "nodes", "edges"):
         if not isinstance(found.get(part), dict):
             raise ValueError(f'{file} has no object "{part}": it is not a graph of EAP-IG or MIB.')
     nodes = {n: v if isinstance(v, dict) else {"in_graph": v} for n, v in found["nodes"].items()}
     _check_supported(found, nodes, file)
-    own = _graph(found["cfg"], [*found["nodes"], *found["edges"]], file)
+    own = _graph(found["cfg"], found["nodes"], found["edges"], file)
     if graph is not None and graph != own:
         raise ValueError(
             f"{file} is of {own}, not of {graph}. Use the file of this model, and "
@@ -131,14 +144,20 @@ def _check_supported(
             f"{file} is by position (n_pos = {found['n_pos']}), with edges from one position to "
             f"another, which a Graph does not have. Export it without positions."
         )
-    parts = {*found, *(key for value in nodes.values() for key in value)}
-    if any(key.startswith("neuron") for key in parts):
+    every = [found, *nodes.values()]
+    if any(k.startswith("neuron") and v is not None for one in every for k, v in one.items()):
         raise ValueError(
             f"{file} is by neuron; a circuit here is a set of edges. Export it by edge."
         )
 
 
-def _graph(cfg: Mapping[str, object], names: Sequence[str], file: str | Path) -> Graph:
+def _graph(
+    cfg: Mapping[str, object],
+    nodes: Mapping[str, object],
+    edges: Mapping[str, object],
+    file: str | Path,
+) -> Graph:
+    """The graph of these sizes, after a check that the file has an edge for each of its own."""
     n_layers, n_heads, parallel = map(cfg.get, ("n_layers", "n_heads", "parallel_attn_mlp"))
     if (
         not (type(n_layers) is int and n_layers > 0)
@@ -148,8 +167,15 @@ def _graph(cfg: Mapping[str, object], names: Sequence[str], file: str | Path) ->
         raise ValueError(
             f"{file}: cfg needs n_layers, n_heads and parallel_attn_mlp; it has {cfg!r}."
         )
-    has_mlps = any(name.startswith("m") for name in names)
-    return Graph(n_layers, n_heads, n_heads, has_mlps, parallel)
+    has_mlps = any(name.startswith("m") for name in [*nodes, *edges])
+    graph = Graph(n_layers, n_heads, n_heads, has_mlps, parallel)
+    if graph.n_edges > len(edges) + _MOST_MISSING:
+        raise ValueError(
+            f"{file} has {len(edges)} edges; a graph of its sizes has {graph.n_edges}. Use a file "
+            f"that is whole."
+        )
+    check_graph(graph, file)
+    return graph
 
 
 def _edges(
@@ -173,6 +199,8 @@ def _edges(
                 f'{file}: edge {name!r} is {edge!r}, not {{"score": number, "in_graph": true or '
                 f"false}}."
             )
+        if score is not None and math.isinf(score):
+            raise ValueError(f"{file}: the score of edge {name!r} is not finite.")
         values[at], mask[at], seen[at] = np.nan if score is None else score, inside, True
     missing = np.argwhere(graph.edges & ~seen).tolist()
     if missing:

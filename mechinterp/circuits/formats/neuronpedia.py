@@ -25,17 +25,27 @@ Source: `graph_models.py` of github.com/safety-research/circuit-tracer, schema v
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
-from mechinterp.circuits.formats.own import circuit_of, graph_of, plain, read_json, write_json
+from mechinterp.circuits.formats.own import (
+    VERSION,
+    circuit_of,
+    graph_of,
+    parse_json,
+    plain,
+    write_json,
+)
 from mechinterp.circuits.graph import ELSEWHERE, KINDS, Graph, parse_node
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.storage.run_folder import package_version
+from mechinterp.storage.seals import NOT_SEALED, check_seal
+from mechinterp.storage.whole_files import JSON_BYTES_PER_BYTE, read_whole
 
 DESCRIPTION = (
     "Edges between attention heads and MLPs, by mechinterp: a node is what a part of the model "
@@ -92,6 +102,8 @@ def write_neuronpedia(
                 "graph": dataclasses.asdict(graph),
                 "requested": circuit.requested,
                 "scores": plain(scores.per_pair.attrs, file),
+                "version": VERSION,
+                "seal": NOT_SEALED,
             },
         },
         "qParams": {
@@ -114,27 +126,40 @@ def read_neuronpedia(file: str | Path, graph: Graph) -> tuple[EdgeScores, Circui
     Raises:
         ValueError: if another program wrote the file, its graph is another, or it is damaged.
     """
-    found = read_json(file)
+    content = read_whole(Path(file), JSON_BYTES_PER_BYTE)
+    found = parse_json(content, file)
     try:
-        settings = found["metadata"]["generation_settings"]
-        edges = {name: score for link in found["links"] for name, score in link["edges"].items()}
+        settings, edges = found["metadata"]["generation_settings"], _edges(found["links"], file)
         own, attrs = graph_of(settings["graph"], file), dict(settings["scores"])
         requested = settings["requested"]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{file} was not written by write_neuronpedia: it has no {error}. Links between "
             f"features of transcoders are not edges between parts of the model."
         ) from error
+    check_seal(content, file, is_new="version" in settings)
+    if requested is not None and type(requested) is not int:
+        raise ValueError(f'{file}: "requested" is {requested!r}, neither a number nor null.')
     if own != graph:
         raise ValueError(f"{file} is of {own}, not of {graph}: give the graph of that model.")
     circuit = dataclasses.replace(circuit_of(graph, list(edges), file), requested=requested)
     values = np.full((*graph.edges.shape, 1), np.nan)
     for name, score in edges.items():
-        if type(score) not in (float, int, type(None)):
-            raise ValueError(f"{file}: the score of {name} is {score!r}, which is not a number.")
         values[graph.edge(name)] = np.nan if score is None else score
     table = EdgeScores.from_array(graph, values).per_pair.assign_attrs(attrs)
     return EdgeScores(graph, table), circuit
+
+
+def _edges(links: Sequence[Mapping[str, Any]], file: str | Path) -> dict[str, float | None]:
+    """The score of each edge, which is the same in every link that has it."""
+    found: dict[str, float | None] = {}
+    for link in links:
+        for name, score in link["edges"].items():
+            if type(score) not in (float, int, type(None)) or math.isinf(score or 0):
+                raise ValueError(f"{file}: the score of {name} is {score!r}, not a finite number.")
+            if found.setdefault(name, score) != score:
+                raise ValueError(f"{file}: {name} has two scores, {found[name]} and {score}.")
+    return found
 
 
 def _ctx_idx(graph: Graph, n_tokens: int, named: Mapping[str, int], file: str | Path) -> list[int]:

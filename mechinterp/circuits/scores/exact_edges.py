@@ -54,7 +54,9 @@ def exact_edges(
     began = time.perf_counter()
     graph = contrast.graph
     wanted = chosen_edges(contrast, edges)
-    parts = None if out is None else SweepFolder(out, _facts(contrast, wanted), None, CPU_POSITIONS)
+    parts = None
+    if out is not None:
+        parts = SweepFolder(out, _facts(contrast, out, wanted), None, CPU_POSITIONS)
     effects = np.full((*wanted.shape, contrast.n_pairs), np.nan)
     changed = changed_writers(contrast)[:, None]
     effects[wanted & ~changed] = 0.0  # replaced by an equal value
@@ -81,7 +83,9 @@ def exact_edges(
     return EdgeScores.from_array(graph, effects, **attrs, seconds=time.perf_counter() - began)
 
 
-def _facts(contrast: Contrast, wanted: Bool[np.ndarray, "writer reader pos"]) -> dict[str, object]:
+def _facts(
+    contrast: Contrast, out: str | Path, wanted: Bool[np.ndarray, "writer reader pos"]
+) -> dict[str, object]:
     """What must be equal for a run to continue from the parts of another."""
     specs = ["edges", contrast.graph, contrast.direction, contrast.change]
-    return sweep_facts(contrast.model, contrast.prompts, specs, [contrast.metric], wanted)
+    return sweep_facts(contrast.model, out, contrast.prompts, specs, [contrast.metric], wanted)

@@ -1,6 +1,7 @@
 """EAP-IG's and MIB's files, as typed by hand from their descriptions, and back."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -71,7 +72,9 @@ def test_written_as_the_current_version(tmp_path):
     file = write_mib(
         Circuit.from_edges(GRAPH, INSIDE), tmp_path / "a.json", d_model=16, scores=scores
     )
-    assert json.loads(file.read_text()) == current()
+    found = json.loads(file.read_text())
+    assert set(found.pop("mechinterp")) == {"version", "seal"}
+    assert found == current()
 
 
 def test_sizes_of_a_parallel_model(tmp_path):
@@ -169,3 +172,28 @@ def test_pickles_are_not_read(tmp_path, refuses, name):
     file = tmp_path / name
     file.write_bytes(b"PK\x03\x04")
     refuses(lambda: read_mib(file), name, "is a pickle", "to_json")
+
+
+def test_neurons_that_are_null_are_none(tmp_path):
+    """C3: a file with `"neurons": null` was refused."""
+    content = current()
+    content["neurons"] = None
+    for node in content["nodes"].values():
+        node["neurons"] = None
+    assert read_mib(put(tmp_path, content))[1] == Circuit.from_edges(GRAPH, INSIDE)
+
+
+def test_sizes_are_not_taken_on_trust(tmp_path, refuses):
+    """G3: 2,000 layers in a small file took 6 GB."""
+    content = current()
+    for n_layers in (3, 2000, 10**9):
+        content["cfg"]["n_layers"] = n_layers
+        began = time.perf_counter()
+        refuses(lambda: read_mib(put(tmp_path, content)), "edges; a graph of its sizes has")
+        assert time.perf_counter() - began < 1
+
+
+def test_a_score_that_is_infinite_is_refused(tmp_path, refuses):
+    content = current()
+    content["edges"]["m0->m1"]["score"] = float("inf")
+    refuses(lambda: read_mib(put(tmp_path, content)), "m0->m1", "not finite")

@@ -190,13 +190,18 @@ def test_positions_need_tokens(tmp_path, refuses):
 def test_files_of_others(tmp_path, refuses):
     file = write_neuronpedia(*scored(GRAPH, 0), tmp_path / "a.json", **PROMPT)
     whole = json.loads(file.read_text())
+    file.write_text(json.dumps(whole, indent=1))
+    refuses(lambda: read_neuronpedia(file, GRAPH), "a.json is damaged, or was changed")
+    for key in ("version", "seal"):  # as 0.2 wrote it
+        del whole["metadata"]["generation_settings"][key]
+    file.write_text(json.dumps(whole))
     refuses(lambda: read_neuronpedia(file, AT), "a.json", "give the graph of that model")
     for change, pieces in (
         (lambda link: link.pop("edges"), ["write_neuronpedia", "'edges'", "transcoders"]),
         (lambda link: link["edges"].update({"m0->m9": 1.0}), ["'m9' is not one of"]),
         (
             lambda link: link["edges"].update({"m0->m1": "1"}),
-            ["m0->m1 is '1', which is not a number"],
+            ["m0->m1 is '1', not a finite number"],
         ),
     ):
         content = json.loads(json.dumps(whole))

@@ -1,6 +1,7 @@
 """What is written comes back the same, and what is damaged is told by the name of its file."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -141,6 +142,11 @@ def test_no_folder(tmp_path, refuses):
 def test_damaged_circuits(tmp_path, refuses, change, pieces):
     file = write_circuit(Circuit(GRAPH, GRAPH.edges, requested=5), tmp_path / "found.json")
     text = file.read_text()
+    file.write_text(text.replace("a1.h1->logits", "a0.h1->logits"))
+    refuses(lambda: read_circuit(file), "found.json is damaged", kind=ValueError)
+    found = json.loads(text) | {"version": 1}  # as 0.2 wrote it
+    del found["seal"]
+    text = json.dumps(found)
     assert change(text) != text
     file.write_text(change(text))
     refuses(lambda: read_circuit(file), "found.json", *pieces, kind=ValueError)
@@ -155,3 +161,31 @@ def test_damaged_scores(tmp_path, refuses):
     for content in (b"", whole[:100], whole[:-8], other, longer):
         file.write_bytes(content)
         refuses(lambda: read_scores(file), "found.safetensors", "write_scores", kind=ValueError)
+
+
+def test_sizes_are_not_taken_on_trust(tmp_path, refuses):
+    """G3: 2,000 layers in a small file took 6 GB."""
+    file = write_circuit(Circuit.full(GRAPH), tmp_path / "found.json")
+    found = json.loads(file.read_text()) | {"version": 1}
+    del found["seal"]
+    for sizes in ({"n_layers": 2000, "n_heads": 12, "n_key_readers": 12}, {"n_layers": 10**9}):
+        began = time.perf_counter()
+        file.write_text(json.dumps({**found, "graph": found["graph"] | sizes}))
+        refuses(lambda: read_circuit(file), "found.json", "pairs of a writer and a reader", "most")
+        assert time.perf_counter() - began < 1
+    file.write_text(json.dumps({**found, "graph": found["graph"] | {"n_key_readers": 3}}))
+    refuses(lambda: read_circuit(file), "3 key inputs do not divide 2 heads")
+
+
+def test_files_without_a_seal_are_read_and_said(tmp_path, caplog):
+    """A file of 0.2 is read, with a word that a damaged number in it cannot be told."""
+    circuit = Circuit(GRAPH, GRAPH.edges, requested=5)
+    file = write_circuit(circuit, tmp_path / "found.json")
+    found = json.loads(file.read_text())
+    del found["seal"]
+    file.write_text(json.dumps(found | {"version": 1}))
+    assert read_circuit(file) == circuit
+    assert "found.json has no seal" in caplog.text
+    file.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="has no seal"):
+        read_circuit(file)
