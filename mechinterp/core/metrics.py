@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechinterp.core.modes import ordinary
 from mechinterp.core.sites import Pos
 
 Answers = int | Sequence[int] | Int[Tensor, " prompt"]
@@ -153,7 +154,7 @@ def kl(base: Float[Tensor, "prompt vocab"] | None = None, *, at: Pos = "end") ->
 
     `base`: the logits of the base run at the same position. Never negative.
     """
-    reference = None if base is None else base.double().log_softmax(-1)
+    reference = None if base is None else ordinary(base.double().log_softmax(-1))
 
     def divergence(logits: Tensor) -> Tensor:
         if reference is None:
@@ -219,7 +220,7 @@ def _of_sequence(
             n = 0 if answers is None else len(answers)
             raise ValueError(f"{name}: {n} answers at {logits.shape[1]} positions. Give one each.")
         logs = logits.double().log_softmax(-1)
-        ids = answers.to(logits.device).expand(len(logits), -1)[..., None]
+        ids = ordinary(answers).to(logits.device).expand(len(logits), -1)[..., None]
         return of_total(logs.gather(-1, ids)[..., 0].sum(1))
 
     def together(new: Tensor, at: tuple[Pos, ...], base: Tensor) -> Metric:
@@ -231,7 +232,7 @@ def _of_sequence(
 def _ids(answers: Answers) -> Int[Tensor, " prompt"]:
     if isinstance(answers, str):
         raise ValueError(f"{answers!r} is text. Give its token id, token_id(model, {answers!r}).")
-    return torch.as_tensor(answers).reshape(-1)
+    return ordinary(torch.as_tensor(answers)).reshape(-1)
 
 
 def _pick(logits: Tensor, ids: Tensor) -> Tensor:
@@ -285,6 +286,8 @@ def _of_tokens(
     given = [_ids(a) for a in (answers, others) if a is not None]
     n_prompts = max(map(len, given), default=1)
     tokens = (
-        torch.stack([ids.expand(n_prompts) for ids in given], 1) if answers is not None else None
+        ordinary(torch.stack([ids.expand(n_prompts) for ids in given], 1))
+        if answers is not None
+        else None
     )
     return Metric(name, "logits", (at,), score, tokens, bind)

@@ -22,6 +22,7 @@ from transformer_lens.weight_processing import ProcessWeights
 from transformers import PreTrainedModel
 
 from mechinterp import models
+from mechinterp.core.modes import leaves_modes
 from mechinterp.models.checkpoints import (
     CheckpointError,
     from_directory,
@@ -34,6 +35,7 @@ from mechinterp.models.weight_layout import store_as_multiplied
 from mechinterp.toys import TOYS, Toy, toy
 
 
+@leaves_modes
 def load_model(
     source: object,
     *,

@@ -14,6 +14,7 @@ from typing import Literal
 from jaxtyping import Int
 from torch import Tensor
 
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.facts import device
 from mechinterp.models.model import Model, Tokenizer
@@ -153,6 +154,7 @@ def token_id(model: Model, text: str) -> int:
     return int(ids[0])
 
 
+@holds_signals
 def known_ids(model: Model, text: str) -> list[int]:
     """The token ids of a text, without a start token.
 
@@ -201,6 +203,7 @@ def _as_list(prompt: object) -> Sequence[str | Messages]:
     )
 
 
+@holds_signals
 def _encode(model: Model, one: str | Messages, row: int) -> tuple[list[int], list[str]]:
     if not isinstance(one, str):
         return _encode_chat(model, one, row)

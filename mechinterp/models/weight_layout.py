@@ -11,8 +11,9 @@ in the second order, the same expression is a view. No number changes.
 (torch.Size([3, 57, 4]), True)
 """
 
-import torch
 from transformer_lens import HookedTransformer
+
+from mechinterp.core.modes import gradients_off
 
 _STORED_AS = {"W_Q": (0, 2, 1), "W_K": (0, 2, 1), "W_V": (0, 2, 1), "W_O": (2, 0, 1)}
 """The order of each weight's axes in memory."""
@@ -20,7 +21,7 @@ _STORED_AS = {"W_Q": (0, 2, 1), "W_K": (0, 2, 1), "W_V": (0, 2, 1), "W_O": (2, 0
 
 def store_as_multiplied(model: HookedTransformer) -> None:
     """Store the attention weights in that order, in place; the model must be your own."""
-    with torch.no_grad():
+    with gradients_off():
         for block in model.blocks:
             for name, weight in block.attn.named_parameters(recurse=False):
                 axes = _STORED_AS.get(name.removeprefix("_"))  # _W_K where queries share keys

@@ -43,6 +43,7 @@ from torch import Tensor
 
 from mechinterp.core.activations import Activations
 from mechinterp.core.metrics import Metric
+from mechinterp.core.modes import takes_gradients
 from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit, put, read
@@ -59,6 +60,7 @@ SIZE = "Size of the effect, never negative: it has no direction."
 _EMBED = Site("embed")
 
 
+@takes_gradients
 def attribution_patching(
     model: Model,
     prompts: Text,
@@ -86,6 +88,7 @@ def attribution_patching(
     return grid.result(found, found.estimates[0], metric, "attribution patching")
 
 
+@takes_gradients
 def qk_fixed_patching(
     model: Model,
     prompts: Text,
@@ -116,6 +119,7 @@ def qk_fixed_patching(
     )
 
 
+@takes_gradients
 def atp_star(
     model: Model,
     prompts: Text,
@@ -153,6 +157,7 @@ def atp_star(
     return result.assign_attrs(no_support(SIZE))
 
 
+@takes_gradients
 def integrated_patching(
     model: Model,
     prompts: Text,

@@ -10,6 +10,7 @@ It runs before anything heavy is imported or a model is loaded.
 import json
 from pathlib import Path
 
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.storage.jsonl import JsonObject
 
 
@@ -31,6 +32,7 @@ def check_folder(out: Path | None, kind: str) -> None:
         raise ValueError(f"--out {out} is not empty and holds no run: choose another folder.")
 
 
+@holds_signals
 def manifest_in(folder: Path) -> JsonObject:
     """The manifest of a folder, not checked; empty if there is none, or it is not JSON."""
     try:

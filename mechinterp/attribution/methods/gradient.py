@@ -28,6 +28,7 @@ from mechinterp.attribution.methods.integration_path import IntegrationPath
 from mechinterp.attribution.methods.positions import sum_by_unit
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.scores import label_scores, run_cost
+from mechinterp.core.modes import takes_gradients
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
@@ -45,6 +46,7 @@ class CompletenessWarning(UserWarning):
     """Integrated gradients miss the integral: gradients change too fast for the steps taken."""
 
 
+@takes_gradients
 def gradient_x_input(question: Question, *, budget_bytes: int | None = None) -> xr.DataArray:
     """The gradient of each output's score at the embeddings, times the embedding, of each unit.
 
@@ -73,6 +75,7 @@ def gradient_x_input(question: Question, *, budget_bytes: int | None = None) -> 
     return label_scores(question, sum_by_unit(question, path.points[1.0].gradients), attrs)
 
 
+@takes_gradients
 def integrated_gradients(
     question: Question,
     baseline: str | int = "mean",

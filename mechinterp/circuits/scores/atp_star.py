@@ -35,10 +35,12 @@ from mechinterp.circuits.scores.edge_runs import (
     score_chunk,
     split_edges,
 )
+from mechinterp.core.modes import takes_gradients
 from mechinterp.core.signs import no_support
 from mechinterp.sweeps.options import Progress
 
 
+@takes_gradients
 def qk_fixed_edges(
     contrast: Contrast, edges: Circuit | None = None, *, progress: Progress | None = None
 ) -> EdgeScores:
@@ -55,6 +57,7 @@ def qk_fixed_edges(
     return _corrected_scores(contrast, edges, [None], "EAP, QK fix", progress)
 
 
+@takes_gradients
 def atp_star_edges(
     contrast: Contrast, edges: Circuit | None = None, *, progress: Progress | None = None
 ) -> EdgeScores:

@@ -30,6 +30,7 @@ from torch import Tensor
 from mechinterp.circuits.circuit import EdgeScores
 from mechinterp.circuits.contrast import Contrast, Resid
 from mechinterp.circuits.scores.edge_gradients import EdgeValues, edge_scores, trace_run
+from mechinterp.core.modes import takes_gradients
 from mechinterp.sweeps.axes import check_choice
 
 PartScores = Float[np.ndarray, "*part pair"]
@@ -60,6 +61,7 @@ _CONVERGED = 0.01
 _MOST_STEPS = 320
 
 
+@takes_gradients
 def eap(contrast: Contrast) -> EdgeScores:
     """Edge attribution patching: the change times the gradient of the base run.
 
@@ -78,6 +80,7 @@ def eap(contrast: Contrast) -> EdgeScores:
     return EdgeScores.from_array(contrast.graph, scores, **attrs, seconds=seconds)
 
 
+@takes_gradients
 def eap_ig(contrast: Contrast, steps: int | None = 5, *, rule: str = "right") -> EdgeScores:
     """EAP with integrated gradients: the mean gradient on the path from one run to the other.
 

@@ -28,6 +28,7 @@ from mechinterp.circuits.evaluation.faithfulness import (
     faithfulness,
     run_without,
 )
+from mechinterp.core.modes import takes_gradients
 from mechinterp.engine.scoring import total_score
 from mechinterp.sweeps.options import Progress
 
@@ -40,6 +41,7 @@ _LEAST_GAIN = 1e-6
 Mask = Bool[np.ndarray, "writer reader pos"]
 
 
+@takes_gradients
 def swap_edges(
     contrast: Contrast,
     *circuits: Circuit,

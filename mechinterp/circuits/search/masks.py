@@ -26,6 +26,7 @@ from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import check_circuits, evaluate, run_without
 from mechinterp.circuits.selection import Rank, rank_keys
+from mechinterp.core.modes import takes_gradients
 from mechinterp.engine.scoring import score_tensor
 from mechinterp.sweeps.options import Progress
 
@@ -37,6 +38,7 @@ _RANK_SPREAD = 3.0
 """How far apart two gates begin whose ranks differ by a factor of e, in log odds."""
 
 
+@takes_gradients
 def learned_mask(
     contrast: Contrast,
     start: EdgeScores,
