@@ -173,5 +173,5 @@ def _warn(question: Question, error: Float[np.ndarray, " output"], path: Integra
             f"change fast on the path from the baseline. Raise steps={2 * path.steps}, or try "
             f"another baseline.",
             CompletenessWarning,
-            stacklevel=3,
+            stacklevel=4,  # above `takes_gradients`
         )
