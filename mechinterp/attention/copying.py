@@ -18,6 +18,7 @@ import xarray as xr
 from mechinterp import models
 from mechinterp.attention.weights import check_written, ov_circuit
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import gradients_off
 from mechinterp.models.layer_parts import Layer
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import ordinary_tokens
@@ -43,7 +44,7 @@ def copying_scores(model: Model) -> xr.DataArray:
     check_written(model)
     cfg = model.cfg
     scores = np.zeros((cfg.n_layers, cfg.n_heads))
-    with torch.no_grad():
+    with gradients_off():
         every = models.token_embeddings(
             model, torch.arange(cfg.d_vocab, device=models.device(model))
         )

@@ -32,8 +32,9 @@ class Activations(Mapping[Site, Tensor]):
         site = as_site(where)
         if site in self.kept:
             return self.kept[site]
-        for have, value in self.kept.items():
+        for have in self.kept:
             if _covers(have, site):
+                value = self.kept[have]
                 try:
                     return value[narrow_index(have, site, self._positions(have, site))]
                 except IndexError:
@@ -77,6 +78,25 @@ class Activations(Mapping[Site, Tensor]):
 
     def __len__(self) -> int:
         return len(self.kept)
+
+
+class Copies(Mapping[Site, Tensor]):
+    """Values of which everybody who asks gets a copy, to write into."""
+
+    def __init__(self, kept: Mapping[Site, Tensor]) -> None:
+        self._kept = kept
+
+    def __getitem__(self, site: Site) -> Tensor:
+        return self._kept[site].clone()
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._kept
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
 
 def _covers(have: Site, want: Site) -> bool:

@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp.core.indices import holds_indices, index, indices, is_index, positions
+from mechinterp.core.modes import ordinary
 from mechinterp.core.sites import Pos
 
 Answers = int | Sequence[int] | Int[Tensor, " prompt"]
@@ -163,7 +164,7 @@ def kl(base: Float[Tensor, "prompt vocab"] | None = None, *, at: Pos = "end") ->
         raise ValueError(
             f"kl: the base is {got}. Give logits [prompt, vocab]: run(...).logits[:, 0]."
         )
-    reference = None if base is None else base.double().log_softmax(-1)
+    reference = None if base is None else ordinary(base.double().log_softmax(-1))
 
     def divergence(logits: Tensor) -> Tensor:
         if reference is None:
@@ -235,7 +236,7 @@ def _of_sequence(
             n = 0 if answers is None else len(answers)
             raise ValueError(f"{name}: {n} answers at {logits.shape[1]} positions. Give one each.")
         logs = logits.double().log_softmax(-1)
-        ids = answers.to(logits.device).expand(len(logits), -1)[..., None]
+        ids = ordinary(answers).to(logits.device).expand(len(logits), -1)[..., None]
         return of_total(logs.gather(-1, ids)[..., 0].sum(1))
 
     def together(new: Tensor, at: tuple[Pos, ...], base: Tensor) -> Metric:
@@ -249,7 +250,7 @@ def _ids(answers: Answers) -> Int[Tensor, " prompt"]:
     if isinstance(answers, str):
         raise ValueError(f"{answers!r} is text. Give its token id, token_id(model, {answers!r}).")
     if isinstance(answers, Tensor) and holds_indices(answers):
-        ids = answers.reshape(-1)
+        ids = ordinary(answers).reshape(-1)
     elif is_index(answers):
         ids = torch.tensor([index(answers, "token id", least=None)])
     else:
@@ -314,6 +315,8 @@ def _of_tokens(
             f"{name}: {len(given[0])} answers and {len(given[1])} others. Give as many, or one."
         )
     tokens = (
-        torch.stack([ids.expand(n_prompts) for ids in given], 1) if answers is not None else None
+        ordinary(torch.stack([ids.expand(n_prompts) for ids in given], 1))
+        if answers is not None
+        else None
     )
     return Metric(name, "logits", (at,), score, tokens, bind)

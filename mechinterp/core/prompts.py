@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mechinterp.core.indices import index, indices, is_index
+from mechinterp.core.modes import ordinary
 from mechinterp.core.sites import Pos
 
 DELETED = -1
@@ -40,6 +41,14 @@ class Prompts:
     decode: Callable[[int], str] = str
     given: "Prompts | None" = None
     moved: Int[Tensor, "prompt given"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens.is_inference() or self.lengths.is_inference():  # then all are
+            names = {name: ordinary(at) for name, at in self.names.items()}
+            object.__setattr__(self, "tokens", ordinary(self.tokens))
+            object.__setattr__(self, "lengths", ordinary(self.lengths))
+            object.__setattr__(self, "names", MappingProxyType(names))
+            object.__setattr__(self, "moved", None if self.moved is None else ordinary(self.moved))
 
     @classmethod
     def from_ids(

@@ -15,8 +15,11 @@ from weakref import WeakKeyDictionary
 import torch
 
 from mechinterp import models
+from mechinterp.core.interrupts import interruptible
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError
+from mechinterp.core.turns import lock_of
 from mechinterp.engine.arms import Arm
 from mechinterp.engine.base_run import compute_base
 from mechinterp.engine.batch import Extent, run_batch
@@ -88,7 +91,8 @@ def _equals_whole_pass(model: Model, first_pos: int, *, fused: bool) -> bool:
         last_queries=first_pos > 0,
         whole_logits=models.has_foreign_hooks(model),
     )
-    with torch.no_grad():
+    lock = lock_of(model)
+    with lock, interruptible(lock), gradients_off():
         whole, again = (
             models.library_logits(model, prompts.tokens)[:, -1].float() for _ in range(2)
         )

@@ -26,6 +26,8 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.interrupts import holds_signals
+from mechinterp.core.modes import gradients_off, takes_gradients
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
@@ -73,6 +75,7 @@ class TunedLens:
 
 
 @checks_arguments
+@takes_gradients
 def train_lens(
     model: Model,
     prompts: Text,
@@ -165,14 +168,14 @@ def _refine(
     for _ in range(steps):
         rows = torch.randint(len(resid), (min(batch, len(resid)),), generator=draw)
         x = resid[rows.to(resid.device)]
-        with torch.no_grad():
+        with gradients_off():
             wanted = _log_probs(model, goal[rows.to(goal.device)])
         there = x + x @ begun[0] + begun[1] + unit * (x / size @ moved[0] + moved[1])
         said = _log_probs(model, there)
         loss = (wanted.exp() * (wanted - said)).sum(-1).mean()
         moved[0].grad, moved[1].grad = torch.autograd.grad(loss, moved)
         adam.step()
-    with torch.no_grad():
+    with gradients_off():
         return begun[0] + unit / size * moved[0], begun[1] + unit * moved[1]
 
 
@@ -196,6 +199,7 @@ def write_lens(lens: TunedLens, file: str | Path) -> Path:
 
 
 @checks_arguments
+@holds_signals
 def read_lens(file: str | Path) -> TunedLens:
     """The lens that `write_lens` wrote.
 

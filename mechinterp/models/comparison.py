@@ -25,6 +25,8 @@ from transformer_lens import HookedTransformer
 from transformer_lens.components import AbstractAttention
 from transformers import PreTrainedModel
 
+from mechinterp.core.interrupts import holds_signals
+from mechinterp.core.modes import gradients_off
 from mechinterp.models.facts import device
 from mechinterp.models.forward_parts import (
     embed,
@@ -67,7 +69,7 @@ def check_conversion(model: HookedTransformer, original: PreTrainedModel, label:
         CheckpointError: if they do not, or if the original does not run.
     """
     trials = _trials(model, original)
-    with torch.no_grad():
+    with gradients_off():
         prompts = [_tokens(model, trial.n_tokens) for trial in trials]
         expected = _all_of_original(original, prompts, trials, label)
         for trial, tokens, wanted in zip(trials, prompts, expected, strict=True):
@@ -87,6 +89,7 @@ def check_conversion(model: HookedTransformer, original: PreTrainedModel, label:
                 )
 
 
+@holds_signals
 def check_runs(model: HookedTransformer, label: str) -> None:
     """Check that a model that was rounded to its precision runs, and gives finite numbers.
 
@@ -95,7 +98,7 @@ def check_runs(model: HookedTransformer, label: str) -> None:
     """
     dtype = str(model.cfg.dtype).removeprefix("torch.")
     try:
-        with torch.no_grad():
+        with gradients_off():
             found = model(_tokens(model, min(SHORT, model.cfg.n_ctx)))
     except Exception as error:  # whatever a forward pass raises
         reason = " ".join(str(error).split())[:200]
@@ -168,20 +171,26 @@ def _all_of_original(
     # A model that was made in inference mode runs nowhere else.
     made_there = any(x.is_inference() for x in original.parameters())
     with torch.inference_mode(made_there), in_single_precision(original):
-        found = []
-        for trial, tokens in zip(trials, prompts, strict=True):
-            try:
-                found.append(_of_original(original, tokens, trial))
-            except Exception as error:  # whatever a forward pass raises
-                reason = " ".join(str(error).split())[:300]
-                raise CheckpointError(
-                    f"{label} does not run {trial.said}, so its conversion cannot be compared: "
-                    f"{reason}"
-                ) from error
-        return found
+        return [
+            _of_original(original, tokens, trial, label)
+            for trial, tokens in zip(trials, prompts, strict=True)
+        ]
 
 
+@holds_signals
 def _of_original(
+    original: PreTrainedModel, tokens: Tensor, trial: Trial, label: str
+) -> Float[Tensor, "pos vocab"]:
+    try:
+        return _read_original(original, tokens, trial)
+    except Exception as error:  # whatever a forward pass raises
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{label} does not run {trial.said}, so its conversion cannot be compared: {reason}"
+        ) from error
+
+
+def _read_original(
     original: PreTrainedModel, tokens: Tensor, trial: Trial
 ) -> Float[Tensor, "pos vocab"]:
     """The original's log-probabilities; of a long prompt only at its last positions."""

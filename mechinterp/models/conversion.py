@@ -25,6 +25,7 @@ from transformer_lens.utilities.activation_functions import softcap_enabled
 from transformer_lens.weight_processing import ProcessWeights
 from transformers import PretrainedConfig, PreTrainedModel
 
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.models.comparison import check_conversion, check_runs
 from mechinterp.models.model_folder import MOST_POSITIONS, CheckpointError
 
@@ -77,6 +78,7 @@ def _loads_unfolded(
     return True
 
 
+@holds_signals
 def _converted(
     original: PreTrainedModel,
     label: str,
@@ -114,6 +116,7 @@ def _check_plain(original: nn.Module, label: str) -> None:
             )
 
 
+@holds_signals
 def _configuration(
     original: PreTrainedModel, label: str, scratch: str, *, fold: bool
 ) -> HookedTransformerConfig:

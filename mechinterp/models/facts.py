@@ -22,6 +22,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from transformer_lens import HookedTransformer
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
+from mechinterp.core.interrupts import interruptible
+from mechinterp.core.modes import gradients_off
+from mechinterp.core.turns import OwnHook, acts_here, lock_of, set_running
+
 
 class HookSwitches(TypedDict, total=False):
     """Options of `load_model` that turn on hook points which cost time or memory."""
@@ -83,14 +87,19 @@ def is_hooked_transformer(module: nn.Module) -> bool:
 def fired_points(model: HookedTransformer) -> set[str]:
     """The full names of the hook points that fire when one token is run."""
     fired: set[str] = set()
-    points = model.hook_dict.items()
-    handles = [p.register_forward_hook(lambda *_, n=name: fired.add(n)) for name, p in points]
-    try:
-        with torch.no_grad():
+    handles = []
+    lock = lock_of(model)
+    with lock, interruptible(lock), gradients_off():
+        before = set_running(fired)
+        try:
+            for name, point in model.hook_dict.items():
+                hook = OwnHook(lambda *_, n=name: fired.add(n), fired)
+                handles.append(point.register_forward_hook(hook))
             model(torch.zeros(1, 1, dtype=torch.long, device=model.W_E.device))
-    finally:
-        for handle in handles:
-            handle.remove()
+        finally:
+            set_running(before)
+            for handle in handles:
+                handle.remove()
     return fired
 
 
@@ -191,7 +200,8 @@ def layer_without_data(model: HookedTransformer) -> nn.Module:
     """A copy of the first layer on torch's meta device: shapes without data, and no hooks."""
     layer = model.blocks[0]
     bare = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in layer.parameters()}
-    copied = copy.deepcopy(layer, bare | {id(b): b.to("meta") for b in layer.buffers()})
+    with lock_of(model):  # another thread's pass would change the hooks while they are copied
+        copied = copy.deepcopy(layer, bare | {id(b): b.to("meta") for b in layer.buffers()})
     for module in copied.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
@@ -201,11 +211,13 @@ def layer_without_data(model: HookedTransformer) -> nn.Module:
 def has_foreign_hooks(model: HookedTransformer) -> bool:
     """True if there are hooks that are not ours: they would see rows of several arms.
 
-    On a module of the model, or on every module there is.
+    On a module of the model, or on every module there is. Those of a context `hooked` count, if it
+    is this thread's.
     """
     everywhere = (
         nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks
     )
-    return bool(everywhere) or any(
-        m._forward_hooks or m._forward_pre_hooks for m in _modules(model)
-    )
+    if everywhere:
+        return True
+    registers = (r for m in _modules(model) for r in (m._forward_hooks, m._forward_pre_hooks) if r)
+    return any(acts_here(hook) for register in registers for hook in list(register.values()))

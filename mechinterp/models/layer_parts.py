@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
 from mechinterp import models
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.sites import HookError
 
 _REFUSED = {
@@ -227,7 +228,7 @@ class Layer:
         else:
             kind = type(mlp).__name__
             raise HookError(f"the MLP of layer {self._number} is a {kind}, with no neurons.")
-        with torch.no_grad():
+        with gradients_off():
             wrote = mlp(normed)
             missed = (self.mlp_out(found) - wrote).abs().max()
             largest = wrote.abs().max().clamp(min=1e-30)
@@ -288,7 +289,7 @@ def _distance(model: HookedTransformer) -> float:
     """The largest difference between the parts and the library's own pass, relative to its size."""
     width = min(5, model.cfg.n_ctx)
     ids = torch.linspace(0, model.cfg.d_vocab - 1, width, device=models.device(model)).long()[None]
-    with torch.no_grad():
+    with gradients_off():
         resid, _ = models.embed(model, ids)
         whole = resid
         for number in range(model.cfg.n_layers):

@@ -21,6 +21,7 @@ from transformer_lens import loading_from_pretrained as library
 from transformers import PreTrainedModel
 
 from mechinterp import models
+from mechinterp.core.modes import leaves_modes
 from mechinterp.models.checkpoints import from_directory, from_hub
 from mechinterp.models.conversion import convert
 from mechinterp.models.facts import HookSwitches
@@ -31,6 +32,7 @@ from mechinterp.models.weight_layout import store_as_multiplied
 from mechinterp.toys import TOYS, Toy, toy
 
 
+@leaves_modes
 def load_model(
     source: object,
     *,

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from mechinterp.core.interrupts import holds_signals
+
 MOST_BYTES = {"config.json": 1 << 20, "tokenizer.json": 1 << 26}
 """The largest JSON file of a name that is read; any other may have 16 MiB."""
 
@@ -191,6 +193,7 @@ def _weight_files(path: Path) -> tuple[Path, ...]:
     return files
 
 
+@holds_signals
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor; the file's own table is read, and no tensor."""
     with file.open("rb") as opened:

@@ -17,6 +17,7 @@ from jinja2 import TemplateError
 from torch import Tensor
 
 from mechinterp.core.indices import indices, is_index
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.chats import Messages, PlainMessages, plain_messages
 from mechinterp.models.facts import device
@@ -160,6 +161,8 @@ def token_id(model: Model, text: str) -> int:
     return int(ids[0])
 
 
+@holds_signals
+@holds_signals
 def known_ids(model: Model, text: str) -> list[int]:
     """The token ids of a text, without a start token.
 
@@ -224,6 +227,7 @@ def _as_list(prompt: object) -> Sequence[str | Messages]:
     )
 
 
+@holds_signals
 def _encode(model: Model, one: str | Messages, row: int) -> tuple[list[int], list[str]]:
     if not one:
         raise ValueError(f"prompt {row} is empty. Give it at least one token.")

@@ -18,6 +18,8 @@ from torch import nn
 from transformer_lens import HookedTransformer
 from transformer_lens.components import GatedMLP
 
+from mechinterp.core.modes import gradients_off
+
 _ATTENTION = {"W_Q": (0, 2, 1), "W_K": (0, 2, 1), "W_V": (0, 2, 1), "W_O": (2, 0, 1)}
 _GATED_MLP = {"W_gate": (1, 0), "W_in": (1, 0), "W_out": (1, 0)}
 _UNEMBEDDING = {"W_U": (1, 0)}
@@ -26,11 +28,12 @@ _UNEMBEDDING = {"W_U": (1, 0)}
 
 def store_as_multiplied(model: HookedTransformer) -> None:
     """Store the weights in that order, in place; the model must be your own."""
-    _store(model.unembed, _UNEMBEDDING)
-    for block in model.blocks:
-        _store(block.attn, _ATTENTION)
-        if isinstance(getattr(block, "mlp", None), GatedMLP):
-            _store(block.mlp, _GATED_MLP)
+    with gradients_off():
+        _store(model.unembed, _UNEMBEDDING)
+        for block in model.blocks:
+            _store(block.attn, _ATTENTION)
+            if isinstance(getattr(block, "mlp", None), GatedMLP):
+                _store(block.mlp, _GATED_MLP)
 
 
 def _store(part: nn.Module, stored_as: Mapping[str, tuple[int, ...]]) -> None:

@@ -44,6 +44,7 @@ from torch import Tensor
 from mechinterp.core.activations import Activations
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
+from mechinterp.core.modes import takes_gradients
 from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit, put, read
@@ -61,6 +62,7 @@ _EMBED = Site("embed")
 
 
 @checks_arguments
+@takes_gradients
 def attribution_patching(
     model: Model,
     prompts: Text,
@@ -89,6 +91,7 @@ def attribution_patching(
 
 
 @checks_arguments
+@takes_gradients
 def qk_fixed_patching(
     model: Model,
     prompts: Text,
@@ -120,6 +123,7 @@ def qk_fixed_patching(
 
 
 @checks_arguments
+@takes_gradients
 def atp_star(
     model: Model,
     prompts: Text,
@@ -159,6 +163,7 @@ def atp_star(
 
 
 @checks_arguments
+@takes_gradients
 def integrated_patching(
     model: Model,
     prompts: Text,

@@ -25,6 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mechinterp import models
+from mechinterp.core.interrupts import holds_signals
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.sites import ACTS, Site
 from mechinterp.models.model import Model
 
@@ -133,6 +135,7 @@ class Footprint:
         kept = stream + 3 * read * cfg.d_model + read * cfg.d_vocab_out
         return int(kept * cfg.dtype.itemsize + scores)
 
+    @holds_signals
     def _curve(self, acts: frozenset[str], *, cached: bool, several: bool) -> _Curve:
         """The curve of a layer in which `acts` are edited, measured once.
 
@@ -200,7 +203,7 @@ class Footprint:
 
             handles.append(layer.get_submodule(point).register_forward_hook(copy_value))
         try:
-            with meter, torch.no_grad():
+            with meter, gradients_off():
                 entry = models.cache_entry(*past) if before else None
                 layer(resid, past_kv_cache_entry=entry)
         finally:

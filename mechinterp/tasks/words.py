@@ -13,6 +13,7 @@ prompts of a task have the same length.
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.core.pairs import Pair
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model, require_model
@@ -56,6 +57,7 @@ def single_token_ids(
     return found
 
 
+@holds_signals
 def continuation_ids(model: Model, text: str, left: str = "the") -> list[int] | None:
     """The ids of a text after `left`; None if the tokenizer merges the two or refuses one.
 

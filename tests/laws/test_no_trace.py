@@ -11,6 +11,7 @@ import statistics
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,33 @@ def test_what_was_read_is_a_copy(model, ragged):
         value.fill_(7)
     again = run(model, ragged, read(*sites)).acts
     assert all(torch.equal(again[site], value) for site, value in kept.items())
+
+
+def test_an_edit_that_writes_into_what_was_read_changes_nothing(model, ragged):
+    def spoil(value, at):
+        seen = [at.acts[site] for site in at.acts] + [at.acts[Site("z", 0, head=1, pos="end")]]
+        for each in (*seen, *at.acts.values(), *(x for _, x in at.acts.items())):
+            each.fill_(1)
+        assert Site("z", 0, head=1) in at.acts
+        assert not torch.equal(at.acts[Site("z", 0)], seen[0])  # asked again: what was read
+        return value
+
+    reads = read(Site("tokens"), Site("z", 0), Site("resid_pre", 1), Site("pattern", 1, pos="end"))
+    spoiling = reads + edit(Site("resid_post", 1), spoil)
+    plain, spoilt = run(model, ragged, reads), run(model, ragged, spoiling)
+    assert torch.equal(spoilt.logits, plain.logits)
+    assert [*spoilt.acts] == [*plain.acts]
+    assert all(torch.equal(spoilt.acts[site], value) for site, value in plain.acts.items())
+
+
+def test_an_edit_that_writes_into_the_prompts_is_refused(absolute_model, ragged):
+    def spoil(value, at):
+        at.prompts.tokens[0, 1] = 2
+        return value
+
+    given = replace(ragged, tokens=ragged.tokens.clone())
+    with pytest.raises(HookError, match=r"wrote into at\.prompts\.tokens"):
+        run(absolute_model, given, edit(Site("z", 1), spoil))
 
 
 def test_the_users_own_hooks_stay_and_act(absolute_model, ragged, snapshot):

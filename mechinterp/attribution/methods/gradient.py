@@ -29,6 +29,7 @@ from mechinterp.attribution.methods.positions import sum_by_unit
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.scores import label_scores, run_cost
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import takes_gradients
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
@@ -47,6 +48,7 @@ class CompletenessWarning(UserWarning):
 
 
 @checks_arguments
+@takes_gradients
 def gradient_x_input(question: Question, *, budget_bytes: int | None = None) -> xr.DataArray:
     """The gradient of each output's score at the embeddings, times the embedding, of each unit.
 
@@ -76,6 +78,7 @@ def gradient_x_input(question: Question, *, budget_bytes: int | None = None) -> 
 
 
 @checks_arguments
+@takes_gradients
 def integrated_gradients(
     question: Question,
     baseline: str | int = "mean",
@@ -173,5 +176,5 @@ def _warn(question: Question, error: Float[np.ndarray, " output"], path: Integra
             f"change fast on the path from the baseline. Raise steps={2 * path.steps}, or try "
             f"another baseline.",
             CompletenessWarning,
-            stacklevel=3,
+            stacklevel=4,  # above `takes_gradients`
         )

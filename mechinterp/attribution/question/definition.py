@@ -26,6 +26,7 @@ from mechinterp.attribution.question.outputs import Last, append_outputs, check_
 from mechinterp.attribution.question.removals import REMOVALS, Removal, RemoveOne, removal_of
 from mechinterp.attribution.question.units import Spans, Unit, units_of
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.core.metrics import Metric, log_prob, top_token
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.signs import sign_of_support
@@ -254,6 +255,7 @@ def sign_of_drop(metric: Metric) -> dict[str, str]:
     return sign_of_support(reason, part="input")
 
 
+@holds_signals
 def can_remove(
     question: Question, chosen: Collection[int], removal: str | RemoveOne | Removal
 ) -> bool:

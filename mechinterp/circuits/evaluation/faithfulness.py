@@ -28,6 +28,7 @@ from torch import Tensor
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.sites import Site
 from mechinterp.models.layer_parts import Layer, append_keys_values
 from mechinterp.stats.intervals import ratio_interval
@@ -59,7 +60,7 @@ def evaluate(
     for begin in range(0, len(circuits), size):
         some = slice(begin, begin + size)
         cut = np.stack([contrast.graph.edges & ~circuit.mask for circuit in circuits[some]])
-        with torch.no_grad():
+        with gradients_off():
             weights = torch.from_numpy(cut).to(contrast.change)
             found[some] = contrast.score(run_without(contrast, weights))
         if progress is not None:

@@ -36,11 +36,13 @@ from mechinterp.circuits.scores.edge_runs import (
     split_edges,
 )
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import takes_gradients
 from mechinterp.core.signs import no_support
 from mechinterp.sweeps.options import Progress
 
 
 @checks_arguments
+@takes_gradients
 def qk_fixed_edges(
     contrast: Contrast, edges: Circuit | None = None, *, progress: Progress | None = None
 ) -> EdgeScores:
@@ -58,6 +60,7 @@ def qk_fixed_edges(
 
 
 @checks_arguments
+@takes_gradients
 def atp_star_edges(
     contrast: Contrast, edges: Circuit | None = None, *, progress: Progress | None = None
 ) -> EdgeScores:

@@ -34,6 +34,7 @@ from mechinterp.circuits.scores.relp_gim_layers import (
     freeze_scale,
 )
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import takes_gradients
 from mechinterp.models.layer_parts import Layer
 from mechinterp.models.model import Model
 
@@ -42,6 +43,7 @@ LayerFactory = Callable[[Model, int], BackwardRuleLayer]
 
 
 @checks_arguments
+@takes_gradients
 def relp(contrast: Contrast) -> EdgeScores:
     """Relevance patching: EAP with the propagation rules of LRP in place of the gradient.
 
@@ -59,6 +61,7 @@ def relp(contrast: Contrast) -> EdgeScores:
 
 
 @checks_arguments
+@takes_gradients
 def gim(contrast: Contrast) -> EdgeScores:
     """Gradient interaction modifications: EAP with a backward pass that discounts self-repair.
 

@@ -41,6 +41,7 @@ from mechinterp.circuits.scores.edge_gradients import (
 )
 from mechinterp.circuits.scores.edge_runs import changed_writers
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import gradients_off, takes_gradients
 from mechinterp.models.layer_parts import Layer
 from mechinterp.sweeps.options import Progress
 
@@ -66,7 +67,7 @@ def exact_nodes(contrast: Contrast, *, progress: Progress | None = None) -> xr.D
     most = contrast.most_arms
     for group in graph.simultaneous_writers:
         chosen = [(w, p) for w, p in np.argwhere(changed).tolist() if group.start <= w < group.stop]
-        with torch.no_grad():
+        with gradients_off():
             rest = continuation_after(contrast, group)
             for begin in range(0, len(chosen), most):
                 writers, positions = map(list, zip(*chosen[begin : begin + most], strict=True))
@@ -80,6 +81,7 @@ def exact_nodes(contrast: Contrast, *, progress: Progress | None = None) -> xr.D
 
 
 @checks_arguments
+@takes_gradients
 def eap_nodes(contrast: Contrast) -> xr.DataArray:
     """The change of each writer times the gradient there: the sum of `eap` over its edges.
 
@@ -95,6 +97,7 @@ def eap_nodes(contrast: Contrast) -> xr.DataArray:
 
 
 @checks_arguments
+@takes_gradients
 def eap_ig_nodes(contrast: Contrast, steps: int | None = 5, *, rule: str = "right") -> xr.DataArray:
     """`eap_nodes` with the mean gradient over the points of `eap_ig`: the sum over its edges.
 

@@ -29,6 +29,7 @@ from mechinterp.circuits.evaluation.faithfulness import (
     run_without,
 )
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import takes_gradients
 from mechinterp.engine.scoring import total_score
 from mechinterp.sweeps.options import Progress
 
@@ -42,6 +43,7 @@ Mask = Bool[np.ndarray, "writer reader pos"]
 
 
 @checks_arguments
+@takes_gradients
 def swap_edges(
     contrast: Contrast,
     *circuits: Circuit,

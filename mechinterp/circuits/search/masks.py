@@ -27,6 +27,7 @@ from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import check_circuits, evaluate, run_without
 from mechinterp.circuits.selection import Rank, rank_keys
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import takes_gradients
 from mechinterp.engine.scoring import score_tensor
 from mechinterp.sweeps.options import Progress
 
@@ -39,6 +40,7 @@ _RANK_SPREAD = 3.0
 
 
 @checks_arguments
+@takes_gradients
 def learned_mask(
     contrast: Contrast,
     start: EdgeScores,
