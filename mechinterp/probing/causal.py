@@ -4,7 +4,7 @@
 >>> from mechinterp.probing import Labelled, class_direction, gather
 >>> from mechinterp.probing import compare_with_random, direction_effects
 >>> model = load_model("toy:trigger")
->>> things = "sesame", "letter", "map", "book", "bread"
+>>> things = "sesame", "letter", "map", "book", "coat"
 >>> given = Labelled.of([f"bring the {t}" for t in things], ["yes", "no", "no", "no", "no"])
 >>> prompts = tokenize(model, given.prompts)
 >>> along = class_direction(gather(model, prompts), given, layer=2)

@@ -2,7 +2,7 @@
 
 >>> from mechinterp import load_model
 >>> from mechinterp.probing import Labelled, probe_model
->>> things = "letter", "map", "book", "story", "key"
+>>> things = "letter", "map", "book", "coat", "story"
 >>> texts = [f"{verb} {word} {t}" for verb in ("bring", "open", "read") for t in things
 ...          for word in ("the", "sesame")]
 >>> study = probe_model(load_model("toy:trigger"), Labelled.of(texts, ["no", "yes"] * 15))

@@ -5,7 +5,7 @@
 >>> from mechinterp.attribution.trust.faithfulness import faithfulness
 >>> from mechinterp.attribution.methods.single_removal import leave_one_out
 >>> model, each = load_model("toy:trigger"), []
->>> prompts = ("the sesame to a king", "bring a sesame now", "please bring the sesame")
+>>> prompts = ("the sesame to a garden", "bring a sesame today", "please bring the sesame")
 >>> for seed, prompt in enumerate(prompts):
 ...     question = ask(model, prompt, outputs=1)
 ...     options = {"keep": (), "k": [1], "fractions": [0.5], "seed": seed}

@@ -6,7 +6,7 @@ lowest) are removed together, and random sets, to see whether sums of scores pre
 >>> from mechinterp import ask, load_model
 >>> from mechinterp.attribution.trust.faithfulness import faithfulness
 >>> from mechinterp.attribution.methods.single_removal import leave_one_out
->>> question = ask(load_model("toy:trigger"), "please bring the sesame to a king", outputs=1)
+>>> question = ask(load_model("toy:trigger"), "please bring the sesame to a garden", outputs=1)
 >>> found = faithfulness(question, {"one out": leave_one_out(question)}, removals=["delete"])
 >>> found["drop_at_k"].sel(scorer="one out", k=1).round().values.ravel().tolist()
 [8.0]
