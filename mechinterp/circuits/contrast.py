@@ -29,6 +29,7 @@ from torch import Tensor
 from mechinterp import models
 from mechinterp.circuits.graph import Graph
 from mechinterp.core.activations import Activations
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.pairs import Pair, require_pair
 from mechinterp.core.prompts import Prompts
@@ -73,6 +74,7 @@ class Contrast:
     graph_pos: Int[Tensor, "pair token"]
 
     @classmethod
+    @checks_arguments
     def from_pair(
         cls,
         model: Model,

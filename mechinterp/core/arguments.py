@@ -78,6 +78,7 @@ def checks_arguments(function: Callable[P, T]) -> Callable[P, T]:
         ValueError: when it is called, naming the function, the argument and what it should be.
     """
     signature = inspect.signature(function)
+    called = function.__qualname__.rpartition("<locals>.")[-1]
     hints: dict[str, Hint] = {}
 
     @wraps(function)
@@ -95,7 +96,7 @@ def checks_arguments(function: Callable[P, T]) -> Callable[P, T]:
             for one in values:
                 if not fits(one, hint) or not _in_range(one, name):
                     words = _range_words(name, words_for(hint))
-                    raise ValueError(f"{function.__name__}: {name} is {_short(one)}: give {words}.")
+                    raise ValueError(f"{called}: {name} is {_short(one)}: give {words}.")
         return function(*args, **kwargs)
 
     return checked

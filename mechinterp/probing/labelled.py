@@ -37,6 +37,7 @@ class Labelled:
     groups: tuple[str, ...]
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         prompts: Sequence[Prompt],
