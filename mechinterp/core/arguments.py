@@ -41,8 +41,10 @@ Hint = object
 """An annotation, as `typing.get_type_hints` gives it."""
 
 _LEAST: dict[str, int] = {
-    **dict.fromkeys(("seed", "weight", "times", "alpha", "seconds", "rate"), 0),
-    **dict.fromkeys(("budget_bytes", "n_resamples", "rounds", "top", "at_once", "k"), 1),
+    **dict.fromkeys(
+        ("seed", "weight", "times", "alpha", "seconds", "rate", "k", "top", "rounds"), 0
+    ),
+    **dict.fromkeys(("budget_bytes", "n_resamples", "at_once"), 1),
 }
 """What arguments of these names are at least, whatever the function."""
 _WORDS: dict[Hint, tuple[str, str]] = {
