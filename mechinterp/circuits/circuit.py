@@ -21,6 +21,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from mechinterp.circuits.graph import KINDS, Graph
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.stats.intervals import interval
 
 
@@ -44,6 +45,7 @@ class Circuit:
         object.__setattr__(self, "mask", mask)
 
     @classmethod
+    @checks_arguments
     def from_edges(cls, graph: Graph, edges: Iterable[str]) -> "Circuit":
         """The circuit of these edges, by name.
 
@@ -56,6 +58,7 @@ class Circuit:
         return cls(graph, mask)
 
     @classmethod
+    @checks_arguments
     def from_nodes(cls, graph: Graph, nodes: Iterable[str]) -> "Circuit":
         """All edges among these writers, and from them to the logits.
 

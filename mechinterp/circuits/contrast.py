@@ -29,6 +29,7 @@ from torch import Tensor
 from mechinterp import models
 from mechinterp.circuits.graph import Graph
 from mechinterp.core.activations import Activations
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.modes import gradients_off, leaves_modes
 from mechinterp.core.pairs import Pair, require_pair
@@ -74,6 +75,7 @@ class Contrast:
     graph_pos: Int[Tensor, "pair token"]
 
     @classmethod
+    @checks_arguments
     @leaves_modes
     def from_pair(
         cls,

@@ -24,6 +24,7 @@ from itertools import accumulate
 import numpy as np
 from jaxtyping import Bool, Int
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos
 from mechinterp.models.facts import has_norm_after_heads
@@ -69,6 +70,7 @@ class Graph:
     positions: tuple[str, ...] = ()
 
     @classmethod
+    @checks_arguments
     def from_model(
         cls, model: Model, *, by_kv_head: bool = False, positions: Sequence[Pos] | None = None
     ) -> "Graph":

@@ -41,8 +41,10 @@ Hint = object
 """An annotation, as `typing.get_type_hints` gives it."""
 
 _LEAST: dict[str, int] = {
-    **dict.fromkeys(("seed", "weight", "times", "alpha", "seconds", "rate"), 0),
-    **dict.fromkeys(("budget_bytes", "n_resamples", "rounds", "top", "at_once", "k"), 1),
+    **dict.fromkeys(
+        ("seed", "weight", "times", "alpha", "seconds", "rate", "k", "top", "rounds"), 0
+    ),
+    **dict.fromkeys(("budget_bytes", "n_resamples", "at_once"), 1),
 }
 """What arguments of these names are at least, whatever the function."""
 _WORDS: dict[Hint, tuple[str, str]] = {
@@ -78,6 +80,7 @@ def checks_arguments(function: Callable[P, T]) -> Callable[P, T]:
         ValueError: when it is called, naming the function, the argument and what it should be.
     """
     signature = inspect.signature(function)
+    called = function.__qualname__.rpartition("<locals>.")[-1]
     hints: dict[str, Hint] = {}
 
     @wraps(function)
@@ -95,7 +98,7 @@ def checks_arguments(function: Callable[P, T]) -> Callable[P, T]:
             for one in values:
                 if not fits(one, hint) or not _in_range(one, name):
                     words = _range_words(name, words_for(hint))
-                    raise ValueError(f"{function.__name__}: {name} is {_short(one)}: give {words}.")
+                    raise ValueError(f"{called}: {name} is {_short(one)}: give {words}.")
         return function(*args, **kwargs)
 
     return checked

@@ -163,11 +163,13 @@ class Site:
         """Check that each axis is given as one number from 0 on, or a name."""
         for axis in ("layer", "head", "pos", "neuron"):
             number = getattr(self, axis)
+            if number is None or (type(number) is int and number >= 0):
+                continue
             if isinstance(number, list | tuple | range):
                 raise ValueError(
                     f"{self!r}: a site has one {axis}. Make one for each, and join specs with +."
                 )
-            if number is None or (axis == "pos" and isinstance(number, str)):
+            if axis == "pos" and isinstance(number, str):
                 continue
             if is_index(number) and number < 0:
                 raise ValueError(

@@ -47,6 +47,7 @@ class Labelled:
     own_groups: bool = True
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         prompts: Sequence[Prompt],

@@ -1,6 +1,8 @@
 """The check at the door: what each kind of annotation takes and refuses, and in which words."""
 
+import ast
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,6 +14,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+import mechinterp
 from mechinterp import Metric, Pair, Prompts, Site, load_model, log_prob
 from mechinterp.core.arguments import checks_arguments, fits, words_for
 from mechinterp.models import Model
@@ -82,3 +85,21 @@ def test_right_arguments_pass_and_the_function_is_as_before(absolute_model):
         asked(absolute_model, m=3)
     assert asked.__name__ == "asked"
     assert asked.__doc__ == "An example."
+
+
+ROOMS = ("ablation", "attention", "attribution", "circuits", "layers", "patching", "probing")
+ROOMS += ("report", "stats", "tasks", "toys")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_function_of_an_analysis_has_the_check(room):
+    package = Path(mechinterp.__file__).parent / room
+    stub = (package / "__init__.pyi").read_text()
+    for module, name in re.findall(r"^from \.(\S*) import (\w+) as", stub, re.MULTILINE):
+        file = package.joinpath(*module.split(".")).with_suffix(".py")
+        tree = ast.parse((file if file.exists() else package / "__init__.py").read_text())
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                assert "checks_arguments" in map(ast.unparse, node.decorator_list), (
+                    f"{file}: {name}"
+                )
