@@ -10,8 +10,6 @@ from pathlib import Path
 
 import torch
 
-from mechinterp.core.interrupts import holds_signals
-
 try:
     import resource
 except ImportError:  # Windows
@@ -20,7 +18,6 @@ except ImportError:  # Windows
 _UNKNOWN = 1 << 62
 
 
-@holds_signals
 def available_bytes(device: torch.device) -> int:
     """The bytes that can still be allocated on the device; a huge number if that is not known.
 
@@ -38,7 +35,7 @@ def _free_on_the_machine() -> int:
         return int(lines["MemAvailable"].split()[0]) * 1024
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
+    except (ValueError, AttributeError):
         return _UNKNOWN
 
 
@@ -59,7 +56,7 @@ def _left_of_the_group() -> int:
         limit = (group / "memory.max").read_text().strip()
         taken = int((group / "memory.current").read_text())
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):
         return _UNKNOWN
     cached = int(stat.get("inactive_file", 0))
     return _UNKNOWN if limit == "max" else max(0, int(limit) - taken + cached)

@@ -28,6 +28,7 @@ from mechinterp import models
 from mechinterp.core.interrupts import holds_signals, interruptible
 from mechinterp.core.modes import gradients_off
 from mechinterp.core.sites import ACTS, Site
+from mechinterp.core.turns import lock_of
 from mechinterp.models.model import Model
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,6 @@ class Footprint:
         kept = stream + 3 * read * cfg.d_model + read * cfg.d_vocab_out
         return int(kept * cfg.dtype.itemsize + scores)
 
-    @holds_signals
     def _curve(self, acts: frozenset[str], *, cached: bool, several: bool) -> _Curve:
         """The curve of a layer in which `acts` are edited, measured once.
 
@@ -144,26 +144,30 @@ class Footprint:
         """
         key = (acts, cached, several)
         if key not in self._curves:
-            shapes = [(r, n, before if cached else 0) for r, n, before in _SHAPES]
-            try:
-                if self._cfg.positional_embedding_type == "alibi":
-                    # The biases are made at the first run and kept: make them before counting.
-                    self._run(*max(shapes, key=lambda shape: sum(shape[1:])), acts, several=several)
-                runs = [self._run(r, n, before, acts, several=several) for r, n, before in shapes]
-            except (RuntimeError, TypeError) as error:
-                # The layer looks at its numbers, which the meta device does not have.
-                log.info("bytes are estimated, not counted: %s", str(error).split("\n")[0])
-                self._curves[key] = _Curve(self._rough()[None], {})
-                return self._curves[key]
-            curves, hooks = [run[0] for run in runs], runs[0][1]
-            n_ops = min(map(len, curves))
-            hooks = {act: place for act, place in hooks.items() if place < n_ops}
-            # bases [shape, 4] @ forms [4, operation] = measured [shape, operation]
-            bases = np.stack([_basis(*shape) for shape in shapes])
-            measured = np.stack([np.array(c[:n_ops]) for c in curves])
-            forms, *_ = np.linalg.lstsq(bases, measured, rcond=None)
-            self._curves[key] = _Curve(forms.T, hooks)
+            with lock_of(self):  # hooks of two threads on one layer would mix
+                self._curves[key] = self._measure(acts, cached=cached, several=several)
         return self._curves[key]
+
+    @holds_signals
+    def _measure(self, acts: frozenset[str], *, cached: bool, several: bool) -> _Curve:
+        shapes = [(r, n, before if cached else 0) for r, n, before in _SHAPES]
+        try:
+            if self._cfg.positional_embedding_type == "alibi":
+                # The biases are made at the first run and kept: make them before counting.
+                self._run(*max(shapes, key=lambda shape: sum(shape[1:])), acts, several=several)
+            runs = [self._run(r, n, before, acts, several=several) for r, n, before in shapes]
+        except (RuntimeError, TypeError) as error:
+            # The layer looks at its numbers, which the meta device does not have.
+            log.info("bytes are estimated, not counted: %s", str(error).split("\n")[0])
+            return _Curve(self._rough()[None], {})
+        curves, hooks = [run[0] for run in runs], runs[0][1]
+        n_ops = min(map(len, curves))
+        hooks = {act: place for act, place in hooks.items() if place < n_ops}
+        # bases [shape, 4] @ forms [4, operation] = measured [shape, operation]
+        bases = np.stack([_basis(*shape) for shape in shapes])
+        measured = np.stack([np.array(c[:n_ops]) for c in curves])
+        forms, *_ = np.linalg.lstsq(bases, measured, rcond=None)
+        return _Curve(forms.T, hooks)
 
     def _rough(self) -> np.ndarray:
         """A linear form from the model's sizes alone, larger than what layers take."""

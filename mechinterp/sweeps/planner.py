@@ -15,6 +15,7 @@ that are read need queries. Identical arms run once.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int
@@ -168,6 +169,10 @@ class _PassCosts:
         """Positions of an arm that are computed, in all its prompts."""
         return (width - first_pos) * len(self.arms[0].prompts)
 
+    @cached_property
+    def _footprint(self) -> Footprint:
+        return Footprint.from_model(self.model)
+
     def n_bytes(self, chunk: list[_ArmStart], width: int, first_pos: int) -> int:
         """The most that a pass of these arms takes."""
         n_prompts = len(self.arms[0].prompts)
@@ -184,7 +189,7 @@ class _PassCosts:
         edited = {spec.site for spec in specs if spec.edit is not None}
         reads = [spec.site for spec in specs if spec.edit is None]
         held = read_bytes(self.model, self.arms[chunk[0].arm].prompts, reads)
-        return Footprint.from_model(self.model).peak_bytes(shape, edited) + held
+        return self._footprint.peak_bytes(shape, edited) + held
 
     def make_pass(self, chunk: list[_ArmStart], width: int, *, last_queries: bool) -> Pass:
         """The pass of these arms."""
