@@ -211,7 +211,7 @@ def test_what_has_no_gradient(absolute_model, ragged, refuses):
     refuses(ask(metric=top_token()), "top_token has no gradient", "log_prob")
     refuses(ask(metric=replace(METRICS[0], score=lambda x: x.sum())), "each of 3 prompts")
     with pytest.raises(HookError, match=r"gradient of .* at L0\.resid_pre is not finite"):
-        ask(Site("resid_pre", 0), specs=scale(Site("resid_mid", 0), float("inf")))()
+        ask(Site("resid_pre", 0), specs=edit(Site("resid_mid", 0), lambda value, at: value / 0))()
 
 
 @pytest.mark.usefixtures("as_users_call_it")
