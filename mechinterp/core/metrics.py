@@ -250,14 +250,14 @@ def _ids(answers: Answers) -> Int[Tensor, " prompt"]:
     if isinstance(answers, str):
         raise ValueError(f"{answers!r} is text. Give its token id, token_id(model, {answers!r}).")
     if isinstance(answers, Tensor) and holds_indices(answers):
-        ids = ordinary(answers).reshape(-1)
+        ids = answers.reshape(-1)
     elif is_index(answers):
         ids = torch.tensor([index(answers, "token id", least=None)])
     else:
         ids = torch.tensor(indices(answers, "token ids", least=None), dtype=torch.long)
     if len(ids) == 0:
         raise ValueError("no token id was given. Give one, or one for each prompt.")
-    return ids
+    return ordinary(ids)
 
 
 def _pick(logits: Tensor, ids: Tensor) -> Tensor:
