@@ -10,12 +10,12 @@ block that is lost, in nats a token, with 95% intervals over prompts.
   previous token heads 6.04 [5.50, 6.50] (L16H0 alone 4.52); without four random heads 0.09
   [0.02, 0.11], the worst of ten draws 0.47 [0.41, 0.54].
 - Does not hold: that duplicate token heads are needed. Without the best four the loss is 0.61
-  [0.43, 1.04], about that of the worst random draw; without L14H3 0.12 [0.05, 0.20].
+  [0.30, 1.82], about that of the worst random draw; without L14H3 0.12 [0.04, 0.21].
 
 Then links, on sentences of the indirect object task with the names at the same positions.
 
 - Does not hold: that the links of the classic recipe (mean over all heads above 0.1) matter. Of 37
-  links 16 are confirmed in the head that attends most, and 11 of these go to the first token.
+  links 10 are confirmed in the head that attends most, and 6 of these go to the first token.
 - Does not hold: that a link that matters shows in that head. Of the ten strongest links of the last
   token, and of the classic ones, more are confirmed when cut in all heads.
 - Holds: this is not an artefact of cutting. Of 42 random links of the same heads none is confirmed

@@ -1,4 +1,11 @@
-"""The list of small faults that scripts/mutants plants, and the tests that each has to fail."""
+"""The list of small faults that scripts/mutants plants, and the tests that each has to fail.
+
+A file of scripts/planted_faults/ for each room. By file of mechinterp/: what is wrong = [old text,
+new text]; the old text stands exactly once in the file (a test says so). The tests that mirror the
+file's path run first; `tests`: others of tests/ that run then, the quickest and likeliest to tell
+first. A fault is worth its place if somebody could make it and nothing would fail at once. What
+changes the speed alone is none.
+"""
 
 import tomllib
 from collections.abc import Sequence
@@ -6,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FAULTS = ROOT / "scripts" / "faults.toml"
+FAULTS = ROOT / "scripts" / "planted_faults"
 NOT_RUN = ("tests/test_style.py", "tests/scripts", "tests/experiments")
 """Style sees a fault as text; the list of faults is another one in a copy that holds one."""
 
@@ -38,12 +45,12 @@ class Fault:
         return made
 
 
-def read_faults(file: Path = FAULTS) -> list[Fault]:
-    """The faults of a list, in its order."""
-    listed = tomllib.loads(file.read_text(encoding="utf-8"))
+def read_faults(folder: Path = FAULTS) -> list[Fault]:
+    """The faults of all files of a folder, by file and in its order."""
     return [
         Fault(name, what, old, new, tuple(faults.get("tests", ())))
-        for name, faults in listed.items()
+        for file in sorted(folder.glob("*.toml"))
+        for name, faults in tomllib.loads(file.read_text(encoding="utf-8")).items()
         for what, (old, new) in ((k, v) for k, v in faults.items() if k != "tests")
     ]
 

@@ -1,11 +1,11 @@
 """Small faults, planted one at a time in a copy of the package: does a quick test catch each?
 
-The faults stand in scripts/faults.toml. For each a child process with a copy of its own runs the
-tests that mirror the changed file; if these pass, those of its room and the laws; then the same as
-`scripts/test` runs them, on all architectures; and then all quick ones. It ends with the first
-failure. What the libraries take to import is paid once: children
-are forked from a process that has imported them, though nothing of mechinterp. At the end the tests
-that failed are run in a copy without a fault, where they have to pass.
+The faults stand in scripts/planted_faults/. For each a child process with a copy of its own runs
+the tests that mirror the changed file; if these pass, those of its room and the laws; then the same
+as `scripts/test` runs them, on all architectures; and then all quick ones. It ends with the first
+failure. What the libraries take to import is paid once: children are forked from a process that has
+imported them, though nothing of mechinterp. At the end the tests that failed are run in a copy
+without a fault, where they have to pass.
 
     scripts/mutants --jobs 2 --check
 """

@@ -4,7 +4,8 @@ A figure with an interval has to lie in it again; one without has to lie in the 
 measured now, or within two units of its last digit; counts are exact, and so are the claims that do
 not hold. It ends with 1 if one figure left its place, a phrase of the page is no longer found, or
 the page gives a figure that no experiment does. `--quick` runs small settings: the numbers are
-shown, and only that they can all be made is checked.
+shown, and only that they can all be made is checked. `--write-intervals` puts the intervals that
+are found now into the page; the figures before the brackets stay.
 
     scripts/reproduce
     scripts/reproduce induction_circuit greater_than_heads
@@ -152,6 +153,45 @@ def unexplained(text: str, known: Sequence[Figure]) -> list[str]:
     return [text[max(0, m.start() - 30) : m.end()] for m in quoted]
 
 
+def with_intervals(page: str, source: Source, found: object) -> str:
+    """The page with each interval as the experiment gives it, in as many digits as its figure."""
+    for phrase, numbers in source.figures(found).items():
+        parts = (re.sub(r"(\\ )+", r"\\s+", re.escape(part)) for part in phrase.split("#"))
+        figure = FIGURE.replace(" ", r"\s")
+        begin = r"(?<![\d.,−+-])" if phrase.startswith("#") else ""
+        place = re.search(begin + f"({figure})".join(parts), page)
+        if place is None:
+            raise ValueError(f"the page does not have {phrase!r} once.")
+        for group, given in reversed([*enumerate(map(Number.of, numbers), 1)]):
+            begin_at, end_at = place.span(group)
+            new = _with_interval(place[group], given)
+            page = page[:begin_at] + new + page[end_at:]
+    return page
+
+
+def _with_interval(text: str, number: Number) -> str:
+    """A figure as a page gives it, with the ends of its interval put anew."""
+    figure, *ends = re.findall(NUMBER, text)
+    if not ends or number.low is None or number.high is None:
+        return text
+    digits = len(figure.rstrip("%").partition(".")[2])
+    times = 100 if figure.endswith("%") else 1
+    low, high = sorted((number.low, number.high))
+    if number.value * _value(figure) < 0:  # the page gives its size
+        low, high = -high, -low
+    new = iter((low, high))
+
+    def put(end: re.Match[str]) -> str:
+        value = next(new) * times
+        shown = f"{abs(value):.{digits}f}"
+        sign = "−" if value < 0 and float(shown) else ""
+        shown = shown.removeprefix("0") if figure.lstrip("−+-").startswith(".") else shown
+        return sign + shown + ("%" if end[0].endswith("%") else "")
+
+    before, bracket, after = text.rpartition("[")
+    return before + bracket + re.sub(NUMBER, put, after)
+
+
 def run(name: str, options: Mapping[str, Any], model: object) -> tuple[dict[str, bool], Any, float]:
     """What the `main` of an experiment returns, and the seconds of a processor that it took."""
     began = time.process_time()
@@ -208,6 +248,7 @@ def main(arguments: Sequence[str] | None = None, model: object = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="experiments (default: all)")
     parser.add_argument("--quick", action="store_true", help="small settings, nothing is judged")
+    parser.add_argument("--write-intervals", action="store_true", help="into the page")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "findings.md")
     options = parser.parse_args(arguments)
     there = {file.stem for file in (ROOT / "experiments").glob("*.py")}
@@ -227,6 +268,10 @@ def main(arguments: Sequence[str] | None = None, model: object = None) -> int:
         mine = None if name == "induction_circuit" else model
         verdicts, found, seconds = run(name, source.quick if options.quick else {}, mine)
         try:
+            if options.write_intervals and source.section and not options.quick:
+                page = with_intervals(page, source, found)
+                options.page.write_text(page, encoding="utf-8")
+                text = text_of(source, page, ROOT / "experiments" / f"{name}.py")
             n_wrong += checked(name, source, text, verdicts, found, quick=options.quick)
         except ValueError as error:
             n_wrong += 1

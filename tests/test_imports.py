@@ -163,6 +163,7 @@ def test_every_public_name_is_there(name):
     assert set(getattr(package, "__all__", ())) <= set(dir(package))
 
 
+@pytest.mark.slow
 def test_a_package_is_there_without_another_import():
     code = (
         "import sys, mechinterp\n"

@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.ablation.single import ablate_sites, effect
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
@@ -34,6 +35,7 @@ INTERACTION_SIGN = (
 )
 
 
+@checks_arguments
 def ablate_pairs(
     model: Model,
     prompts: Text,
@@ -68,6 +70,7 @@ def ablate_pairs(
     return square.assign_coords(first=labels, second=labels)
 
 
+@checks_arguments
 def ablate_cumulatively(
     model: Model,
     prompts: Text,
@@ -96,6 +99,7 @@ def ablate_cumulatively(
     return found.assign_coords(site=("n_ablated", ["", *labels]))
 
 
+@checks_arguments
 def interaction(result: xr.DataArray) -> xr.DataArray:
     """effect(both) - effect(first) - effect(second), from `ablate_pairs`, in its unit.
 

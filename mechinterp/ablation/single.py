@@ -27,6 +27,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.signs import sign_of_change
@@ -35,7 +36,7 @@ from mechinterp.core.specs import At, Edit, Specs, edit
 from mechinterp.engine.replacements import Replacement, resolve_replacement
 from mechinterp.engine.runner import run
 from mechinterp.models.hook_points import check_site
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps import axes
 from mechinterp.sweeps.axes import Positions
@@ -46,6 +47,7 @@ PARTS = {"attn": ("attn_out",), "mlp": ("mlp_out",), "block": ("attn_out", "mlp_
 """Part of a layer -> the activations that it adds to the residual stream."""
 
 
+@checks_arguments
 def ablate_heads(
     model: Model,
     prompts: Text,
@@ -78,6 +80,7 @@ def ablate_heads(
     return ablate_sites(model, tokenize(model, prompts), metric, how, over, sites, options)
 
 
+@checks_arguments
 def ablate_layers(
     model: Model,
     prompts: Text,
@@ -99,6 +102,7 @@ def ablate_layers(
         HookError: as `sweep`.
         ValueError: if a part or `how` is unknown, or the model has no such part.
     """
+    require_model(model)
     check_options("ablate_layers", options)
     no_mlps = bool(model.cfg.attn_only)
     chosen = list(parts or (("attn",) if no_mlps else PARTS))
@@ -115,6 +119,7 @@ def ablate_layers(
     return ablate_sites(model, tokenize(model, prompts), metric, how, over, sites, options)
 
 
+@checks_arguments
 def ablate_neurons(
     model: Model,
     prompts: Text,
@@ -145,6 +150,7 @@ def ablate_neurons(
     return found.isel(layer=0)
 
 
+@checks_arguments
 def ablate_positions(
     model: Model,
     prompts: Text,
@@ -178,6 +184,7 @@ def ablate_positions(
     return axes.with_tokens(found, given, chosen)
 
 
+@checks_arguments
 def ablate_directions(
     model: Model,
     prompts: Text,
@@ -218,6 +225,7 @@ def ablate_directions(
     return found.assign_attrs(site=str(site))
 
 
+@checks_arguments
 def effect(result: xr.DataArray) -> xr.DataArray:
     """The ablated minus the unchanged score: negative where ablation lowers the metric.
 
@@ -228,6 +236,7 @@ def effect(result: xr.DataArray) -> xr.DataArray:
     return changed.assign_attrs(result.attrs | {"quantity": "change"})
 
 
+@checks_arguments
 def ablate_sites(
     model: Model,
     prompts: Prompts,
@@ -267,6 +276,7 @@ def ablate_sites(
     )
 
 
+@checks_arguments
 def replace_along(unit: Float[Tensor, " d"], replaced: Edit) -> Edit:
     """An edit that replaces a value's part along a unit vector, as in `ablate_directions`.
 
@@ -285,6 +295,7 @@ def replace_along(unit: Float[Tensor, " d"], replaced: Edit) -> Edit:
     return edited
 
 
+@checks_arguments
 def base_score(result: xr.DataArray) -> xr.DataArray:
     """The score of the unchanged model for each prompt, in the metric's unit.
 

@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.signs import sign_of_support
 from mechinterp.core.specs import Specs, knockout
 from mechinterp.engine.runner import run
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.stats.intervals import interval
 from mechinterp.sweeps.experiment import sweep
@@ -47,17 +48,21 @@ Cut = Callable[[Model, Link], Specs]
 """From a model and a link to the specs that cut the link."""
 
 
+@checks_arguments
 def in_its_head(model: Model, link: Link) -> Specs:
     """The specs that cut a link in its own head."""
     return knockout(link.layer, link.head, link.query, link.key)
 
 
+@checks_arguments
 def in_every_head(model: Model, link: Link) -> Specs:
     """The specs that cut a link in all heads of all layers."""
+    require_model(model)
     layers = range(model.cfg.n_layers)
     return sum((knockout(layer, None, link.query, link.key) for layer in layers), ())
 
 
+@checks_arguments
 def confirm(
     model: Model,
     prompts: Text,

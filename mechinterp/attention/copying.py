@@ -17,6 +17,8 @@ import xarray as xr
 
 from mechinterp import models
 from mechinterp.attention.weights import check_written, ov_circuit
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import gradients_off
 from mechinterp.models.layer_parts import Layer
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import ordinary_tokens
@@ -24,6 +26,7 @@ from mechinterp.models.tokenization import ordinary_tokens
 _NOTHING = 1e-9
 
 
+@checks_arguments
 def copying_scores(model: Model) -> xr.DataArray:
     """The sum of the eigenvalues of W_E W_V W_O W_U over the sum of their sizes: (layer, head).
 
@@ -41,7 +44,7 @@ def copying_scores(model: Model) -> xr.DataArray:
     check_written(model)
     cfg = model.cfg
     scores = np.zeros((cfg.n_layers, cfg.n_heads))
-    with torch.no_grad():
+    with gradients_off():
         every = models.token_embeddings(
             model, torch.arange(cfg.d_vocab, device=models.device(model))
         )
@@ -64,6 +67,7 @@ def copying_scores(model: Model) -> xr.DataArray:
     )
 
 
+@checks_arguments
 def logit_copying(
     model: Model, layer: int, head: int, *, n: int = 200, top: int = 5, seed: int = 0
 ) -> float:
@@ -73,10 +77,13 @@ def logit_copying(
 
     Raises:
         HookError: if there is no such head.
+        ValueError: if no token is asked for.
 
     Source: the copy score of Wang et al. 2022, section 3.2, arXiv 2211.00593, but from the
     embedding, not from the residual stream after the first MLP.
     """
+    if n < 1:
+        raise ValueError(f"logit_copying: n={n}: ask for at least one token.")
     tokens = ordinary_tokens(model)
     drawn = random.Random(seed).sample(tokens, min(n, len(tokens)))
     logits = ov_circuit(model, layer, head, drawn, to=range(model.cfg.d_vocab)).values

@@ -19,11 +19,13 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
 from mechinterp.attention.pattern import LINK_DIMS
+from mechinterp.core.arguments import checks_arguments
 
 _UNITS = 1_000_000
 """scipy takes integer capacities: a flow is off by at most a millionth per link."""
 
 
+@checks_arguments
 def rollout(found: xr.DataArray) -> xr.DataArray:
     """The share of each position after each layer that comes from each source; no dim head.
 
@@ -42,6 +44,7 @@ def rollout(found: xr.DataArray) -> xr.DataArray:
     return like.copy(data=np.stack(each)).transpose(*mixed.dims).rename("rollout")
 
 
+@checks_arguments
 def max_flow(found: xr.DataArray, query: int) -> xr.DataArray:
     """The maximum flow from each source at the bottom to a query at the top: dim src.
 
@@ -49,12 +52,14 @@ def max_flow(found: xr.DataArray, query: int) -> xr.DataArray:
     Flows from different sources share capacities, and sum to more than 1.
 
     Raises:
-        ValueError: if there are several prompts.
+        ValueError: if there are several prompts, or no such query.
 
     Source: Abnar and Zuidema 2020, section 3, arXiv 2005.00928.
     """
     if set(found.dims) != set(LINK_DIMS):
         raise ValueError(f"flow is of one pattern, dims {' '.join(LINK_DIMS)}: .isel(prompt=0).")
+    if query not in found["pos"].values.tolist():
+        raise ValueError(f"max_flow: the pattern has no query {query}. Give one of its positions.")
     mixed = _mixed(found).transpose("layer", "pos", "src")
     capacities = np.nan_to_num(mixed.values)
     at = found["pos"].values.tolist().index(query)

@@ -23,6 +23,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from mechinterp.attention.pattern import LINK_DIMS, n_keys, seen_keys
+from mechinterp.core.arguments import checks_arguments
 
 Weights = Float[np.ndarray, "layer head pos src"]
 Rule = Callable[[Weights, Int[np.ndarray, " pos"]], Float[np.ndarray, "pos src"]]
@@ -32,6 +33,7 @@ strength of each link; NaN where the rule does not list the link."""
 KINDS = ("sink", "self", "previous", "other")
 
 
+@checks_arguments
 def mean_above(weight: float = 0.1) -> Rule:
     """Links whose mean over all layers and heads is above a weight; strength: that mean."""
 
@@ -42,6 +44,7 @@ def mean_above(weight: float = 0.1) -> Rule:
     return rule
 
 
+@checks_arguments
 def head_above(weight: float = 0.5) -> Rule:
     """Links to which some head gives more than a weight; strength: the largest weight."""
 
@@ -52,6 +55,7 @@ def head_above(weight: float = 0.5) -> Rule:
     return rule
 
 
+@checks_arguments
 def above_uniform(times: float = 3.0) -> Rule:
     """Links to which some head gives more than `times` uniform attention; strength: that ratio.
 
@@ -66,6 +70,7 @@ def above_uniform(times: float = 3.0) -> Rule:
     return rule
 
 
+@checks_arguments
 def top_k(k: int = 1) -> Rule:
     """The `k` keys of each query with the largest weight in any head; strength: that weight."""
 
@@ -77,6 +82,7 @@ def top_k(k: int = 1) -> Rule:
     return rule
 
 
+@checks_arguments
 def find_links(found: xr.DataArray, rule: Rule | None = None) -> xr.Dataset:
     """The links that a rule lists (default `mean_above(0.1)`), strongest first: dim `link`.
 
@@ -129,6 +135,7 @@ def find_links(found: xr.DataArray, rule: Rule | None = None) -> xr.Dataset:
     )
 
 
+@checks_arguments
 def links_by_head(found: xr.DataArray, rule: Rule | None = None) -> xr.Dataset:
     """The rule applied to each head alone (default `above_uniform(3)`): one link per head.
 
@@ -145,6 +152,7 @@ def links_by_head(found: xr.DataArray, rule: Rule | None = None) -> xr.Dataset:
     return joined.assign_coords(link=range(joined.sizes["link"]))
 
 
+@checks_arguments
 def random_links(found: xr.DataArray, links: xr.Dataset, seed: int = 0) -> xr.Dataset:
     """A random control for each link: the same query and head, but another key.
 

@@ -18,6 +18,7 @@ import xarray as xr
 from jaxtyping import Bool, Int
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
@@ -30,6 +31,7 @@ from mechinterp.sweeps.axes import token_labels
 LINK_DIMS = ("layer", "head", "pos", "src")
 
 
+@checks_arguments
 def patterns(model: Model, prompts: Text, *, layers: Iterable[int] | None = None) -> xr.DataArray:
     """The attention of each head: dims (prompt, layer, head, pos, src), pos attends to src.
 
@@ -84,6 +86,7 @@ def label_patterns(
     )
 
 
+@checks_arguments
 def over_prompts(found: xr.DataArray, prompts: Prompts) -> xr.DataArray:
     """The mean over prompts of one length, labelled with up to three tokens per position.
 

@@ -10,8 +10,10 @@ array([0.32, 1.  , 0.32], dtype=float32)
 import xarray as xr
 
 from mechinterp.attention.sinks import sink_share
+from mechinterp.core.arguments import checks_arguments
 
 
+@checks_arguments
 def where_heads_look(found: xr.DataArray) -> xr.Dataset:
     """For each head "to the first token", "to the token before", "to itself", "largest elsewhere".
 

@@ -22,17 +22,19 @@ import xarray as xr
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric, columns
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Edit, Specs, edit
 from mechinterp.engine.runner import run
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import check_length, decoder, ordinary_tokens, start_token
 
 SCORES = ("previous token", "duplicate token", "induction")
 
 
+@checks_arguments
 def repeated_blocks(
     model: Model, n: int = 8, seed: int = 0, *, length: int | None = None
 ) -> Prompts:
@@ -62,6 +64,7 @@ def repeated_blocks(
     return check_length(model, made.named(first=len(start), second=len(start) + length))
 
 
+@checks_arguments
 def head_scores(
     model: Model, *, length: int | None = None, n: int = 8, seeds: Sequence[int] = (0, 1, 2)
 ) -> xr.DataArray:
@@ -79,6 +82,9 @@ def head_scores(
     Source: Olsson et al. 2022, "Per-token losses and head activation scores", arXiv 2209.11895;
     the duplicate token score, Wang et al. 2022, appendix, arXiv 2211.00593.
     """
+    require_model(model)
+    if n < 1 or not len(seeds):
+        raise ValueError(f"head_scores: n={n}, seeds={seeds!r}: ask for at least one prompt.")
     cfg = model.cfg
     made = np.zeros((len(SCORES), cfg.n_layers, cfg.n_heads, n * len(seeds)))
     for number, seed in enumerate(seeds):
@@ -107,6 +113,7 @@ def head_scores(
     )
 
 
+@checks_arguments
 def second_block_log_prob(prompts: Prompts) -> Metric:
     """The metric of these prompts: mean log-probability of the second block, in nats per token.
 

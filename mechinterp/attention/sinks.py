@@ -15,7 +15,10 @@ array([ nan, 0.25, 0.25, 0.25, 0.25], dtype=float32)
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 
+
+@checks_arguments
 def sink_share(found: xr.DataArray) -> xr.DataArray:
     """The mean weight that queries give to the first token, for each head: no dims pos and src.
 
@@ -32,6 +35,7 @@ def sink_share(found: xr.DataArray) -> xr.DataArray:
     return share.drop_vars(["token", "source_token"], errors="ignore")
 
 
+@checks_arguments
 def without_sink(found: xr.DataArray) -> xr.DataArray:
     """The patterns with the first token's column set to NaN and the rows renormalised.
 
@@ -50,6 +54,7 @@ def without_sink(found: xr.DataArray) -> xr.DataArray:
     )
 
 
+@checks_arguments
 def received(found: xr.DataArray) -> xr.DataArray:
     """The mean weight that each key receives from the queries after it: no dim pos.
 

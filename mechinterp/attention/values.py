@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from mechinterp.attention.pattern import patterns
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
@@ -25,6 +26,7 @@ from mechinterp.models.weights import value_lengths
 from mechinterp.sweeps.axes import layers as chosen_layers
 
 
+@checks_arguments
 def value_weighted(
     model: Model, prompts: Text, *, layers: Iterable[int] | None = None
 ) -> xr.DataArray:

@@ -24,13 +24,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.sites import HookError, Site
 from mechinterp.models.hook_points import check_site
 from mechinterp.models.layer_parts import Layer
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import decoder
 
 
+@checks_arguments
 def qk_circuit(
     model: Model, layer: int, head: int, tokens: Sequence[int], *, distance: int = 0
 ) -> xr.DataArray:
@@ -52,7 +55,7 @@ def qk_circuit(
     if not 0 <= distance < model.cfg.n_ctx:
         raise ValueError(f"distance={distance}: from 0 to {model.cfg.n_ctx - 1} on this model.")
     inputs, of = _embed_each(model, tokens), Layer(model, layer)
-    with torch.no_grad():
+    with gradients_off():
         q = of.project("q", inputs, distance)[:, 0, head]
         k = of.project("k", inputs)[:, 0, head]
         scores = of.scores(q @ k.T)
@@ -61,6 +64,7 @@ def qk_circuit(
     )
 
 
+@checks_arguments
 def ov_circuit(
     model: Model,
     layer: int,
@@ -87,7 +91,7 @@ def ov_circuit(
     to = tokens if to is None else to
     ids = _known(model, to)
     inputs, of = _embed_each(model, tokens), Layer(model, layer)
-    with torch.no_grad():
+    with gradients_off():
         value = of.project("v", inputs)[:, 0, head] - of.value_bias[head]
         written = models.unscaled_norm(model, None, value @ of.output_weights[head])
         logits = written @ models.unembedding_weights(model)[:, ids]
@@ -102,6 +106,7 @@ def check_written(model: Model) -> None:
     Raises:
         HookError: if a norm acts on the sum of what the heads write.
     """
+    require_model(model)
     if models.has_norm_after_heads(model):
         raise HookError(
             "on this model a norm acts on the sum of what a layer's heads write: no head has an OV "
@@ -122,7 +127,7 @@ def _known(model: Model, tokens: Sequence[int]) -> list[int]:
 def _embed_each(model: Model, tokens: Sequence[int]) -> Float[Tensor, "token one d_model"]:
     """The embedding of each token, each a prompt of one position."""
     ids = torch.tensor(_known(model, tokens), device=models.device(model))
-    with torch.no_grad():
+    with gradients_off():
         return models.token_embeddings(model, ids)[:, None]
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.storage.whole_files import check_memory
 
 _DTYPE = re.compile(r"[<>|=]?[biufcSUO]\d*|[<>|=]?[mM]8(\[\d*[a-zA-Z]+\])?")
@@ -37,6 +38,7 @@ _FIRST = ("output_token", "input_token", "input_name")
 # Tables
 
 
+@checks_arguments
 def to_dataframe(result: xr.DataArray | xr.Dataset) -> pd.DataFrame:
     """One row for each cell that has a value: for each output and attributed input.
 
@@ -88,6 +90,7 @@ def _values(
 # JSON
 
 
+@checks_arguments
 def to_json(result: xr.DataArray | xr.Dataset) -> str:
     """The result as strict JSON, without loss: `from_json` returns an identical one.
 
@@ -113,6 +116,7 @@ def to_json(result: xr.DataArray | xr.Dataset) -> str:
     return json.dumps(document, allow_nan=False, separators=(",", ":"))
 
 
+@checks_arguments
 def from_json(text: str) -> xr.DataArray | xr.Dataset:
     """The result that `to_json` wrote: a `DataArray` or a `Dataset`, as it was.
 

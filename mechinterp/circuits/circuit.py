@@ -21,6 +21,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from mechinterp.circuits.graph import KINDS, Graph
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.stats.intervals import interval
 
 
@@ -44,6 +45,7 @@ class Circuit:
         object.__setattr__(self, "mask", mask)
 
     @classmethod
+    @checks_arguments
     def from_edges(cls, graph: Graph, edges: Iterable[str]) -> "Circuit":
         """The circuit of these edges, by name.
 
@@ -56,6 +58,7 @@ class Circuit:
         return cls(graph, mask)
 
     @classmethod
+    @checks_arguments
     def from_nodes(cls, graph: Graph, nodes: Iterable[str]) -> "Circuit":
         """All edges among these writers, and from them to the logits.
 
@@ -201,11 +204,9 @@ class EdgeScores:
         """The mean score of an edge, by name."""
         return float(self.mean[self.graph.edge(edge)])
 
-    def interval(
-        self, *, level: float = 0.95, n_resamples: int = 9999, seed: int = 0
-    ) -> xr.Dataset:
+    def interval(self, *, level: float = 0.95) -> xr.Dataset:
         """Mean, `low` and `high` of each edge over pairs, as `mechinterp.stats.interval`."""
-        return interval(self.per_pair, dim="pair", level=level, n_resamples=n_resamples, seed=seed)
+        return interval(self.per_pair, dim="pair", level=level)
 
     def strongest(self, n: int) -> list[tuple[str, float]]:
         """The names and mean scores of the `n` edges whose mean score has the largest size."""

@@ -29,7 +29,9 @@ from torch import Tensor
 from mechinterp import models
 from mechinterp.circuits.graph import Graph
 from mechinterp.core.activations import Activations
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
+from mechinterp.core.modes import gradients_off, leaves_modes
 from mechinterp.core.pairs import Pair, require_pair
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.signs import sign_of_support
@@ -73,6 +75,8 @@ class Contrast:
     graph_pos: Int[Tensor, "pair token"]
 
     @classmethod
+    @checks_arguments
+    @leaves_modes
     def from_pair(
         cls,
         model: Model,
@@ -98,7 +102,7 @@ class Contrast:
         _check(model, pair, graph, ablate)
         check_parts(model)
         graph_pos = torch.from_numpy(graph.position_of(base)).to(models.device(model))
-        with torch.no_grad():
+        with gradients_off():
             base_run = _PlainRun.record(model, base)
             if ablate == OTHER_RUN:
                 written, name = _PlainRun.record(model, other).written, OTHER_RUN
@@ -166,7 +170,7 @@ class Contrast:
     @cached_property
     def embedding_effect(self) -> Float[np.ndarray, " pair"]:
         """The effect of cutting all edges out of the embedding together, signed like a score."""
-        with torch.no_grad():
+        with gradients_off():
             (other,) = self.run_from(0, self.resid[0] + self.change[0])
         found: Float[np.ndarray, " pair"] = self.sign * (self.base_scores - other)
         return found

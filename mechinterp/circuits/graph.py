@@ -24,6 +24,7 @@ from itertools import accumulate
 import numpy as np
 from jaxtyping import Bool, Int
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos
 from mechinterp.models.facts import has_norm_after_heads
@@ -69,6 +70,7 @@ class Graph:
     positions: tuple[str, ...] = ()
 
     @classmethod
+    @checks_arguments
     def from_model(
         cls, model: Model, *, by_kv_head: bool = False, positions: Sequence[Pos] | None = None
     ) -> "Graph":
@@ -253,7 +255,7 @@ class Graph:
         indices = np.full(tuple(prompts.tokens.shape), self.n_positions - 1)
         rows = np.arange(len(prompts))
         for index, name in enumerate(self.positions[:-1]):
-            at = prompts.positions(int(name) if name.isdigit() else name).cpu().numpy()
+            at = prompts.positions(int(name) if name.isdecimal() else name).cpu().numpy()
             taken = indices[rows, at] != self.n_positions - 1
             if taken.any():
                 other = self.positions[indices[rows, at][taken][0]]

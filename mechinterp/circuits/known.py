@@ -12,9 +12,11 @@ import re
 
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.graph import Graph
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.toys import Truth
 
 
+@checks_arguments
 def known_circuit(graph: Graph, truth: Truth) -> Circuit:
     """The edges that a toy is known to have, without those that are equal in every prompt.
 

@@ -34,6 +34,7 @@ import numpy as np
 
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.graph import Graph
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.sites import Site
 from mechinterp.tasks.definition import Finding
 from mechinterp.tasks.greater_than import FINDINGS as GREATER_THAN
@@ -68,6 +69,7 @@ class Published:
     source: str
 
 
+@checks_arguments
 def published_circuit(name: str, graph: Graph) -> Circuit:
     """A published circuit of GPT-2 small, by its name in `PUBLISHED`, such as "ioi".
 
@@ -88,6 +90,7 @@ def published_circuit(name: str, graph: Graph) -> Circuit:
     return circuit_of_roles(graph, published.roles, published.arrows)
 
 
+@checks_arguments
 def circuit_of_roles(graph: Graph, roles: Roles, arrows: tuple[Arrow, ...]) -> Circuit:
     """The circuit of all edges of the graph that these arrows give between nodes of these roles.
 

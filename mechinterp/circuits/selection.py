@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.graph import KINDS
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.sweeps.axes import check_choice
 
 Rank = Literal["size", "signed"]
@@ -32,6 +33,7 @@ Rank = Literal["size", "signed"]
 _RANKS: tuple[Rank, ...] = ("size", "signed")
 
 
+@checks_arguments
 def top_n(scores: EdgeScores, n: int, *, rank: Rank = "size") -> Circuit:
     """The `n` edges with the largest scores, pruned.
 
@@ -51,6 +53,7 @@ def largest_mask(
     return mask.reshape(keys.shape)
 
 
+@checks_arguments
 def above_threshold(scores: EdgeScores, threshold: float, *, rank: Rank = "size") -> Circuit:
     """The edges whose score is above a threshold, in the metric's unit, pruned.
 
@@ -61,6 +64,7 @@ def above_threshold(scores: EdgeScores, threshold: float, *, rank: Rank = "size"
     return Circuit(scores.graph, mask, requested=int(mask.sum())).pruned()
 
 
+@checks_arguments
 def best_first(scores: EdgeScores, n: int, *, rank: Rank = "size") -> Circuit:
     """`n` edges from the logits down: always the best edge into what the circuit has already.
 

@@ -39,6 +39,7 @@ from mechinterp.attention.links import Rule
 from mechinterp.commands.attention_request import AttentionRequest, attention_requests
 from mechinterp.commands.options.attention import AttentionOptions
 from mechinterp.commands.outcome import Outcome, View, finish
+from mechinterp.commands.terminal import say
 from mechinterp.models.memory import readable
 from mechinterp.models.model import Model
 from mechinterp.report import attention_page, print_links
@@ -217,15 +218,15 @@ def _case_views(cases: Sequence[_Case]) -> list[View]:
     views: list[View] = []
     for number, case in enumerate(cases):
         space = "\n" if number else ""
-        views.append(partial(print, space + case.request.name))
+        views.append(partial(say, space + case.request.name))
         views.append(partial(print_links, case.links))
     return views
 
 
 def _print_rows(caption: str, rows: Rows) -> None:
-    print(f"\n{caption}")
+    say(f"\n{caption}")
     for row in rows:
-        print("  " + "  ".join(f"{key} {_printed(value)}" for key, value in row.items()))
+        say("  " + "  ".join(f"{key} {_printed(value)}" for key, value in row.items()))
 
 
 def _attrs(model: Model, options: AttentionOptions, cases: Sequence[_Case]) -> dict[str, object]:

@@ -9,21 +9,22 @@
 'bring the sesame: the metric is log_prob of what the model says next, REFUSE.'
 """
 
-import json
-import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from mechinterp.commands.options.attention import AttentionOptions
 from mechinterp.commands.options.prompt import PromptOptions
-from mechinterp.commands.prompt_request import PromptRequest
+from mechinterp.commands.prompt_request import PromptRequest, requested_text
 from mechinterp.core.metrics import Metric, log_prob, logit_diff
 from mechinterp.core.prompts import Prompts
 from mechinterp.engine.runner import run
+from mechinterp.models.chats import read_prompt
+from mechinterp.models.continuations import joined_otherwise
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder, token_id, tokenize
 from mechinterp.report import show
-from mechinterp.storage.jsonl import filled_lines, located
+from mechinterp.storage.jsonl import located, read_objects
 
 _NAME_LENGTH = 64
 
@@ -50,21 +51,21 @@ def attention_requests(model: Model, options: AttentionOptions) -> list[Attentio
         )
         made = PromptRequest.of(model, given)
         return [AttentionRequest(made.name, made.pair.clean, made.metric, made.note)]
-    texts = list(options.prompts) if options.file is None else _texts(options.file)
-    texts = [sys.stdin.read().strip("\n") if text == "-" else text for text in texts]
+    if options.file is None:
+        texts = [requested_text(text) for text in options.prompts]
+    else:
+        texts = _texts(options.file)
     return [_of_text(model, options, text) for text in texts]
 
 
 def _texts(file: Path) -> list[str]:
     texts = []
-    for number, line in filled_lines(file):
-        with located(f"{file}, line {number}"):
-            found = json.loads(line)
-            if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
-                raise ValueError('write an object with a text: {"prompt": "..."}.')
-            texts.append(found["prompt"])
-    if not texts:
-        raise ValueError(f"{file} holds no prompts: write one JSON object a line.")
+    for record in read_objects(file, ("prompt",), '{"prompt": "..."}'):
+        with located(record.where):
+            prompt = read_prompt(record.values, "prompt")
+            if not isinstance(prompt, str):
+                raise ValueError("the prompt is a chat. Write a text, as the model reads it.")
+            texts.append(prompt)
     return texts
 
 
@@ -79,6 +80,9 @@ def _of_text(model: Model, options: AttentionOptions, text: str) -> AttentionReq
         note = f"{name}: the metric is log_prob of {what}."
         return AttentionRequest(name, prompts, log_prob(said), note)
     answer = token_id(model, options.answer)
+    for word in filter(None, (options.answer, options.other)):
+        if sentence := joined_otherwise(model, prompts, word):
+            warnings.warn(sentence, stacklevel=3)
     if options.other is None:
         return AttentionRequest(name, prompts, log_prob(answer))
     return AttentionRequest(name, prompts, logit_diff(answer, token_id(model, options.other)))

@@ -12,7 +12,6 @@
 import dataclasses
 import json
 import os
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from mechinterp.attribution.trust.faithfulness import faithfulness
 from mechinterp.commands.attribution_request import AttributionRequest
 from mechinterp.commands.options.attribution import AttributeOptions
 from mechinterp.commands.outcome import Outcome, View, finish
+from mechinterp.commands.prompt_request import requested_text
 from mechinterp.models.facts import fingerprint
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
@@ -83,7 +83,7 @@ def attribute_prompt(model: Model, options: AttributeOptions) -> PromptAttributi
         HookError: as `attribute`.
     """
     assert options.prompt is not None
-    text = sys.stdin.read() if options.prompt == "-" else options.prompt
+    text = requested_text(options.prompt)
     prompt: Text = [{"role": "user", "content": text}] if options.chat else text
     request = AttributionRequest.of(model, options)
     if options.units == "levels":

@@ -16,6 +16,7 @@ from mechinterp.attribution.question.expectations import compare
 from mechinterp.commands.attribution_request import AttributionRequest
 from mechinterp.commands.options.attribution import AttributeOptions
 from mechinterp.commands.outcome import Outcome, View, finish
+from mechinterp.commands.terminal import say
 from mechinterp.models.model import Model
 from mechinterp.stats.intervals import interval
 from mechinterp.storage.run_folder import begin_run
@@ -58,22 +59,22 @@ def run_attribution_cases(model: Model, options: AttributeOptions) -> None:
 
 
 def _print_strongest(results: Sequence[xr.DataArray], verdicts: Sequence[str]) -> None:
-    print("The strongest input of each prompt, by the mean over its outputs:")
+    say("The strongest input of each prompt, by the mean over its outputs:")
     for number, (scores, verdict) in enumerate(zip(results, verdicts, strict=True)):
         best = int(np.where(np.isnan(scores.values), -1.0, np.abs(scores.values)).mean(0).argmax())
         value = float(scores.values[:, best].mean())
         text = str(scores.input_token.values[best]).strip()
         outputs = "".join(scores.output_token.values.tolist())
         said = f"  {verdict}" if verdict else ""
-        print(f"{number:4}  {text!r} {value:+.2f} {scores.attrs['unit']}, for {outputs!r}{said}")
+        say(f"{number:4}  {text!r} {value:+.2f} {scores.attrs['unit']}, for {outputs!r}{said}")
     for verdict, n in Counter(filter(None, verdicts)).most_common():
-        print(f"{n} {verdict}")
+        say(f"{n} {verdict}")
 
 
 def _print_spans(spans: xr.DataArray) -> None:
-    print(f"\nmean over prompts, {spans.attrs.get('unit', '')}, with a 95% interval:")
+    say(f"\nmean over prompts, {spans.attrs.get('unit', '')}, with a 95% interval:")
     for name in spans["span"].values.tolist():
-        print(f"{name}: {_mean(spans.sel(span=name).dropna('prompt'))}")
+        say(f"{name}: {_mean(spans.sel(span=name).dropna('prompt'))}")
 
 
 def _mean(values: xr.DataArray) -> str:

@@ -5,12 +5,11 @@ Heavy imports wait for a command, so that --help is quick.
 mechinterp attribute "When Mary and John went to the store, John gave a drink to" --expect Mary,John
 """
 
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +22,7 @@ from mechinterp.commands.options.circuit import CircuitOptions
 from mechinterp.commands.options.grid import AblateOptions, PatchOptions
 from mechinterp.commands.options.layer import LayerOptions
 from mechinterp.commands.options.probe import ProbeOptions
+from mechinterp.commands.terminal import busy, complain, parse, say, send_messages_here
 
 
 def attribute(options: Annotated[AttributeOptions, tyro.conf.arg(name="")]) -> None:
@@ -120,8 +120,8 @@ def models() -> None:
     from mechinterp.models.loading import available_models
 
     for name, what in available_models().items():
-        print(f"{name:22}{what}")
-    print("\nAlso: a local Hugging Face directory, or a hub name such as gpt2.")
+        say(f"{name:22}{what}")
+    say("\nAlso: a local Hugging Face directory, or a hub name such as gpt2.")
 
 
 def describe(model: tyro.conf.Positional[str], /) -> None:
@@ -133,7 +133,7 @@ def describe(model: tyro.conf.Positional[str], /) -> None:
     with _loaded(model) as loaded:
         from mechinterp.models.hook_points import describe as described
 
-        print(described(loaded))
+        say(described(loaded))
 
 
 def main() -> None:
@@ -142,11 +142,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("mechinterp").setLevel(logging.INFO)
-    warnings.formatwarning = lambda said, *_, **__: f"mechinterp: {said}\n"
+    send_messages_here()
     if sys.argv[1:] == ["--version"]:
-        print(f"mechinterp {mechinterp.__version__}")
+        say(f"mechinterp {mechinterp.__version__}")
         return
     commands: dict[str, Callable[..., None]] = {
         "attribute": attribute,
@@ -160,19 +158,32 @@ def main() -> None:
         "describe": describe,
     }
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            commands,
-            prog="mechinterp",
-            description="Causal experiments on a transformer's internals, exact and fast.",
+        run_command = parse(
+            lambda: tyro.extras.subcommand_cli_from_dict(
+                {name: _later(command) for name, command in commands.items()},
+                prog="mechinterp",
+                description="Causal experiments on a transformer's internals, exact and fast.",
+            )
         )
+        run_command()
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, RuntimeError) and not type(error).__module__.startswith("mechinterp"):
             raise
-        print(f"mechinterp: {error}", file=sys.stderr)
+        complain(str(error))
         raise SystemExit(2) from None
     except KeyboardInterrupt as stop:
-        print(f"mechinterp: {stop or 'stopped'}", file=sys.stderr)
+        complain(str(stop) or "stopped")
         raise SystemExit(130) from None
+
+
+def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """The command, to be called with its options now and run later, when all are read."""
+
+    @wraps(command)
+    def with_options(*given: object, **named: object) -> Callable[[], None]:
+        return partial(command, *given, **named)
+
+    return with_options
 
 
 @contextmanager
@@ -188,7 +199,7 @@ def _loaded(model: str, task: str | None = None) -> Iterator[Any]:  # Model, whi
         check_task(task)
     from mechinterp.models.loading import load_model
 
-    with _busy(f"loading {model}"):
+    with busy(f"loading {model}"):
         loaded = load_model(model)
     yield loaded
 
@@ -203,20 +214,6 @@ def _resumable(out: Path | None) -> Iterator[None]:
         if out is None:
             how = "with --out FOLDER it could be continued"
         raise KeyboardInterrupt(f"stopped; {how}") from None
-
-
-@contextmanager
-def _busy(what: str) -> Iterator[None]:
-    """Say on stderr what takes a while: a spinner on a terminal, else one line."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        print(f"mechinterp: {what} ...", file=sys.stderr, flush=True)
-        yield
-        return
-    with console.status(what):
-        yield
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ from mechinterp import ablation, models, patching
 from mechinterp.commands.grid_request import GridRequest
 from mechinterp.commands.options.grid import AblateOptions, PatchOptions
 from mechinterp.commands.outcome import Outcome, View, finish
+from mechinterp.commands.terminal import say
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
 from mechinterp.engine.replacements import Replacement, mean_of, resample_from
 from mechinterp.engine.runner import run
 from mechinterp.models.model import Model
 from mechinterp.patching.attribution import qk_fixed_patching, top_k
-from mechinterp.patching.effects import SUPPORTS_ON_SCALE
+from mechinterp.patching.effects import SUPPORTS_ON_SCALE, check_apart, uneven_prompts
 from mechinterp.report import grid_page, print_grid
 from mechinterp.report.render.cells import FEWEST_PROMPTS
 from mechinterp.report.render.tables import Rows
@@ -40,8 +41,6 @@ _RUNS = {
     "noise": "noise: the clean prompts run, with {act} of the corrupt ones put in{at}.",
     "denoise": "denoise: the corrupt prompts run, with {act} of the clean ones put in{at}.",
 }
-_APART = 0.1
-"""The least difference of clean and corrupt, as a share of its mean, to divide a prompt by."""
 _STRONGEST = 20
 
 
@@ -56,28 +55,25 @@ def run_patch(model: Model, options: PatchOptions) -> None:
     if options.plan:
         request.print_plan(request.prompts.pair.sides(options.direction)[0])
         if options.screen:
-            print(
-                f"--screen {options.screen}: so many of these arms run, after an estimate of all."
-            )
+            say(f"--screen {options.screen}: so many of these arms run, after an estimate of all.")
         return
     metric, (clean, corrupt) = request.prompts.metric, request.scores()
-    _check_apart(clean, corrupt)
+    check_apart(clean.mean("prompt"), corrupt.mean("prompt"))  # before the sweep
     begin_run(options.out, options.kind, sys.argv)
     screen = _screened(request, options.direction) if options.screen else None
     only = top_k(screen, options.screen) if screen is not None and options.screen else None
     with progress_bar("patching") as tick:
         result = _patch(request, options, only=only, out=_parts(options.out), progress=tick)
-    effect, normalisation = _share(result)
+    effect = _share(result)
     notes = [
         request.prompts.note,
         _RUNS[options.direction].format(act=request.act, at=request.together_note),
         f"Metric: {metric.name}, in {metric.unit}; mean of the clean prompts "
         f"{clean.mean():.4g}, of the corrupt ones {corrupt.mean():.4g}.",
-        normalisation,
+        f"Values: the mean change, divided by the mean of clean − corrupt, "
+        f"{clean.mean() - corrupt.mean():.4g}. {uneven_prompts(clean, corrupt)}".rstrip(),
     ]
     columns, tables = {"value": result}, {}
-    if "prompt" in effect.dims:
-        columns["normalised"] = effect + (1 if options.direction == "noise" else 0)
     if screen is not None:
         notes.append(f"{options.screen} cells were chosen by {screen.attrs['method']}.")
         columns["estimate"] = screen
@@ -140,7 +136,7 @@ def _outcome(found: _Grid, title: str, notes: list[str]) -> Outcome:
     options, effect, published = found.request.options, _readable(found.effect), found.published()
     views: list[View] = [partial(print_grid, effect)]
     views += [
-        partial(print, f"published, {row.finding.role}: {row.verdict}: {row.places}")
+        partial(say, f"published, {row.finding.role}: {row.verdict}: {row.places}")
         for row in published
         if row.is_inside
     ]
@@ -227,38 +223,20 @@ def _screened(request: GridRequest, direction: str) -> xr.DataArray:
     return found.sum("pos", keep_attrs=True) if request.together else found
 
 
-def _check_apart(clean: xr.DataArray, corrupt: xr.DataArray) -> None:
-    """Check that clean and corrupt score differently on average, before the sweep."""
-    both = {"clean_score": clean, "corrupt_score": corrupt}
-    patching.normalized_mean(xr.zeros_like(clean).assign_coords(both))
-
-
-def _share(result: xr.DataArray) -> tuple[xr.DataArray, str]:
-    """The change by each patch as a share of clean - corrupt, and a note on how it was divided.
-
-    Prompt by prompt; the ratio of means where some prompt's clean - corrupt is below a tenth of
-    the mean.
-    """
-    whole, change = result["clean_score"] - result["corrupt_score"], patching.effect(result)
+def _share(result: xr.DataArray) -> xr.DataArray:
+    """The mean change by each patch as a share of the mean of clean - corrupt."""
+    change, whole = patching.effect(result), result["clean_score"] - result["corrupt_score"]
     change, whole = (x.drop_vars(["clean_score", "corrupt_score"]) for x in (change, whole))
+    n = result.sizes["prompt"]
     attrs = result.attrs | {"unit": "of clean − corrupt"}
-    name = f"change of {result.name}"
-    share = whole / whole.mean()
-    if float(share.min()) >= _APART:
-        effect = (change / whole).rename(name).assign_attrs(attrs)
-        return effect, "Values: the change of each prompt, divided by its clean − corrupt."
-    least = int(share.values.argmin())
-    how = (
-        f"Values: the mean change, divided by the mean of clean − corrupt, {whole.mean():.4g}; not "
-        f"prompt by prompt, as prompt {least} would be divided by {whole[least]:.4g}."
-    )
-    if result.sizes["prompt"] < FEWEST_PROMPTS:
-        effect = change.mean("prompt") / whole.mean()
-        return effect.rename(name).assign_attrs(attrs), how
-    found = ratio_interval(change, whole)
-    effect = found.set_coords(["low", "high", "n"])["ratio"]
-    effect.attrs = attrs | {"level": found.attrs["level"]}
-    return effect.rename(name), how
+    if n < FEWEST_PROMPTS:
+        effect = (change.mean("prompt") / whole.mean()).assign_coords(n=n)
+    else:
+        found = ratio_interval(change, whole)
+        effect = found.set_coords(["low", "high", "n"])["ratio"]
+        attrs["level"] = found.attrs["level"]
+    effect.attrs = attrs
+    return effect.rename(f"change of {result.name}")
 
 
 def _estimates(screen: xr.DataArray, result: xr.DataArray) -> list[dict[str, object]]:

@@ -17,6 +17,7 @@ import xarray as xr
 from mechinterp import ablation, patching
 from mechinterp.commands.options.grid import AblateOptions, PatchOptions
 from mechinterp.commands.prompt_request import PromptRequest, requested_positions
+from mechinterp.commands.terminal import say
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import Specs, zero
@@ -124,7 +125,7 @@ class GridRequest:
         ) -> Specs:
             return sum((zero(site) for site in self.sites(layer, part, pos, neuron, **head)), ())
 
-        print(plan(self.model, base, self.over, arm, self.prompts.metric))
+        say(str(plan(self.model, base, self.over, arm, self.prompts.metric)))
 
     def scores(self) -> tuple[xr.DataArray, xr.DataArray]:
         """The metric of the clean and of the corrupt prompts: dims (prompt)."""

@@ -20,6 +20,8 @@ from mechinterp.report import print_layers
 from mechinterp.report.layers.chart import LayerLine
 from mechinterp.report.layers.html import Chart, layers_page
 from mechinterp.report.render.support import supporting_sign
+from mechinterp.stats.intervals import WHAT_INTERVALS_HOLD
+from mechinterp.storage.jsonl import filled_lines, located
 from mechinterp.storage.run_folder import begin_run, frame_parquet
 from mechinterp.sweeps.progress import progress_bar
 
@@ -32,7 +34,7 @@ _AXES = (
     "be used. Direct attribution holds the final norm's scale fixed and counts what is written "
     "towards the answer itself, not what later layers make of it; ablation counts everything."
 )
-_BANDS = "Bands are bootstrap intervals over prompts, layer by layer."
+_BANDS = f"Bands are intervals over prompts, layer by layer. {WHAT_INTERVALS_HOLD}"
 
 
 def run_layers(model: Model, options: LayerOptions) -> None:
@@ -48,8 +50,10 @@ def run_layers(model: Model, options: LayerOptions) -> None:
         lens.check(model)
     begin_run(options.out, options.kind, sys.argv)
     if options.train is not None:
-        texts = [line for line in options.train.read_text("utf-8").splitlines() if line.strip()]
-        with progress_bar("training the tuned lens") as tick:
+        texts = [text for _, text in filled_lines(options.train)]
+        if not texts:
+            raise ValueError(f"--train {options.train} is empty. Write one text a line.")
+        with located(str(options.train)), progress_bar("training the tuned lens") as tick:
             lens = train_lens(model, texts, steps=options.steps, progress=tick)
         if options.out is not None:  # at once: training takes minutes
             write_lens(lens, options.out / "lens.safetensors")

@@ -6,7 +6,8 @@ result or writes a manifest.
 >>> from functools import partial
 >>> from mechinterp import load_model
 >>> from mechinterp.commands.outcome import Outcome, finish
->>> found = Outcome("example", "A title", ("A note.",), (partial(print, "The result."),))
+>>> from mechinterp.commands.terminal import say
+>>> found = Outcome("example", "A title", ("A note.",), (partial(say, "The result."),))
 >>> finish(load_model("toy:trigger"), found, None)
 A title
 A note.
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mechinterp.commands.terminal import say
 from mechinterp.models.model import Model
 from mechinterp.storage.provenance import provenance_facts
 from mechinterp.storage.run_folder import write_run
@@ -51,7 +53,7 @@ def finish(model: Model, outcome: Outcome, out: Path | None) -> None:
     """
     if outcome.title:
         for line in (outcome.title, *outcome.notes, ""):
-            print(line)
+            say(line)
     for view in outcome.views:
         view()
     if out is None:
@@ -60,4 +62,4 @@ def finish(model: Model, outcome: Outcome, out: Path | None) -> None:
     facts = {**provenance_facts(model, outcome.kind), **notes, **outcome.facts}
     write_run(out, facts, outcome.files)
     first, *others = [*outcome.files, "manifest.json"]
-    print(f"wrote {out / first}" + (f", {', '.join(others)}" if others else ""))
+    say(f"wrote {out / first}" + (f", {', '.join(others)}" if others else ""))

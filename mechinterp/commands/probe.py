@@ -5,6 +5,7 @@ run_probe(model, ProbeOptions(file=Path("labelled.jsonl")))
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 import xarray as xr
 
 from mechinterp import models
-from mechinterp.commands.options.probe import ProbeOptions, chosen_layers
+from mechinterp.commands.options.probe import ProbeOptions
+from mechinterp.commands.options.ranges import chosen_layers, whole_number
 from mechinterp.commands.outcome import Outcome, finish
 from mechinterp.core.metrics import Metric, logit_diff
 from mechinterp.core.sites import ACTS, Pos, Site
@@ -140,7 +142,7 @@ def _labelled(options: ProbeOptions) -> Labelled:
     chats = [
         [{"role": "user", "content": one}] if isinstance(one, str) else one for one in found.prompts
     ]
-    return Labelled.of(chats, found.labels, found.groups)
+    return replace(found, prompts=tuple(chats))
 
 
 def _sites(model: Model, options: ProbeOptions) -> Sequence[Site]:
@@ -162,7 +164,8 @@ def _check_causal_layer(model: Model, options: ProbeOptions) -> None:
 
 
 def _position(text: str) -> Pos:
-    return int(text) if text.isdigit() else text
+    number = whole_number(text)
+    return text if number is None else number
 
 
 def _probe(options: ProbeOptions) -> Probe:
@@ -193,7 +196,7 @@ def _causal(
             seed=options.seed,
             progress=tick,
         )
-    return compare_with_random(effects, seed=options.seed)
+    return compare_with_random(effects)
 
 
 def _parquet(probed: xr.Dataset) -> bytes:

@@ -10,10 +10,12 @@
 """
 
 import re
+import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from mechinterp.commands.options.prompt import PromptOptions
+from mechinterp.commands.options.ranges import whole_number
 from mechinterp.core.metrics import Metric
 from mechinterp.core.pairs import Pair
 from mechinterp.core.prompts import Prompts
@@ -61,6 +63,25 @@ class PromptRequest:
         return cls(name, pair, metric, f"{name}: {len(pair.clean)} pairs.")
 
 
+def requested_text(given: str) -> str:
+    """A text of the command line; "-" reads it from standard input, without its last line end.
+
+    Raises:
+        ValueError: if what is read is empty, or is not UTF-8.
+    """
+    if given != "-":
+        return given
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"standard input is not UTF-8: {error.reason}. Give it in UTF-8."
+        ) from None
+    if not text.strip():
+        raise ValueError("standard input is empty: write the prompt there.")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
 def requested_positions(text: str | None, prompts: Prompts) -> list[Pos] | None:
     """The positions of an option: numbers and names, which may contain commas.
 
@@ -71,7 +92,8 @@ def requested_positions(text: str | None, prompts: Prompts) -> list[Pos] | None:
         return None
     names = sorted({"end", *prompts.names}, key=len, reverse=True)
     pattern = "|".join([rf"(?:{'|'.join(map(re.escape, names))})(?=,|$)", "[^,]+"])
-    chosen = [int(p) if p.isdigit() else p for p in re.findall(pattern, text)]
+    parts = re.findall(pattern, text)
+    chosen = [part if (pos := whole_number(part)) is None else pos for part in parts]
     for pos in chosen:
         if isinstance(pos, str) and pos not in names:
             raise ValueError(

@@ -11,7 +11,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from mechinterp.core.prompts import Prompts
-from mechinterp.core.sites import HookError, Site, narrow_index
+from mechinterp.core.sites import HookError, Site, as_site, narrow_index
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,11 +28,13 @@ class Activations(Mapping[Site, Tensor]):
     prompts: Prompts
     first_pos: int = 0
 
-    def __getitem__(self, site: Site) -> Shaped[Tensor, "prompt ..."]:
+    def __getitem__(self, where: Site | str) -> Shaped[Tensor, "prompt ..."]:
+        site = as_site(where)
         if site in self.kept:
             return self.kept[site]
-        for have, value in self.kept.items():
+        for have in self.kept:
             if _covers(have, site):
+                value = self.kept[have]
                 try:
                     return value[narrow_index(have, site, self._positions(have, site))]
                 except IndexError:
@@ -63,7 +65,10 @@ class Activations(Mapping[Site, Tensor]):
         return at - self.first_pos
 
     def __contains__(self, site: object) -> bool:
-        return isinstance(site, Site) and any(_covers(have, site) for have in self.kept)
+        try:
+            return any(_covers(have, as_site(site)) for have in self.kept)
+        except ValueError:  # nothing of this kind is a site
+            return False
 
     def __repr__(self) -> str:
         return f"Activations({', '.join(map(str, self.kept))}; {self.prompts!r})"
@@ -75,8 +80,29 @@ class Activations(Mapping[Site, Tensor]):
         return len(self.kept)
 
 
+class Copies(Mapping[Site, Tensor]):
+    """Values of which everybody who asks gets a copy, to write into."""
+
+    def __init__(self, kept: Mapping[Site, Tensor]) -> None:
+        self._kept = kept
+
+    def __getitem__(self, site: Site) -> Tensor:
+        return self._kept[site].clone()
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._kept
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
 def _covers(have: Site, want: Site) -> bool:
     """True if the value at `have` holds the one at `want`."""
+    if want.axes is None:
+        return have.hook == want.hook and have == have.whole()
     same = (have.act, have.layer) == (want.act, want.layer)
     narrowed = ((getattr(have, a), getattr(want, a)) for a in ("head", "pos", "neuron"))
     return same and all(h is None or h == w for h, w in narrowed)

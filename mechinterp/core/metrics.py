@@ -28,6 +28,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechinterp.core.indices import holds_indices, index, indices, is_index, positions
+from mechinterp.core.modes import ordinary
 from mechinterp.core.sites import Pos
 
 Answers = int | Sequence[int] | Int[Tensor, " prompt"]
@@ -64,6 +66,10 @@ class Metric:
     distance: bool = False
     together: Callable[[Tensor, tuple[Pos, ...], Tensor], "Metric"] | None = None
     of_answer: bool = True
+
+    def __post_init__(self) -> None:
+        at = positions(self.at, f"{self.name}: a position")
+        object.__setattr__(self, "at", tuple(at))
 
     def __call__(self, run: HasLogits) -> Float[Tensor, " prompt"]:
         """The metric of a run.
@@ -153,11 +159,21 @@ def kl(base: Float[Tensor, "prompt vocab"] | None = None, *, at: Pos = "end") ->
 
     `base`: the logits of the base run at the same position. Never negative.
     """
-    reference = None if base is None else base.double().log_softmax(-1)
+    if base is not None and not (isinstance(base, Tensor) and base.ndim == 2):
+        got = list(base.shape) if isinstance(base, Tensor) else type(base).__name__
+        raise ValueError(
+            f"kl: the base is {got}. Give logits [prompt, vocab]: run(...).logits[:, 0]."
+        )
+    reference = None if base is None else ordinary(base.double().log_softmax(-1))
 
     def divergence(logits: Tensor) -> Tensor:
         if reference is None:
             raise ValueError("kl() has no base. Give the base run's logits: kl(base).")
+        if reference.shape != logits[:, 0].shape:
+            raise ValueError(
+                f"kl: the base has shape {list(reference.shape)}, the run's logits "
+                f"{list(logits[:, 0].shape)} (prompt, vocab). Give the base of the same prompts."
+            )
         new = logits[:, 0].double().log_softmax(-1)
         return (reference.exp() * (reference - new)).sum(-1)
 
@@ -213,13 +229,14 @@ def _of_sequence(
     at: tuple[Pos, ...],
 ) -> Metric:
     """A metric of the log-probability of all answers, summed."""
+    answers = None if answers is None else _ids(answers)
 
     def score(logits: Tensor) -> Tensor:
         if answers is None or len(answers) != logits.shape[1]:
             n = 0 if answers is None else len(answers)
             raise ValueError(f"{name}: {n} answers at {logits.shape[1]} positions. Give one each.")
         logs = logits.double().log_softmax(-1)
-        ids = answers.to(logits.device).expand(len(logits), -1)[..., None]
+        ids = ordinary(answers).to(logits.device).expand(len(logits), -1)[..., None]
         return of_total(logs.gather(-1, ids)[..., 0].sum(1))
 
     def together(new: Tensor, at: tuple[Pos, ...], base: Tensor) -> Metric:
@@ -229,9 +246,18 @@ def _of_sequence(
 
 
 def _ids(answers: Answers) -> Int[Tensor, " prompt"]:
+    """Token ids, checked to be whole numbers."""
     if isinstance(answers, str):
         raise ValueError(f"{answers!r} is text. Give its token id, token_id(model, {answers!r}).")
-    return torch.as_tensor(answers).reshape(-1)
+    if isinstance(answers, Tensor) and holds_indices(answers):
+        ids = ordinary(answers).reshape(-1)
+    elif is_index(answers):
+        ids = torch.tensor([index(answers, "token id", least=None)])
+    else:
+        ids = torch.tensor(indices(answers, "token ids", least=None), dtype=torch.long)
+    if len(ids) == 0:
+        raise ValueError("no token id was given. Give one, or one for each prompt.")
+    return ids
 
 
 def _pick(logits: Tensor, ids: Tensor) -> Tensor:
@@ -284,7 +310,13 @@ def _of_tokens(
 
     given = [_ids(a) for a in (answers, others) if a is not None]
     n_prompts = max(map(len, given), default=1)
+    if {len(ids) for ids in given} - {1, n_prompts}:
+        raise ValueError(
+            f"{name}: {len(given[0])} answers and {len(given[1])} others. Give as many, or one."
+        )
     tokens = (
-        torch.stack([ids.expand(n_prompts) for ids in given], 1) if answers is not None else None
+        ordinary(torch.stack([ids.expand(n_prompts) for ids in given], 1))
+        if answers is not None
+        else None
     )
     return Metric(name, "logits", (at,), score, tokens, bind)

@@ -30,6 +30,12 @@ class Pair:
 
     def __post_init__(self) -> None:
         clean, corrupt = self.clean, self.corrupt
+        for side in ("clean", "corrupt"):
+            if not isinstance(given := getattr(self, side), Prompts):
+                raise ValueError(
+                    f"Pair: {side} is a {type(given).__name__}, not Prompts. Make them with "
+                    f"tokenize(model, texts), or Prompts.from_ids(ids)."
+                )
         if len(clean) != len(corrupt):
             raise ValueError(
                 f"unaligned pair: {len(clean)} clean prompts and {len(corrupt)} corrupt ones. "

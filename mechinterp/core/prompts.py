@@ -9,7 +9,7 @@
     ([2, 1], [1, 0])
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from mechinterp.core.indices import index, indices, is_index
+from mechinterp.core.modes import ordinary
 from mechinterp.core.sites import Pos
 
 DELETED = -1
@@ -40,6 +42,14 @@ class Prompts:
     given: "Prompts | None" = None
     moved: Int[Tensor, "prompt given"] | None = None
 
+    def __post_init__(self) -> None:
+        if self.tokens.is_inference() or self.lengths.is_inference():  # then all are
+            names = {name: ordinary(at) for name, at in self.names.items()}
+            object.__setattr__(self, "tokens", ordinary(self.tokens))
+            object.__setattr__(self, "lengths", ordinary(self.lengths))
+            object.__setattr__(self, "names", MappingProxyType(names))
+            object.__setattr__(self, "moved", None if self.moved is None else ordinary(self.moved))
+
     @classmethod
     def from_ids(
         cls,
@@ -58,22 +68,25 @@ class Prompts:
         Raises:
             ValueError: if there is no prompt, or an empty one, or the roles do not fit.
         """
-        if not ids:
+        if isinstance(ids, str) or not isinstance(ids, Iterable):
+            raise ValueError(f"{ids!r}: give a list of token ids for each prompt, [[5, 6, 7]].")
+        rows = [indices(prompt, f"prompt {row}", least=None) for row, prompt in enumerate(ids)]
+        if not rows:
             raise ValueError("no prompts were given. Give at least one.")
-        for row, prompt in enumerate(ids):
+        for row, prompt in enumerate(rows):
             if len(prompt) == 0:
                 raise ValueError(f"prompt {row} is empty. Give it at least one token.")
-        if roles is not None and [*map(len, roles)] != [*map(len, ids)]:
+        if roles is not None and [*map(len, roles)] != [*map(len, rows)]:
             raise ValueError(
-                f"{[*map(len, roles)]} roles for prompts of {[*map(len, ids)]} tokens. Give each "
+                f"{[*map(len, roles)]} roles for prompts of {[*map(len, rows)]} tokens. Give each "
                 f"token a role."
             )
-        width = max(map(len, ids))
-        padded = [list(p) + [pad] * (width - len(p)) for p in ids]
+        width = max(map(len, rows))
+        padded = [p + [pad] * (width - len(p)) for p in rows]
         return cls(
             torch.tensor(padded, device=device),
-            torch.tensor([len(p) for p in ids], device=device),
-            tuple(tuple(r) for r in roles) if roles else tuple(("text",) * len(p) for p in ids),
+            torch.tensor([len(p) for p in rows], device=device),
+            tuple(tuple(r) for r in roles) if roles else tuple(("text",) * len(p) for p in rows),
             decode=decode,
         )
 
@@ -113,7 +126,11 @@ class Prompts:
         """
         names, lengths = dict(self.names), (self.given or self).lengths.tolist()
         for name, given in positions.items():
-            each = [given] * len(self) if isinstance(given, int) else list(map(int, given))
+            each = (
+                [index(given, f"position {name!r}")] * len(self)
+                if is_index(given)
+                else indices(given, f"position {name!r}", least=None)
+            )
             if len(each) != len(self):
                 raise ValueError(
                     f"position {name!r}: {len(each)} given for {len(self)} prompts. Give one each."
@@ -155,7 +172,8 @@ class Prompts:
             ValueError: if no position has this name, or it lies outside a prompt.
         """
         lengths = (self.given or self).lengths
-        if isinstance(pos, int):
+        if not isinstance(pos, str):
+            pos = index(pos, "a position", least=None)
             if not 0 <= pos < int(lengths.min()):
                 row = int(lengths.argmin())
                 raise ValueError(

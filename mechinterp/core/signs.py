@@ -18,6 +18,7 @@ from it, and so counts the other way.
 | circuits, scores of edges and nodes | what is lost without it | positive | positive |
 | AtP*, attention | a size, never negative | none | none |
 | interactions | the sum of two beside both together | none | none |
+| directions | changed − unchanged, by ablating and by steering up and down | none | none |
 
 >>> from mechinterp.core.metrics import kl, log_prob
 >>> from mechinterp.core.signs import sign_of_change

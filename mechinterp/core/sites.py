@@ -6,16 +6,20 @@ A site is data: it can be hashed, sorted, printed, used as a label. What happens
     >>> from mechinterp.core.sites import Site
     >>> str(Site("z", layer=9, head=6, pos="end"))
     'L9H6.z@end'
+    >>> Site("blocks.9.attn.hook_z", head=6) == Site("z", layer=9, head=6)
+    True
 """
 
 import difflib
-import operator
+import re
 from dataclasses import dataclass
 from types import EllipsisType
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from mechinterp.core.indices import index, is_index
 
 Pos = int | str
 """A position: its index in the prompt as it was given, or its name, such as "end"."""
@@ -88,14 +92,20 @@ ACTS: dict[str, Act] = {
 """Every short name, in the order in which a forward pass computes them."""
 
 _ORDER = {name: place for place, name in enumerate(ACTS)}
+_OTHER_AXES = ("ln1_scale", "ln1_normalized")
+"""They have a head axis more where the inputs of attention are split: by full name they are whole,
+of whatever axes."""
+_SHORT = {act.hook: name for name, act in ACTS.items() if name not in _OTHER_AXES}
+_OF_LAYER = re.compile(r"blocks\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class Site:
     """Where: an activation, optionally narrowed to one head, position or neuron.
 
-    `act` is a short name of `ACTS`, or any full hook name of the model, which cannot be narrowed
-    since its axes are not known. Leaving out `head`, `pos` or `neuron` means all of them. `pos` is
+    `act` is a short name of `ACTS`, or a full hook name of the model, such as
+    "blocks.0.attn.hook_z". One that has a short name becomes it; another cannot be narrowed, since
+    its axes are not known. Leaving out `head`, `pos` or `neuron` means all of them. `pos` is
     an index into the prompt as it was given, or a position that the prompts name ("end", "S2").
     Under grouped-query attention the heads of `k` and `v` are the key-value heads.
 
@@ -110,16 +120,29 @@ class Site:
     neuron: int | None = None
 
     def __post_init__(self) -> None:
-        for axis in ("layer", "head", "pos", "neuron"):
-            number = getattr(self, axis)
-            if number is not None and not isinstance(number, int) and hasattr(number, "__index__"):
-                object.__setattr__(self, axis, operator.index(number))  # numpy's integers
+        if not isinstance(self.act, str):
+            raise ValueError(f'{self.act!r} is no activation. Give its name: Site("z", layer=0).')
+        self._shorten_full_name()
+        self._check_numbers()
         act = ACTS.get(self.act)
         if act is None:
             self._check_full_name()
         else:
             self._check_narrowing(act)
-            self._check_numbers()
+
+    def _shorten_full_name(self) -> None:
+        """Put the short name in the place of a full hook name that has one."""
+        if self.act in ACTS:
+            return
+        found = _OF_LAYER.match(self.act)
+        short = _SHORT.get(_OF_LAYER.sub("blocks.{layer}.", self.act, count=1))
+        if short is None:
+            return
+        layer = int(found[1]) if found else None
+        if self.layer not in (None, layer):
+            raise ValueError(f"{self!r}: the name is of layer {layer}. Leave layer out.")
+        object.__setattr__(self, "act", short)
+        object.__setattr__(self, "layer", layer)
 
     def _check_narrowing(self, act: Act) -> None:
         """Check that the activation has the layer and the axes to which the site is narrowed."""
@@ -140,15 +163,20 @@ class Site:
         """Check that each axis is given as one number from 0 on, or a name."""
         for axis in ("layer", "head", "pos", "neuron"):
             number = getattr(self, axis)
+            if number is None or (type(number) is int and number >= 0):
+                continue
             if isinstance(number, list | tuple | range):
                 raise ValueError(
                     f"{self!r}: a site has one {axis}. Make one for each, and join specs with +."
                 )
-            if isinstance(number, int) and number < 0:
+            if axis == "pos" and isinstance(number, str):
+                continue
+            if is_index(number) and number < 0:
                 raise ValueError(
                     f"{self!r}: {axis}={number} is negative. Count from 0; the last position of "
                     f'each prompt is pos="end".'
                 )
+            object.__setattr__(self, axis, index(number, f"{self!r}: {axis}"))  # of numpy, too
 
     def _check_full_name(self) -> None:
         """Check that the act could be a full hook name, and is not narrowed."""
@@ -204,6 +232,22 @@ class Site:
         layer = self.layer if self.layer is not None else (-1 if act < 3 else 1 << 30)
         last = len(_ORDER) if self.head is None else self.head
         return (layer, act, self.act, last, str(self.pos), self.neuron or 0)
+
+
+def as_site(where: object) -> Site:
+    """The site itself, or that of a full hook name.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if isinstance(where, Site):
+        return where
+    if isinstance(where, str):
+        return Site(where)
+    raise ValueError(
+        f'{where!r} is no site. Give one, Site("z", layer=0), or a full hook name; for several '
+        f"sites join what each gives with +."
+    )
 
 
 def narrow_index(have: Site, want: Site, positions: Int[Tensor, " prompt"] | None) -> Index:

@@ -7,21 +7,23 @@
 1
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from mechinterp.core.activations import Activations
+from mechinterp.core.activations import Activations, Copies
 from mechinterp.core.prompts import DELETED, Prompts
 from mechinterp.core.sites import HookError, Index, Site, narrow_index
 from mechinterp.core.specs import At, HookSpec, Specs
-from mechinterp.engine.interrupts import interruptible
 from mechinterp.models.hook_points import check_site, first_layer
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import check_length
+
+CallEdit = Callable[..., Tensor]
+"""Calls a function with arguments: the user's code, in the surroundings that it expects."""
 
 
 @dataclass(eq=False)
@@ -52,14 +54,18 @@ class Arm:
         """What was read so far."""
         return Activations(self.reads, self.prompts)
 
-    def fire(self, number: int, rows: Tensor, interrupts: interruptible) -> Tensor | None:
+    @property
+    def shown(self) -> Activations:
+        """The same for an edit, which may write into what it is given."""
+        return Activations(Copies(self.reads), self.prompts)
+
+    def fire(self, number: int, rows: Tensor, call: CallEdit) -> Tensor | None:
         """Run one spec on the arm's rows of an activation: the new value, or None for a read."""
         spec = self.specs[number]
         seen = rows[self.index(spec, rows)].clone()
         self.fired.add(number)
         if spec.edit is not None:
-            at = At(spec.site, self.prompts, self.activations)
-            return interrupts.call(_run_edit, spec, seen, at)
+            return call(_run_edit, spec, seen, At(spec.site, self.prompts, self.shown))
         if spec.site in self.reads and not torch.equal(self.reads[spec.site], seen):
             raise HookError(
                 f"{spec.name}: {spec.site.hook} ran more than once, with different values. "
@@ -159,7 +165,8 @@ def _edit_tokens(
         if spec.edit is None:
             reads[spec.site] = seen
         else:
-            ids[index] = _run_edit(spec, seen, At(spec.site, prompts, Activations(reads, prompts)))
+            shown = Activations(Copies(reads), prompts)
+            ids[index] = _run_edit(spec, seen, At(spec.site, prompts, shown))
         if int(ids.max()) >= model.cfg.d_vocab or int(ids.min()) < DELETED:
             raise HookError(
                 f"{spec.name}: gave a token id outside the vocabulary of {model.cfg.d_vocab}."
@@ -182,11 +189,17 @@ def _run_edit(spec: HookSpec, seen: Tensor, at: At) -> Shaped[Tensor, "prompt ..
     """The new value that an edit returns, checked: same shape, dtype and device."""
     assert spec.edit is not None
     shape, dtype, device = seen.shape, seen.dtype, seen.device
+    tokens, version = at.prompts.tokens, at.prompts.tokens._version
     try:
         made = spec.edit(seen, at)
     except Exception as error:
         error.add_note(f"raised by the edit of {spec.name}")
         raise
+    if tokens._version != version:
+        raise HookError(
+            f"{spec.name} wrote into at.prompts.tokens, which other runs share. Edit the input "
+            f'with delete_token, replace_token, or an edit at Site("tokens").'
+        )
     if made is None:
         raise HookError(f"{spec.name} returned None. Return the new value.")
     if not isinstance(made, Tensor):

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.interrupts import interruptible
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.prompts import Prompts
-from mechinterp.engine.interrupts import interruptible
+from mechinterp.core.turns import lock_of
 from mechinterp.models.model import Model
 
 
@@ -70,7 +71,8 @@ def compute_base(
         return BaseRun()
     top = max(layers, default=0)  # the last stream that is kept: the number of layers at most
     last = model.cfg.n_layers - 1 if first_pos else top  # the last layer that is looked into
-    with interruptible() as interrupts, torch.no_grad():
+    lock = lock_of(model)
+    with lock, interruptible(lock) as interrupts, gradients_off():
         resid, _ = models.embed(model, prompts.tokens)  # [prompt, pos, d_model]
         for layer in range(last + 1):
             interrupts.check()

@@ -21,11 +21,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.interrupts import interruptible
+from mechinterp.core.modes import gradients_off, gradients_on
 from mechinterp.core.sites import ACTS
+from mechinterp.core.turns import lock_of, set_running
 from mechinterp.engine.arms import Arm
 from mechinterp.engine.base_run import BaseRun
 from mechinterp.engine.hooks import Hooks, Watch
-from mechinterp.engine.interrupts import interruptible
 from mechinterp.models.model import Model
 
 LINKS = tuple(ACTS[act].hook for act in ("attn_scores", "pattern"))
@@ -71,7 +73,8 @@ class PassOutput:
     def logits(self) -> Float[Tensor, "row k vocab"]:
         """Logits of the whole vocabulary, computed once."""
         if self._logits is None:
-            self._logits = models.unembed(self.model, self.normalized)
+            with self._mode():
+                self._logits = models.unembed(self.model, self.normalized)
         return self._logits
 
     def logits_of(self, tokens: Int[Tensor, "row n"], k: Sequence[int]) -> Tensor:
@@ -79,7 +82,11 @@ class PassOutput:
         if self._logits is not None:
             picked = self._logits[:, list(k)]
             return picked.gather(2, tokens[:, None].expand(-1, len(k), -1))
-        return models.unembed(self.model, self.normalized[:, list(k)], tokens)
+        with self._mode():
+            return models.unembed(self.model, self.normalized[:, list(k)], tokens)
+
+    def _mode(self) -> gradients_on | gradients_off:
+        return gradients_on() if self.normalized.requires_grad else gradients_off()
 
 
 def run_batch(
@@ -112,9 +119,12 @@ def run_batch(
         arm.rows = slice(place * n_prompts, (place + 1) * n_prompts)
         arm.batch_first_pos = first_pos
     seen_hooks = {spec.site.hook for arm in arms for spec in arm.specs}
-    interrupts = interruptible()
-    hooks = Hooks(model, arms, interrupts)
-    with interrupts, torch.set_grad_enabled(differentiable):
+    in_inference = torch.is_inference_mode_enabled() and not differentiable
+    lock = lock_of(model)
+    interrupts = interruptible(lock)
+    hooks = Hooks(model, arms, interrupts, in_inference=in_inference)
+    with lock, interrupts, gradients_on() if differentiable else gradients_off():
+        before = set_running(hooks)
         try:
             hooks.add(watch)
             # resid: [row, pos, d_model], its positions from first_pos on. Rows of arms that have
@@ -148,6 +158,7 @@ def run_batch(
                 logits = models.unembed_with_hooks(model, normalized)
                 output = PassOutput(model, normalized[rows, reading], logits[rows, reading])
         finally:
+            set_running(before)
             hooks.remove()
     hooks.check_all_fired()
     return output

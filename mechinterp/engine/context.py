@@ -19,6 +19,7 @@ The specs hold while the model generates, too. An example is steering by a diffe
 'a b c a e e e'
 """
 
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Generic, TypedDict, TypeVar, no_type_check
@@ -27,16 +28,17 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from mechinterp.core.interrupts import interruptible
 from mechinterp.core.sites import HookError, Site
 from mechinterp.core.specs import Specs
+from mechinterp.core.turns import OwnHook, this_thread
 from mechinterp.engine.arms import check_specs, prepare_arm
 from mechinterp.engine.base_run import CacheEntry
 from mechinterp.engine.growing_prompts import GrowingPrompts
 from mechinterp.engine.hooks import Hooks
-from mechinterp.engine.interrupts import interruptible
 from mechinterp.engine.partial_arm import PartialArm
 from mechinterp.engine.sequences import Sequences, n_cached
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import Text, tokenize
 
 _BEFORE_LAYERS = ("hook_tokens", "hook_embed", "hook_pos_embed")
@@ -70,17 +72,24 @@ class hooked(Generic[M]):  # noqa: N801 - used as a context manager, like contex
     so far; what it did earlier stays in the cache. The text is therefore the same with and without
     a cache, unless an edit makes a position depend on later ones, as `zero` at "attn_scores" does.
 
+    The specs act in the thread that enters the context, on every pass there. In other threads the
+    model runs as if they were not there, so that each thread may have contexts of its own. Contexts
+    that overlap in one thread, as those of asyncio tasks can, act together; they may end in any
+    order.
+
     `model.generate` of TransformerLens 3.9 counts positions wrongly with a cache if the model
     learned position embeddings and has no tokenizer. Inside this context it counts right, so
     compare with `hooked(model, ())`, not with the bare model.
 
     Raises:
-        HookError: if a spec cannot run; at the end, if one never ran; or if the positions of a pass
-            cannot be known, as with padding on the left or a cache filled elsewhere.
+        HookError: if a spec cannot run; at the end, if one never ran; if it is entered while it is
+            on already; or if the positions of a pass cannot be known, as with padding on the left
+            or a cache filled elsewhere.
     """
 
     def __init__(self, model: M, specs: Specs, prompts: Text | None = None) -> None:
         self._model = model
+        require_model(model)
         given = None if prompts is None else tokenize(model, prompts)
         check_specs(specs)
         for spec in specs:
@@ -108,16 +117,25 @@ class hooked(Generic[M]):  # noqa: N801 - used as a context manager, like contex
 
     @no_type_check  # in a wrapper Ctrl-C could come between it and the body
     def __enter__(self) -> M:
+        if self._handles:
+            raise HookError(
+                "hooked(model, specs): this context is on already. Make another one of the specs."
+            )
         self._interrupts.__enter__()
         try:
-            model, add = self._model, self._handles.append
-            add(model.register_forward_pre_hook(self._begin_call, with_kwargs=True))
-            add(model.embed.register_forward_pre_hook(self._begin_pass))
+            model, owner = self._model, this_thread()
+
+            def add(module: nn.Module, hook: Callable[..., object], **options: bool) -> None:
+                hook = OwnHook(hook, owner)
+                self._handles.append(module.register_forward_pre_hook(hook, **options))
+
+            add(model, self._begin_call, with_kwargs=True)
+            add(model.embed, self._begin_pass)
             if hasattr(model, "pos_embed"):
-                add(model.pos_embed.register_forward_pre_hook(self._correct_positions))
+                add(model.pos_embed, self._correct_positions)
             for layer, block in enumerate(model.blocks):
-                begin = partial(self._begin_layer, layer)
-                add(block.register_forward_pre_hook(begin, with_kwargs=True))
+                add(block, partial(self._begin_layer, layer), with_kwargs=True)
+            self._hooks.owner = owner
             self._hooks.add()
             self._interrupts.open_until(hooked.__exit__.__code__)
         except BaseException as error:
@@ -139,6 +157,11 @@ class hooked(Generic[M]):  # noqa: N801 - used as a context manager, like contex
         self._handles.clear()
         self._interrupts.__exit__()
         if kind is None:
+            if self._arm.specs and not self._sequences.lengths and not self._arm.fired:
+                raise HookError(
+                    f"{self._arm.specs[0].name} never ran: the model was not run inside the "
+                    f"context, by the thread that entered it."
+                )
             self._prompts.check_all_reached(self._arm.specs, self._sequences.lengths)
             self._hooks.check_all_fired()
 

@@ -10,8 +10,10 @@
 import torch
 
 from mechinterp import models
+from mechinterp.core.interrupts import interruptible
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.prompts import Prompts
-from mechinterp.engine.interrupts import interruptible
+from mechinterp.core.turns import lock_of
 from mechinterp.models.model import Model
 
 
@@ -26,9 +28,10 @@ def generate_greedy(model: Model, prompts: Prompts, n: int) -> list[int]:
     cache = models.key_value_cache(model, 1) if cached else [None] * model.cfg.n_layers
     ids = prompts.tokens  # [1, pos]
     made: list[int] = []
-    with interruptible() as interrupts, torch.no_grad():
-        while len(made) < n and (not made or made[-1] != end):
-            first_pos = ids.shape[1] - 1 if cached and made else 0
+    lock = lock_of(model)
+    while len(made) < n and (not made or made[-1] != end):
+        first_pos = ids.shape[1] - 1 if cached and made else 0
+        with lock, interruptible(lock) as interrupts, gradients_off():
             resid, positions = models.embed(model, ids[:, first_pos:], first_pos)
             for layer in range(model.cfg.n_layers):
                 interrupts.check()

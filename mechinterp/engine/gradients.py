@@ -22,7 +22,9 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.core.activations import Activations
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
+from mechinterp.core.modes import gradients_on, takes_gradients
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Site
 from mechinterp.core.specs import At, Specs, edit
@@ -38,6 +40,8 @@ Variant = Callable[[slice, Specs], Specs]
 """Makes the specs of a run on some rows of the prompts, given those that record gradients."""
 
 
+@checks_arguments
+@takes_gradients
 def site_gradients(
     model: Model,
     prompts: Text,
@@ -183,7 +187,7 @@ def run_gradient_pass(
     ]
     reading = torch.cat([arm.prompts.reading(metric.at) for arm in arms])
     output = forward_with_graph(model, arms, reading)
-    with torch.enable_grad():
+    with gradients_on():
         total = total_score(metric, output, len(arms), rows, len(prompts))
     inputs = [value for seen in kept for site in whole for value in seen[site]]
     if total.requires_grad:

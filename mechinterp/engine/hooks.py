@@ -6,7 +6,7 @@ with others.
 >>> from mechinterp import Site, load_model, tokenize, zero
 >>> from mechinterp.engine.arms import prepare_arm
 >>> from mechinterp.engine.hooks import Hooks
->>> from mechinterp.engine.interrupts import interruptible
+>>> from mechinterp.core.interrupts import interruptible
 >>> model = load_model("toy:trigger")
 >>> arm = prepare_arm(model, tokenize(model, "bring the sesame"), zero(Site("z", 1)))
 >>> with interruptible() as interrupts:
@@ -16,26 +16,44 @@ with others.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from mechinterp.core.interrupts import interruptible
 from mechinterp.core.sites import HookError
+from mechinterp.core.turns import OwnHook, set_running
 from mechinterp.engine.arms import Arm
-from mechinterp.engine.interrupts import interruptible
 from mechinterp.models.model import Model
 
+T = TypeVar("T")
 Watch = Callable[[str, Tensor], None]
 """Called with the full name of a hook point, and the activation that passes it."""
 
 
 class Hooks:
-    """The hooks of some arms on a model: `add`, `remove`, and whether all of them ran."""
+    """The hooks of some arms on a model: `add`, `remove`, and whether all of them ran.
 
-    def __init__(self, model: Model, arms: Sequence[Arm], interrupts: interruptible) -> None:
+    `owner`: whoever these hooks act for (`core.turns`); by default between `start` and `remove`.
+    `in_inference`: edits run in `torch.inference_mode`, as the caller's own code does.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        arms: Sequence[Arm],
+        interrupts: interruptible,
+        owner: object = None,
+        *,
+        in_inference: bool = False,
+    ) -> None:
         self._model = model
         self._arms = arms
         self._interrupts = interrupts
+        self.owner = owner or self
+        self._in_inference = in_inference
         self._handles: list[RemovableHandle] = []
 
     def add(self, watch: Watch | None = None) -> None:
@@ -46,7 +64,7 @@ class Hooks:
                 if spec.site.act != "tokens":
                     on_point.setdefault(spec.site.hook, []).append((arm, number))
         for name in self._model.hook_dict if watch else on_point:
-            hook = self._hook(name, on_point.get(name, []), watch)
+            hook = OwnHook(self._hook(name, on_point.get(name, []), watch), self.owner)
             self._handles.append(self._model.hook_dict[name].register_forward_hook(hook))
 
     def remove(self) -> None:
@@ -69,6 +87,17 @@ class Hooks:
                         f"describe(model) lists the sites that run."
                     )
 
+    def _call(self, function: Callable[..., T], *args: object) -> T:
+        """Call the user's code. What it runs itself does not see these hooks."""
+        before = set_running(None)
+        try:
+            if not self._in_inference:
+                return self._interrupts.call(function, *args)
+            with torch.inference_mode():
+                return self._interrupts.call(function, *args)
+        finally:
+            set_running(before)
+
     def _hook(
         self, name: str, here: Sequence[tuple[Arm, int]], watch: Watch | None
     ) -> Callable[..., Tensor | None]:
@@ -81,7 +110,7 @@ class Hooks:
             new: Tensor | None = None
             for arm, number in here:
                 rows = (value if new is None else new)[arm.rows]
-                made = arm.fire(number, rows, self._interrupts)
+                made = arm.fire(number, rows, self._call)
                 if made is not None:
                     new = value.clone() if new is None else new
                     rows = new[arm.rows]

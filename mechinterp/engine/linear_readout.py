@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.core.metrics import Metric
+from mechinterp.core.modes import gradients_on, takes_gradients
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import Specs, edit
 from mechinterp.engine.arms import prepare_arm
@@ -55,6 +56,7 @@ class LinearReadout:
         return np.asarray(found.cpu().numpy())
 
 
+@takes_gradients
 def linearize_metrics(
     model: Model,
     done: Run,
@@ -78,7 +80,7 @@ def linearize_metrics(
         torch.arange(n_read, device=resid.device).expand(n_prompts, -1),
         Extent(BaseRun({n_layers: leaf}), [n_layers]),
     )
-    with torch.enable_grad():
+    with gradients_on():
         again = replace(done, logits=output.logits())
         totals = torch.stack([metric(again).double() for metric in metrics])
         gradients = torch.stack(

@@ -2,11 +2,10 @@
 
 from torch import Tensor
 
-from mechinterp.core.activations import Activations
+from mechinterp.core.activations import Activations, Copies
 from mechinterp.core.sites import HookError
 from mechinterp.core.specs import HookSpec
-from mechinterp.engine.arms import Arm
-from mechinterp.engine.interrupts import interruptible
+from mechinterp.engine.arms import Arm, CallEdit
 
 
 class PartialArm(Arm):
@@ -33,11 +32,16 @@ class PartialArm(Arm):
             )
         return bool(inside.all())
 
-    def fire(self, number: int, rows: Tensor, interrupts: interruptible) -> Tensor | None:
+    def fire(self, number: int, rows: Tensor, call: CallEdit) -> Tensor | None:
         """As an arm, if the pass sees the spec's position; else another pass runs the spec."""
-        return super().fire(number, rows, interrupts) if self.sees(self.specs[number]) else None
+        return super().fire(number, rows, call) if self.sees(self.specs[number]) else None
 
     @property
     def activations(self) -> Activations:
         """What was read in this pass, and at single positions also before."""
         return Activations(self.reads, self.prompts, self.batch_first_pos)
+
+    @property
+    def shown(self) -> Activations:
+        """The same for an edit, which may write into what it is given."""
+        return Activations(Copies(self.reads), self.prompts, self.batch_first_pos)

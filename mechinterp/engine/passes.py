@@ -23,7 +23,7 @@ from mechinterp.core.prompts import Prompts
 from mechinterp.engine.arms import Arm
 from mechinterp.engine.base_run import BaseRun, compute_base
 from mechinterp.engine.batch import WHOLE, Extent, PassOutput, run_batch
-from mechinterp.engine.exactness import fuses_exactly
+from mechinterp.engine.exactness import check_not_random, fuses_exactly
 from mechinterp.engine.hooks import Watch
 from mechinterp.models.model import Model
 
@@ -72,7 +72,12 @@ def run_base(model: Model, prompts: Prompts, layers: set[int], first_pos: int = 
 
 
 def _complete(model: Model, arms: Sequence[Arm], extent: Extent, watch: Watch | None) -> Extent:
-    """The extent, with whole logits where a hook or `watch` looks behind the last layer."""
+    """The extent, with whole logits where a hook or `watch` looks behind the last layer.
+
+    Raises:
+        HookError: if dropout is on.
+    """
+    check_not_random(model)
     n_layers = model.cfg.n_layers
     whole = extent.whole_logits or watch is not None
     whole = whole or any(arm.last_layer == n_layers for arm in arms)

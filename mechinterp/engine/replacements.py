@@ -21,6 +21,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Site, narrow_index
 from mechinterp.core.specs import At, Edit, read
@@ -58,6 +59,7 @@ def resolve_replacement(how: Replacement | str) -> Replacement:
     return Replacement("zero", lambda model, prompts, sites: lambda site: _zero)
 
 
+@checks_arguments
 def mean_of(reference: Prompts, *, by_position: bool = False) -> Replacement:
     """The mean over a reference set: over all its tokens, or by position over its prompts.
 
@@ -98,6 +100,7 @@ def mean_of(reference: Prompts, *, by_position: bool = False) -> Replacement:
     return Replacement(f"mean of {len(reference)} prompts over {over}", prepare)
 
 
+@checks_arguments
 def resample_from(reference: Prompts, *, seed: int) -> Replacement:
     """For each prompt, the value of one reference prompt there, drawn at random.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.core.activations import Activations
+from mechinterp.core.indices import positions
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import HookError, Pos
 from mechinterp.core.specs import Specs
@@ -69,7 +70,7 @@ def run(
         ValueError: if the prompts or a position do not fit the model.
     """
     arm = prepare_arm(model, tokenize(model, prompts), specs)
-    at = (logits_at,) if isinstance(logits_at, int | str) else tuple(logits_at)
+    at = tuple(positions(logits_at, "logits_at"))
     if not at and not any(spec.edit is None for spec in specs):
         raise ValueError(
             'logits_at names no position, and nothing is read. Give a position: "end".'

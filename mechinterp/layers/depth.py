@@ -15,7 +15,10 @@ answer that the lens does not show may be there in a form that the lens does not
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 
+
+@checks_arguments
 def depths(lens: xr.Dataset) -> xr.Dataset:
     """For each prompt the layers `first` and `settled`, as numbers of layers that have run.
 

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.signs import sign_of_support
@@ -38,11 +39,12 @@ from mechinterp.engine.linear_readout import (
     linearize_metrics,
 )
 from mechinterp.engine.runner import Run, run
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.sweeps.axes import layers as chosen_layers
 
 
+@checks_arguments
 def direct_by_layer(model: Model, prompts: Text, metric: Metric) -> xr.DataArray:
     """The direct contribution of each part to the metric: dims (part, prompt), in its unit.
 
@@ -75,6 +77,7 @@ def direct_by_layer(model: Model, prompts: Text, metric: Metric) -> xr.DataArray
     return xr.DataArray(values, coords, ("part", "prompt"), "direct", asked.attrs)
 
 
+@checks_arguments
 def direct_by_head(model: Model, prompts: Text, metric: Metric) -> xr.Dataset:
     """The direct contribution of each head, `from_head` (layer, head, prompt), and of all else.
 
@@ -118,6 +121,7 @@ def direct_by_head(model: Model, prompts: Text, metric: Metric) -> xr.Dataset:
     )
 
 
+@checks_arguments
 def direct_by_neuron(
     model: Model, prompts: Text, metric: Metric, layers: Iterable[int] | None = None
 ) -> xr.Dataset:
@@ -133,6 +137,7 @@ def direct_by_neuron(
 
     Source: Geva et al. 2022, section 3, arXiv 2203.14680.
     """
+    require_model(model)
     if model.cfg.attn_only:
         raise ValueError("direct_by_neuron: this model has no MLPs. Use direct_by_head.")
     given, chosen = tokenize(model, prompts), chosen_layers(model, layers)

@@ -23,7 +23,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Answers, Metric, columns
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.sites import Pos
 from mechinterp.engine.batch import PassOutput
 from mechinterp.engine.scoring import arm_scores
@@ -38,6 +40,7 @@ _CHUNK_BYTES = 1 << 26
 Streams = Float[Tensor, "layer prompt d_model"]
 
 
+@checks_arguments
 def logit_lens(
     model: Model,
     prompts: Text,
@@ -99,6 +102,7 @@ def logit_lens(
     return xr.Dataset(arrays, coords, attrs)
 
 
+@checks_arguments
 def lens_metric(
     model: Model, prompts: Text, metric: Metric, *, lens: TunedLens | None = None
 ) -> xr.DataArray:
@@ -137,7 +141,7 @@ def _translate(
 
 
 def _normalize(model: Model, each: Streams, lens: TunedLens | None) -> Streams:
-    with torch.no_grad():
+    with gradients_off():
         normed = [models.normalize(model, x[:, None])[:, 0] for x in _translate(model, each, lens)]
     return torch.stack(normed)
 
@@ -148,7 +152,7 @@ def _parts(
     """Where each part of the vocabulary begins, and its logits for all layers and prompts."""
     n_rows = normed.shape[0] * normed.shape[1]
     size = max(1, _CHUNK_BYTES // (n_rows * normed.element_size()))
-    with torch.no_grad():
+    with gradients_off():
         for begin in range(0, n_vocab, size):
             yield begin, models.unembed(model, normed, part=slice(begin, begin + size)).double()
 
@@ -179,7 +183,7 @@ def _of_tokens(
     model: Model, normed: Streams, ids: Int[Tensor, " prompt"]
 ) -> Float[Tensor, "layer prompt"]:
     """The logit of one token for each prompt."""
-    with torch.no_grad():
+    with gradients_off():
         found = models.unembed(model, normed.transpose(0, 1), ids[:, None])
     return found[..., 0].T.double()
 

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import read
@@ -26,6 +27,7 @@ from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 
 
+@checks_arguments
 def residual_stream(model: Model, prompts: Text, *, at: Pos = "end") -> xr.Dataset:
     """The residual stream at one position: `norm`, `written`, `cosine`, dims (layer, prompt).
 

@@ -25,6 +25,9 @@ from safetensors.torch import load
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.interrupts import holds_signals
+from mechinterp.core.modes import gradients_off, takes_gradients
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
@@ -71,6 +74,8 @@ class TunedLens:
             )
 
 
+@checks_arguments
+@takes_gradients
 def train_lens(
     model: Model,
     prompts: Text,
@@ -96,8 +101,11 @@ def train_lens(
 
     Source: Belrose et al. 2023, section 3, arXiv 2303.08112.
     """
-    if steps < 0 or batch < 1 or shrink < 0:
-        raise ValueError(f"steps={steps}, batch={batch}, shrink={shrink}: none may be negative.")
+    if steps < 0 or batch < 1 or shrink < 0 or rate <= 0:
+        raise ValueError(
+            f"steps={steps}, batch={batch}, shrink={shrink}, rate={rate}: none may be negative, "
+            f"and a step moves something."
+        )
     each = _training_streams(model, tokenize(model, prompts))
     goal, n_layers = each[-1], len(each) - 1
     draw = torch.Generator().manual_seed(seed)
@@ -160,14 +168,14 @@ def _refine(
     for _ in range(steps):
         rows = torch.randint(len(resid), (min(batch, len(resid)),), generator=draw)
         x = resid[rows.to(resid.device)]
-        with torch.no_grad():
+        with gradients_off():
             wanted = _log_probs(model, goal[rows.to(goal.device)])
         there = x + x @ begun[0] + begun[1] + unit * (x / size @ moved[0] + moved[1])
         said = _log_probs(model, there)
         loss = (wanted.exp() * (wanted - said)).sum(-1).mean()
         moved[0].grad, moved[1].grad = torch.autograd.grad(loss, moved)
         adam.step()
-    with torch.no_grad():
+    with gradients_off():
         return begun[0] + unit / size * moved[0], begun[1] + unit * moved[1]
 
 
@@ -178,6 +186,7 @@ def _log_probs(
     return models.unembed(model, normed)[:, 0].log_softmax(-1)
 
 
+@checks_arguments
 def write_lens(lens: TunedLens, file: str | Path) -> Path:
     """Write the lens as safetensors: "weights" [layer, d_model, d_model] and "biases".
 
@@ -189,6 +198,8 @@ def write_lens(lens: TunedLens, file: str | Path) -> Path:
     return Path(file)
 
 
+@checks_arguments
+@holds_signals
 def read_lens(file: str | Path) -> TunedLens:
     """The lens that `write_lens` wrote.
 

@@ -1,11 +1,11 @@
 """What mechinterp.models gives; read by its `__init__`, by editors and by type checkers."""
 
-from .checkpoints import CheckpointError as CheckpointError
+from .chats import Messages as Messages
 from .facts import SWITCHES as SWITCHES
 from .facts import HookSwitches as HookSwitches
+from .facts import as_it_is as as_it_is
 from .facts import can_start_at_any_layer as can_start_at_any_layer
 from .facts import can_start_at_later_position as can_start_at_later_position
-from .facts import configuration_text as configuration_text
 from .facts import device as device
 from .facts import fingerprint as fingerprint
 from .facts import fired_points as fired_points
@@ -15,6 +15,7 @@ from .facts import is_hooked_transformer as is_hooked_transformer
 from .facts import layer_without_data as layer_without_data
 from .facts import name as name
 from .facts import processing as processing
+from .facts import random_part as random_part
 from .facts import size as size
 from .forward_parts import cache_entry as cache_entry
 from .forward_parts import embed as embed
@@ -34,7 +35,7 @@ from .memory import available_bytes as available_bytes
 from .model import Model as Model
 from .model import ModelConfig as ModelConfig
 from .model import Tokenizer as Tokenizer
-from .tokenization import Messages as Messages
+from .model_folder import CheckpointError as CheckpointError
 from .tokenization import Text as Text
 from .tokenization import token_id as token_id
 from .tokenization import tokenize as tokenize

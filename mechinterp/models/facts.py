@@ -11,13 +11,20 @@ The framework takes any `HookedTransformer`, whether `load_model` made it or you
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+import weakref
+from collections.abc import Hashable, Mapping
+from types import FunctionType, MethodType
 from typing import TypedDict
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from transformer_lens import HookedTransformer
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
+
+from mechinterp.core.interrupts import interruptible
+from mechinterp.core.modes import gradients_off
+from mechinterp.core.turns import OwnHook, acts_here, lock_of, set_running
 
 
 class HookSwitches(TypedDict, total=False):
@@ -80,14 +87,19 @@ def is_hooked_transformer(module: nn.Module) -> bool:
 def fired_points(model: HookedTransformer) -> set[str]:
     """The full names of the hook points that fire when one token is run."""
     fired: set[str] = set()
-    points = model.hook_dict.items()
-    handles = [p.register_forward_hook(lambda *_, n=name: fired.add(n)) for name, p in points]
-    try:
-        with torch.no_grad():
+    handles = []
+    lock = lock_of(model)
+    with lock, interruptible(lock), gradients_off():
+        before = set_running(fired)
+        try:
+            for name, point in model.hook_dict.items():
+                hook = OwnHook(lambda *_, n=name: fired.add(n), fired)
+                handles.append(point.register_forward_hook(hook))
             model(torch.zeros(1, 1, dtype=torch.long, device=model.W_E.device))
-    finally:
-        for handle in handles:
-            handle.remove()
+        finally:
+            set_running(before)
+            for handle in handles:
+                handle.remove()
     return fired
 
 
@@ -117,16 +129,79 @@ def has_norm_after_heads(model: HookedTransformer) -> bool:
     return after or model.cfg.original_architecture in POST_NORM_ARCHITECTURES
 
 
-def configuration_text(model: HookedTransformer) -> str:
-    """The configuration as text, a key for what was measured about a model as it is configured."""
-    return repr(sorted(vars(model.cfg).items(), key=str))
+def as_it_is(model: HookedTransformer) -> Hashable:
+    """A key for what was found out about a model: another one as soon as anything may differ.
+
+    Its configuration; every module, by identity, with its mode, precision and replaced methods; and
+    the methods of their classes. Not its weights: what is found out holds for any numbers.
+    """
+    modules = _modules(model)
+    kinds = dict.fromkeys(map(type, modules))
+    methods = {kind: _methods(kind) for kind in kinds}
+    state = tuple(
+        (
+            weakref.ref(module),
+            module.training,
+            tuple(p.dtype for p in module._parameters.values() if p is not None),
+            tuple(
+                (name, _identity(vars(module)[name]))
+                for name in vars(module).keys() & methods[type(module)].keys()
+            ),
+        )
+        for module in modules
+    )
+    return (
+        repr(sorted(vars(model.cfg).items(), key=str)),
+        state,
+        tuple((kind, tuple(found.items())) for kind, found in methods.items()),
+    )
+
+
+def _methods(kind: type) -> dict[str, object]:
+    """The methods of a class of modules, by name, without those of torch's base class."""
+    found: dict[str, object] = {}
+    for base in kind.__mro__[: kind.__mro__.index(nn.Module)]:
+        for name, value in vars(base).items():
+            if isinstance(value, FunctionType | property):
+                found.setdefault(name, value)
+    return found
+
+
+def _identity(value: object) -> Hashable:
+    """Equal only for the same function; it keeps nothing alive."""
+    if isinstance(value, MethodType):
+        return _identity(value.__self__), _identity(value.__func__)
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return id(value)
+
+
+def random_part(model: HookedTransformer) -> str | None:
+    """The name of a part that draws at random in every pass: dropout that is switched on."""
+    if not any(_draws(module) for module in _modules(model)):
+        return None
+    return next(name for name, module in model.named_modules() if _draws(module))
+
+
+def _draws(module: nn.Module) -> bool:
+    return module.training and isinstance(module, _DropoutNd) and module.p > 0
+
+
+def _modules(model: nn.Module) -> list[nn.Module]:
+    """The model and all modules in it, in less time than `modules` takes."""
+    found = [model]
+    for module in found:  # it grows
+        found.extend(inner for inner in module._modules.values() if inner is not None)
+    return found
 
 
 def layer_without_data(model: HookedTransformer) -> nn.Module:
     """A copy of the first layer on torch's meta device: shapes without data, and no hooks."""
     layer = model.blocks[0]
     bare = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in layer.parameters()}
-    copied = copy.deepcopy(layer, bare | {id(b): b.to("meta") for b in layer.buffers()})
+    with lock_of(model):  # another thread's pass would change the hooks while they are copied
+        copied = copy.deepcopy(layer, bare | {id(b): b.to("meta") for b in layer.buffers()})
     for module in copied.modules():
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
@@ -134,5 +209,15 @@ def layer_without_data(model: HookedTransformer) -> nn.Module:
 
 
 def has_foreign_hooks(model: HookedTransformer) -> bool:
-    """True if the model has hooks that are not ours: they would see rows of several arms."""
-    return any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    """True if there are hooks that are not ours: they would see rows of several arms.
+
+    On a module of the model, or on every module there is. Those of a context `hooked` count, if it
+    is this thread's.
+    """
+    everywhere = (
+        nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks
+    )
+    if everywhere:
+        return True
+    registers = (r for m in _modules(model) for r in (m._forward_hooks, m._forward_pre_hooks) if r)
+    return any(acts_here(hook) for register in registers for hook in list(register.values()))

@@ -14,7 +14,7 @@ from mechinterp import models
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import ACTS, HookError, Site
 from mechinterp.models.facts import SWITCHES
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 
 
 def check_site(model: Model, site: Site, name: str) -> None:
@@ -23,6 +23,7 @@ def check_site(model: Model, site: Site, name: str) -> None:
     Raises:
         HookError: if not, naming the spec and the remedy.
     """
+    require_model(model)
     if site.act == "tokens":
         return
     n_layers = model.cfg.n_layers
@@ -54,6 +55,7 @@ def check_site(model: Model, site: Site, name: str) -> None:
 
 def axis_size(model: Model, act: str, axis: str) -> int:
     """The size of an axis of an activation; not of `prompt`, `pos` or `src`, which prompts set."""
+    require_model(model)
     cfg = model.cfg
     heads = cfg.n_heads
     grouped = cfg.n_key_value_heads is not None and not cfg.ungroup_grouped_query_attention
@@ -86,6 +88,7 @@ def describe(model: Model) -> str:
 
     The last layer stands for all layers. One token is run to see which hook points fire.
     """
+    require_model(model)
     fired = models.fired_points(model)
     layer = model.cfg.n_layers - 1
     lines = [models.name(model), models.size(model), models.processing(model), ""]

@@ -19,7 +19,7 @@ torch.Size([3, 1, 9, 57])
 does anything else in between is refused.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
 from mechinterp import models
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.sites import HookError
 
 _REFUSED = {
@@ -227,7 +228,7 @@ class Layer:
         else:
             kind = type(mlp).__name__
             raise HookError(f"the MLP of layer {self._number} is a {kind}, with no neurons.")
-        with torch.no_grad():
+        with gradients_off():
             wrote = mlp(normed)
             missed = (self.mlp_out(found) - wrote).abs().max()
             largest = wrote.abs().max().clamp(min=1e-30)
@@ -251,11 +252,11 @@ class Layer:
         return weight, bias
 
 
-_TESTED: WeakKeyDictionary[nn.Module, dict[str, float]] = WeakKeyDictionary()
+_TESTED: WeakKeyDictionary[nn.Module, dict[Hashable, float]] = WeakKeyDictionary()
 
 
 def check_parts(model: HookedTransformer) -> None:
-    """Check that the parts put together give the model's own pass; once per model and switches.
+    """Check that the parts put together give the model's own pass; once for a model as it is.
 
     Raises:
         HookError: if they do not, or if the model has hooks that are not ours: they would see
@@ -274,13 +275,13 @@ def check_parts(model: HookedTransformer) -> None:
         why = "a norm on the sum of what a layer's heads write"
     if why:
         raise HookError(f"circuits cannot take apart a model with {why}: no edge would be exact.")
-    tested, switches = _TESTED.setdefault(model, {}), models.configuration_text(model)
-    if switches not in tested:
-        tested[switches] = _distance(model)
-    if not tested[switches] <= 100 * torch.finfo(cfg.dtype).eps:
+    tested, now = _TESTED.setdefault(model, {}), models.as_it_is(model)
+    if now not in tested:
+        tested[now] = _distance(model)
+    if not tested[now] <= 100 * torch.finfo(cfg.dtype).eps:
         raise HookError(
             f"circuits cannot take this model apart: its parts, put together, differ from its own "
-            f"pass by {tested[switches]:.1e}. Its layers do something that the parts leave out."
+            f"pass by {tested[now]:.1e}. Its layers do something that the parts leave out."
         )
 
 
@@ -288,7 +289,7 @@ def _distance(model: HookedTransformer) -> float:
     """The largest difference between the parts and the library's own pass, relative to its size."""
     width = min(5, model.cfg.n_ctx)
     ids = torch.linspace(0, model.cfg.d_vocab - 1, width, device=models.device(model)).long()[None]
-    with torch.no_grad():
+    with gradients_off():
         resid, _ = models.embed(model, ids)
         whole = resid
         for number in range(model.cfg.n_layers):

@@ -8,7 +8,8 @@ After a conversion, both models are run on a test prompt; if they differ, the mo
 """
 
 import copy
-import tempfile
+import difflib
+import os
 import warnings
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -16,24 +17,22 @@ from typing import Any, Literal, Unpack
 import torch
 from torch import nn
 from transformer_lens import HookedTransformer, HookedTransformerConfig
-from transformer_lens import loading_from_pretrained as conversion
-from transformer_lens.utilities.activation_functions import softcap_enabled
-from transformer_lens.weight_processing import ProcessWeights
+from transformer_lens import loading_from_pretrained as library
 from transformers import PreTrainedModel
 
 from mechinterp import models
-from mechinterp.models.checkpoints import (
-    CheckpointError,
-    from_directory,
-    from_hub,
-    smollm2_directory,
-)
+from mechinterp.core.modes import leaves_modes
+from mechinterp.models.checkpoints import from_directory, from_hub
+from mechinterp.models.conversion import convert
 from mechinterp.models.facts import HookSwitches
 from mechinterp.models.model import Tokenizer
+from mechinterp.models.model_folder import CheckpointError
+from mechinterp.models.smollm2 import smollm2_directory
 from mechinterp.models.weight_layout import store_as_multiplied
 from mechinterp.toys import TOYS, Toy, toy
 
 
+@leaves_modes
 def load_model(
     source: object,
     *,
@@ -66,6 +65,18 @@ def load_model(
                 f"load_model() got an unexpected keyword argument {switch!r}. The switches are "
                 f"{', '.join(models.SWITCHES)}."
             )
+    with torch.inference_mode(mode=False):  # else no gradient could ever be taken of it
+        return _load(source, tokenizer, weights, device, dtype, switches)
+
+
+def _load(
+    source: object,
+    tokenizer: Tokenizer | None,
+    weights: Literal["folded", "raw"],
+    device: str | torch.device | None,
+    dtype: torch.dtype,
+    switches: HookSwitches,
+) -> HookedTransformer:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(source, HookedTransformer):
         raise ValueError("this is a HookedTransformer already: use it as it is.")
@@ -75,7 +86,7 @@ def load_model(
         model = _build_toy(source, device)
     else:
         original, found, label = _fetch(source, dtype)
-        model = _convert(original, label, fold=weights == "folded", device=device, dtype=dtype)
+        model = convert(original, label, fold=weights == "folded", device=device, dtype=dtype)
         _set_tokenizer(model, tokenizer or found)
     if switches.get("attn_in") and model.cfg.n_key_value_heads not in (None, model.cfg.n_heads):
         raise ValueError(
@@ -106,99 +117,25 @@ def _fetch(source: object, dtype: torch.dtype) -> tuple[PreTrainedModel, Tokeniz
         raise ValueError(f"{source!r} is neither a name, a path nor a model.")
     if source == "smollm2":
         return *from_directory(smollm2_directory(), dtype), "smollm2"
+    if not str(source).strip():
+        raise CheckpointError("the name of the model is empty. See mechinterp models.")
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # a name that is too long is none
         return *from_directory(folder, dtype), folder.name
     if isinstance(source, Path) or source.count("/") > 1 or source.startswith((".", "~")):
         raise CheckpointError(f"{source} is not a directory.")
-    name = conversion.make_model_alias_map().get(source.lower(), source)
+    name = library.make_model_alias_map().get(source.lower(), source)
+    _check_spelling(name)
     return *from_hub(name, dtype), source
 
 
-def _convert(
-    original: PreTrainedModel,
-    label: str,
-    *,
-    fold: bool,
-    device: str | torch.device,
-    dtype: torch.dtype,
-) -> HookedTransformer:
-    """The original as a `HookedTransformer`, without a tokenizer.
-
-    The library reads configurations only from a directory, so it gets one that holds this config.
-    """
-    config = copy.deepcopy(original.config)
-    config.architectures = config.architectures or [type(original).__name__]
-    if config.model_type == "gpt2" and not hasattr(config, "n_ctx"):
-        config.n_ctx = config.n_positions
-    with tempfile.TemporaryDirectory(prefix="mi-") as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        config.save_pretrained(scratch)
-        try:
-            cfg = conversion.get_pretrained_model_config(
-                scratch, hf_cfg=config.to_dict(), fold_ln=fold, device=str(device), dtype=dtype
-            )
-        except NotImplementedError as error:
-            raise CheckpointError(f"{label}: {error} by TransformerLens.") from error
-        if cfg.original_architecture != config.architectures[0]:
-            raise CheckpointError(
-                f"{label}: TransformerLens took it for {cfg.original_architecture}, but it is "
-                f"{config.architectures[0]}. Set TMPDIR to a path without a model's name in it."
-            )
-        cfg.tokenizer_name, cfg.model_name, cfg.trust_remote_code = None, label, False
-        cfg.init_weights = False
-        cfg.d_mlp = getattr(config, "n_inner", None) or cfg.d_mlp  # the library ignores it
-        try:
-            state = conversion.get_pretrained_state_dict(scratch, cfg, original, dtype=dtype)
-            model = HookedTransformer(cfg, move_to_device=False)
-            # The same as load_and_process_state_dict, without its loop over keys (half the time).
-            state = ProcessWeights.process_weights(
-                model.fill_missing_keys(state),
-                cfg,
-                fold_ln=cfg.normalization_type in ("LNPre", "RMSPre"),
-                center_writing_weights=fold and cfg.normalization_type == "LNPre",
-                center_unembed=fold and not softcap_enabled(cfg.output_logits_soft_cap),
-                fold_value_biases=fold,
-            )
-            model.load_state_dict(state, strict=False)
-        except Exception as error:  # it checks little and can fail in many ways
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(
-                f"{label}: TransformerLens cannot convert it: {reason}"
-            ) from error
-    model.move_model_modules_to_device()
-    _check_converted(model.eval(), original, label)
-    return model
-
-
-def _check_converted(model: HookedTransformer, original: PreTrainedModel, label: str) -> None:
-    """Check that both give the same probabilities: the library ignores parts of some models.
-
-    Only in float32: below that, rounding would hide a difference.
-
-    Raises:
-        CheckpointError: if they do not.
-    """
-    if (model.cfg.dtype, original.dtype) != (torch.float32, torch.float32):
-        return
-    tokens = torch.linspace(0, model.cfg.d_vocab - 1, min(8, model.cfg.n_ctx)).long()[None]
-    training = [module for module in original.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with torch.no_grad():
-            wanted = original(tokens.to(original.device)).logits[0].cpu().log_softmax(-1)
-            found = model(tokens.to(models.device(model)))[0].cpu().log_softmax(-1)
-    finally:
-        for module in training:
-            module.training = True
-    off = float((found[:, : wanted.shape[-1]] - wanted).abs().max())
-    if not off <= 1e-3 * max(1.0, float(wanted.abs().max())):
-        raise CheckpointError(
-            f"{label}: TransformerLens's conversion differs from the original by {off:.2g} nats "
-            f"on a test prompt: it ignores something in the config, such as biases or a rotary "
-            f"scaling. Convert the model yourself, and use that HookedTransformer as it is."
-        )
+def _check_spelling(name: str) -> None:
+    """Check that a name without an owner, which the hub hardly has, is none of ours misspelt."""
+    known = [*available_models(), *TOYS]
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+    if near and "/" not in name and name not in library.OFFICIAL_MODEL_NAMES:
+        meant = f"toy:{near[0]}" if near[0] in TOYS else near[0]
+        raise CheckpointError(f"there is no model {name!r}. Did you mean {meant!r}?")
 
 
 def _build_toy(made: Toy, device: str | torch.device) -> HookedTransformer:

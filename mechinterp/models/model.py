@@ -63,7 +63,7 @@ class Tokenizer(Protocol):
         """The vocabulary's entry for a token id."""
 
     def apply_chat_template(
-        self, conversation: Sequence[Mapping[str, str]], **options: bool
+        self, conversation: Sequence[Mapping[str, object]], **options: bool
     ) -> object:
         """The chat as the template renders it."""
 
@@ -83,3 +83,16 @@ class Model(Protocol):
     @property
     def hook_dict(self) -> Mapping[str, nn.Module]:
         """Every hook point, by full name such as "blocks.0.attn.hook_z"."""
+
+
+def require_model(model: object) -> None:
+    """Check that it is a model with hook points, as `load_model` gives.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not (hasattr(model, "cfg") and hasattr(model, "hook_dict") and hasattr(model, "tokenizer")):
+        how = "load_model(model) loads a model of Hugging Face transformers"
+        if isinstance(model, str):
+            how = f"load_model({model!r}) loads the model of this name"
+        raise ValueError(f"{type(model).__name__} is no model with hook points: {how}.")

@@ -11,18 +11,23 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 from jaxtyping import Int
+from jinja2 import TemplateError
 from torch import Tensor
 
+from mechinterp.core.indices import indices, is_index
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.core.prompts import Prompts
+from mechinterp.models.chats import Messages, PlainMessages, plain_messages
 from mechinterp.models.facts import device
-from mechinterp.models.model import Model, Tokenizer
+from mechinterp.models.model import Model, Tokenizer, require_model
 
 NO_CHARACTER = "\ufffd"
 """How bytes are shown that are not a character by themselves."""
 
-Messages = Sequence[Mapping[str, str]]
-Text = str | Sequence[str] | Messages | Sequence[Messages] | Int[Tensor, "..."] | Prompts
+Ids = Int[Tensor, "..."] | Sequence[int] | Sequence[Sequence[int]]
+Text = str | Sequence[str] | Messages | Sequence[Messages] | Ids | Prompts
 """What a prompt may be: text, texts, a chat, chats, token ids, or `Prompts`."""
 
 
@@ -31,19 +36,19 @@ def tokenize(model: Model, prompt: Text) -> Prompts:
 
     Text gets the start token that the model expects, unless it begins with it already. A chat (a
     list of messages with "role" and "content") is rendered by the template, up to the opening of
-    the assistant's turn. Nothing is truncated.
+    the assistant's turn; a content in parts of text is these texts joined. Nothing is truncated.
 
-    Warns: if the tokenizer drops characters for which it has no token.
+    Warns: if the tokenizer does not know a word, or drops characters for which it has no token.
 
     Raises:
         ValueError: if a prompt is empty or too long, or needs a tokenizer or a chat template that
             the model does not have.
     """
+    require_model(model)
     if isinstance(prompt, Prompts):
         return check_length(model, prompt)
-    if isinstance(prompt, Tensor):
-        ids = prompt.reshape(1, -1) if prompt.ndim < 2 else prompt
-        rows = [(row, _roles(model, row)) for row in ids.tolist()]
+    if (given := _given_ids(prompt)) is not None:
+        rows = [(row, _roles(model, row)) for row in given]
     else:
         several = _as_list(prompt)
         rows = [_encode(model, one, row) for row, one in enumerate(several)]
@@ -134,6 +139,7 @@ class Decoder:
 
 def tokens_are_words(model: Model) -> bool:
     """True if every token is a word, so that token texts do not hold the spaces between them."""
+    require_model(model)
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     return backend is not None and type(backend.model).__name__ == "WordLevel"
 
@@ -144,6 +150,8 @@ def token_id(model: Model, text: str) -> int:
     Raises:
         ValueError: if it is several tokens, listing them, or an unknown word.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is no text: give the text of one token.")
     ids = known_ids(model, text)
     if len(ids) != 1:
         pieces = [decoder(model)(i) for i in ids]
@@ -153,6 +161,8 @@ def token_id(model: Model, text: str) -> int:
     return int(ids[0])
 
 
+@holds_signals
+@holds_signals
 def known_ids(model: Model, text: str) -> list[int]:
     """The token ids of a text, without a start token.
 
@@ -176,6 +186,7 @@ def tokenizer_of(model: Model) -> Tokenizer:
     Raises:
         ValueError: if it has none.
     """
+    require_model(model)
     if model.tokenizer is None:
         raise ValueError("this model has no tokenizer: give token ids, or load_model(tokenizer=).")
     return model.tokenizer
@@ -185,6 +196,21 @@ def special_id(model: Model, kind: Literal["bos", "unk", "eos"]) -> int | None:
     """The id of a special token; None if the tokenizer has no such token, or there is none."""
     found: int | None = getattr(model.tokenizer, f"{kind}_token_id", None)
     return found
+
+
+def _given_ids(prompt: object) -> list[list[int]] | None:
+    """The token ids, a list for each prompt, if that is what was given."""
+    if isinstance(prompt, np.ndarray | Tensor):
+        ids = prompt.reshape(1, -1) if prompt.ndim < 2 else prompt
+        return [indices(row, f"prompt {n}", least=None) for n, row in enumerate(ids.tolist())]
+    if not isinstance(prompt, Sequence) or isinstance(prompt, str) or not prompt:
+        return None
+    if not any(isinstance(one, str | Mapping) for one in prompt) and is_index(prompt[0]):
+        return [indices(prompt, "prompt 0", least=None)]
+    rows = [one.tolist() if isinstance(one, np.ndarray | Tensor) else one for one in prompt]
+    if all(isinstance(row, Sequence) and row and is_index(row[0]) for row in rows):
+        return [indices(row, f"prompt {n}", least=None) for n, row in enumerate(rows)]
+    return None
 
 
 def _as_list(prompt: object) -> Sequence[str | Messages]:
@@ -197,24 +223,62 @@ def _as_list(prompt: object) -> Sequence[str | Messages]:
             return prompt
     raise ValueError(
         f"{prompt!r} is not a prompt. Give a text, a list of texts, a chat "
-        f'[{{"role": "user", "content": ...}}], token ids as a tensor, or Prompts.'
+        f'[{{"role": "user", "content": ...}}], token ids, or Prompts.'
     )
 
 
+@holds_signals
 def _encode(model: Model, one: str | Messages, row: int) -> tuple[list[int], list[str]]:
+    if not one:
+        raise ValueError(f"prompt {row} is empty. Give it at least one token.")
     if not isinstance(one, str):
         return _encode_chat(model, one, row)
+    _check_whole(one, row)
     try:
         ids = list(tokenizer_of(model)(one, add_special_tokens=False)["input_ids"])
     except Exception as error:  # the library raises no narrower class
         raise ValueError(f"prompt {row}, {one!r}, does not tokenise: {error}") from error
     if not ids:
         raise ValueError(f"prompt {row} is empty. Give it at least one token.")
+    _warn_of_unknown(model, one, ids, row)
     _warn_of_lost(tokenizer_of(model), one, ids, row)
     bos = _start_token(model)
     if bos is not None and ids[0] != bos:
         ids = [bos, *ids]
     return ids, _roles(model, ids)
+
+
+def _check_whole(text: str, row: int) -> None:
+    """Check that a text consists of characters: a byte that is not UTF-8 comes as half of one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"prompt {row}, {text!r}: {text[error.start]!r}, at place {error.start}, is half a "
+            f"character, or a byte that is not UTF-8. Give text in UTF-8."
+        ) from None
+
+
+def _warn_of_unknown(model: Model, text: str, ids: Sequence[int], row: int) -> None:
+    """Warn of words that the model reads as its token for what it does not know."""
+    unknown_id = special_id(model, "unk")
+    if unknown_id is None or unknown_id not in ids:
+        return
+    tokenizer = tokenizer_of(model)
+    if tokenizer.convert_ids_to_tokens(unknown_id) in text:
+        return
+    try:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        places = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        words = dict.fromkeys(text[begin:end] for i, (begin, end) in places if i == unknown_id)
+    except NotImplementedError:  # a tokenizer in Python, which knows no places
+        words = {text: None}
+    named = ", ".join(repr(word) for word in words)
+    warnings.warn(
+        f"prompt {row}: the model does not know {named}: it reads "
+        f"{tokenizer.convert_ids_to_tokens(unknown_id)} there.",
+        stacklevel=4,
+    )
 
 
 def _warn_of_lost(tokenizer: Tokenizer, text: str, ids: Sequence[int], row: int) -> None:
@@ -246,45 +310,52 @@ def _encode_chat(model: Model, messages: Messages, row: int) -> tuple[list[int],
     tokenizer = tokenizer_of(model)
     if not tokenizer.chat_template:
         raise ValueError("this model has no chat template: give the prompt as text.")
-    if not all(set(m) >= {"role", "content"} for m in messages):
-        raise ValueError(f'{messages!r}: each message needs "role" and "content".')
-    rendered, spans = _render_chat(tokenizer, messages)
+    rendered, spans = _render_chat(tokenizer, plain_messages(messages))
+    _check_whole(rendered, row)
     encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
     inside = [
         any(begin < stop and start < end for start, stop in spans)
         for begin, end in encoded["offset_mapping"]
     ]
+    _warn_of_unknown(model, rendered, encoded["input_ids"], row)
     _warn_of_lost(tokenizer, rendered, encoded["input_ids"], row)
     return list(encoded["input_ids"]), ["text" if i else "template" for i in inside]
 
 
-def _render_chat(tokenizer: Tokenizer, messages: Messages) -> tuple[str, list[tuple[int, int]]]:
-    """The messages as the template renders them, and where each content lies in that text.
+def _render_chat(
+    tokenizer: Tokenizer, messages: PlainMessages
+) -> tuple[str, list[tuple[int, int]]]:
+    """The messages as the template renders them, and where the contents lie in that text.
 
     Found by rendering marks in place of the contents, since the template may contain the same word.
+    A content without text keeps its place, since a template may leave out its message.
     """
 
     def render(contents: Sequence[str]) -> str:
         filled = [{**m, "content": c} for m, c in zip(messages, contents, strict=True)]
-        return str(
-            tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=True)
-        )
+        try:
+            return str(
+                tokenizer.apply_chat_template(filled, tokenize=False, add_generation_prompt=True)
+            )
+        except (TemplateError, TypeError) as error:
+            raise ValueError(f"the chat template does not take these messages: {error}.") from error
 
-    contents = [m["content"] for m in messages]
+    contents = [str(m["content"]) for m in messages]
     rendered = render(contents)
-    marks = [f"\ue000{number}\ue001" for number in range(len(messages))]
+    marks = [f"\ue000{n}\ue001" if c.strip() else c for n, c in enumerate(contents)]
     rest, cursor, spans = render(marks), 0, []
-    for content, mark in zip(contents, marks, strict=True):
+    shown_ones = [(c, mark) for c, mark in zip(contents, marks, strict=True) if c.strip()]
+    for content, mark in shown_ones:
         before, _, rest = rest.partition(mark)
         begin = cursor + len(before)
         # Some templates strip the white space around a content.
         shown = content if rendered.startswith(before + content, cursor) else content.strip()
-        if not content.strip() or not rendered.startswith(before + shown, cursor):
+        if not rendered.startswith(before + shown, cursor):
             break
         cursor = begin + len(shown)
         spans.append((begin, cursor))
-    if len(spans) < len(contents) or rendered[cursor:] != rest:
-        content = contents[min(len(spans), len(contents) - 1)]
+    if len(spans) < len(shown_ones) or rendered[cursor:] != rest:
+        content = shown_ones[min(len(spans), len(shown_ones) - 1)][0]
         raise ValueError(
             f"the chat template does not show {content!r} as written, so its tokens cannot be "
             f"told from the template's. Render the chat yourself and give text."
@@ -294,6 +365,7 @@ def _render_chat(tokenizer: Tokenizer, messages: Messages) -> tuple[str, list[tu
 
 def ordinary_tokens(model: Model) -> list[int]:
     """The ids of all tokens that are not special tokens."""
+    require_model(model)
     tokenizer = model.tokenizer
     if tokenizer is None:
         return list(range(model.cfg.d_vocab))

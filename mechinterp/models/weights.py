@@ -15,12 +15,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
+from mechinterp.core.modes import gradients_off
 from mechinterp.models.facts import device
+from mechinterp.models.model import require_model
 
 
 def mean_embedding(model: HookedTransformer) -> Float[Tensor, " d_model"]:
     """The mean token embedding over the vocabulary, without positions."""
-    with torch.no_grad():
+    require_model(model)
+    with gradients_off():
         every = torch.arange(model.cfg.d_vocab, device=device(model))
         return model.embed(every[None])[0].mean(0)
 
@@ -36,7 +39,7 @@ def token_embeddings(
     model: HookedTransformer, ids: Int[Tensor, " token"]
 ) -> Float[Tensor, "token d_model"]:
     """The embedding of each token id, without positions; no gradient."""
-    with torch.no_grad():
+    with gradients_off():
         return model.embed(ids[None])[0]
 
 
@@ -98,7 +101,7 @@ def weights_by_part(model: HookedTransformer) -> dict[str, list[nn.Parameter]]:
 def shuffle_weights(weights: Sequence[nn.Parameter], seed: Sequence[int]) -> None:
     """Shuffle the numbers within each tensor, in place. Do this to a copy of the model only."""
     rng = np.random.default_rng(list(seed))
-    with torch.no_grad():
+    with gradients_off():
         for weight in weights:
             order = torch.from_numpy(rng.permutation(weight.numel())).to(weight.device)
             weight.copy_(weight.flatten()[order].reshape(weight.shape))
@@ -106,6 +109,7 @@ def shuffle_weights(weights: Sequence[nn.Parameter], seed: Sequence[int]) -> Non
 
 def copy_model(model: HookedTransformer) -> HookedTransformer:
     """A copy with its own weights; the tokenizer is shared."""
+    require_model(model)
     return copy.deepcopy(model, {id(model.tokenizer): model.tokenizer})
 
 

@@ -12,8 +12,9 @@ from .attribution import attribution_patching as attribution_patching
 from .attribution import integrated_patching as integrated_patching
 from .attribution import qk_fixed_patching as qk_fixed_patching
 from .attribution import top_k as top_k
+from .effects import UnevenPromptsWarning as UnevenPromptsWarning
 from .effects import effect as effect
 from .effects import normalized as normalized
-from .effects import normalized_mean as normalized_mean
+from .effects import normalized_each as normalized_each
 from .effects import with_scores as with_scores
 from .paths import path_patching as path_patching

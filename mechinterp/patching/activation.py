@@ -22,6 +22,7 @@ from typing import Unpack
 
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.pairs import Pair, require_pair
 from mechinterp.core.sites import Pos, Site
@@ -41,6 +42,7 @@ OUTPUTS = ("attn_out", "mlp_out")
 _OF_HEADS = "Wang et al. 2022, arXiv 2211.00593"
 
 
+@checks_arguments
 def patch_residual(
     model: Model,
     pair: Pair,
@@ -69,6 +71,7 @@ def patch_residual(
     return _sweep_positions(patches, layers, {}, positions, options)
 
 
+@checks_arguments
 def patch_outputs(
     model: Model,
     pair: Pair,
@@ -96,6 +99,7 @@ def patch_outputs(
     return _sweep_positions(patches, layers, {}, positions, options)
 
 
+@checks_arguments
 def patch_heads(
     model: Model,
     pair: Pair,
@@ -126,6 +130,7 @@ def patch_heads(
     return found.assign_attrs(source=_OF_HEADS)
 
 
+@checks_arguments
 def patch_heads_by_position(
     model: Model,
     pair: Pair,
@@ -153,6 +158,7 @@ def patch_heads_by_position(
     return found.assign_attrs(source=_OF_HEADS)
 
 
+@checks_arguments
 def patch_neurons(
     model: Model,
     pair: Pair,

@@ -42,13 +42,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.core.activations import Activations
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
+from mechinterp.core.modes import takes_gradients
 from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit, put, read
 from mechinterp.engine.gradients import ValuesAndGradients, Variant
 from mechinterp.engine.runner import run
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import Text
 from mechinterp.patching.grid import Over, PatchGrid, estimate_grid
 from mechinterp.patching.qk_fix import QKFix
@@ -59,6 +61,8 @@ SIZE = "Size of the effect, never negative: it has no direction."
 _EMBED = Site("embed")
 
 
+@checks_arguments
+@takes_gradients
 def attribution_patching(
     model: Model,
     prompts: Text,
@@ -86,6 +90,8 @@ def attribution_patching(
     return grid.result(found, found.estimates[0], metric, "attribution patching")
 
 
+@checks_arguments
+@takes_gradients
 def qk_fixed_patching(
     model: Model,
     prompts: Text,
@@ -116,6 +122,8 @@ def qk_fixed_patching(
     )
 
 
+@checks_arguments
+@takes_gradients
 def atp_star(
     model: Model,
     prompts: Text,
@@ -137,6 +145,7 @@ def atp_star(
 
     Source: Kramár et al. 2024 (AtP*), sections 3.1.1 and 3.1.2, arXiv 2403.00745.
     """
+    require_model(model)
     check_options("atp_star", options, PassOptions)
     n_layers = model.cfg.n_layers
     if n_layers < 2:
@@ -153,6 +162,8 @@ def atp_star(
     return result.assign_attrs(no_support(SIZE))
 
 
+@checks_arguments
+@takes_gradients
 def integrated_patching(
     model: Model,
     prompts: Text,
@@ -202,6 +213,7 @@ def integrated_patching(
     return result.assign_attrs(completeness_error=float(np.abs(completed - exact).mean()))
 
 
+@checks_arguments
 def top_k(screen: xr.DataArray, k: int) -> xr.DataArray:
     """A mask of the `k` cells with the largest absolute mean over prompts, to sweep with `only=`.
 

@@ -2,8 +2,9 @@
 
 A result holds the metric's values, and the scores of the unchanged runs as the coordinates
 `clean_score` and `corrupt_score`. `effect` is the change. On the normalized scale 0 is corrupt and
-1 is clean: `normalized` gives it for each prompt, `normalized_mean` for the set, as a ratio of
-means, which a prompt with a small difference cannot blow up. The two are not the same number.
+1 is clean: `normalized` gives it for the set of prompts, as a ratio of means, which a prompt with a
+small difference cannot blow up. `normalized_each` gives it for each prompt; the mean of that is
+another number.
 
 >>> from mechinterp import Pair, load_model, log_prob, token_id, tokenize
 >>> from mechinterp.patching import effect, normalized, patch_heads
@@ -15,15 +16,25 @@ means, which a prompt with a small difference cannot blow up. The two are not th
 ('negative', 0.0)
 """
 
+import warnings
+
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.signs import sign_of_change
 from mechinterp.engine.runner import Run
 
 _ROUNDING = 1e-5
 """Rounding of float32: in the metric's unit, or as a share of the score if that is more."""
+
+_UNEVEN = 0.1
+"""Below this share of the mean, clean - corrupt of a prompt is small."""
+
+
+class UnevenPromptsWarning(UserWarning):
+    """The metric hardly tells clean from corrupt on some prompts, or the other way round."""
 
 
 SUPPORTS_ON_SCALE = {"noise": "negative", "denoise": "positive"}
@@ -37,6 +48,7 @@ _SIGN_ON_SCALE = {
 }
 
 
+@checks_arguments
 def effect(result: xr.DataArray) -> xr.DataArray:
     """The patched minus the unpatched score of the prompts that ran, in the metric's unit.
 
@@ -51,10 +63,38 @@ def effect(result: xr.DataArray) -> xr.DataArray:
     return (result - base).rename(result.name).assign_attrs(result.attrs | {"quantity": "change"})
 
 
+@checks_arguments
 def normalized(result: xr.DataArray) -> xr.DataArray:
+    """Mean over prompts of (value - corrupt) over that of (clean - corrupt): 0 corrupt, 1 clean.
+
+    A ratio of means: prompts weigh by how far apart clean and corrupt are. A patch may go beyond
+    both ends. For "noise", 1 means that the patch changed nothing. Dims: those of the result
+    without prompt. For its interval: `stats.ratio_interval`.
+
+    Warns: `UnevenPromptsWarning` if clean - corrupt of a prompt is below a tenth of the mean, or
+        has the other sign.
+
+    Raises:
+        ValueError: if `result` is not a result of patching, or the mean clean and corrupt scores
+            are equal.
+
+    Source: Zhang & Nanda 2023, arXiv 2309.16042.
+    """
+    scores = _scores(result)
+    clean, corrupt = (score.mean("prompt") for score in scores)
+    check_apart(clean, corrupt)
+    _warn_if_uneven(*scores)
+    return _on_scale(result, (result.mean("prompt") - corrupt) / (clean - corrupt))
+
+
+@checks_arguments
+def normalized_each(result: xr.DataArray) -> xr.DataArray:
     """(value - corrupt) / (clean - corrupt) of each prompt: 0 is corrupt, 1 is clean.
 
-    A patch may go beyond both. For "noise", 1 means that the patch changed nothing.
+    A prompt whose clean and corrupt scores are close has values of any size here, so the mean over
+    prompts is no summary: use `normalized`.
+
+    Warns: `UnevenPromptsWarning` as `normalized`.
 
     Raises:
         ValueError: if `result` is not a result of patching, or the clean and corrupt scores of a
@@ -63,26 +103,33 @@ def normalized(result: xr.DataArray) -> xr.DataArray:
     Source: Zhang & Nanda 2023, arXiv 2309.16042.
     """
     clean, corrupt = _scores(result)
-    _check_apart(clean, corrupt)
+    check_apart(clean, corrupt)
+    _warn_if_uneven(clean, corrupt)
     return _on_scale(result, (result - corrupt) / (clean - corrupt))
 
 
-def normalized_mean(result: xr.DataArray) -> xr.DataArray:
-    """Mean over prompts of (value - corrupt) over that of (clean - corrupt): 0 corrupt, 1 clean.
+def uneven_prompts(clean: xr.DataArray, corrupt: xr.DataArray) -> str:
+    """Which prompts the metric hardly tells apart, or tells apart the other way; empty: none.
 
-    Prompts weigh by how far apart clean and corrupt are. Dims: those of the result without prompt.
-
-    Raises:
-        ValueError: if `result` is not a result of patching, or the mean clean and corrupt scores
-            are equal.
-
-    Source: Zhang & Nanda 2023, arXiv 2309.16042.
+    >>> scores = (xr.DataArray(x, dims="prompt") for x in ([4.0, 3.0, 1.0], [0.0, 0.0, 1.5]))
+    >>> uneven_prompts(*scores)
+    'clean − corrupt of 1 of 3 prompts is small or reversed: -0.5 of prompt 2, on average 2.17.'
     """
-    clean, corrupt = (score.mean("prompt") for score in _scores(result))
-    _check_apart(clean, corrupt)
-    return _on_scale(result, (result.mean("prompt") - corrupt) / (clean - corrupt))
+    apart = clean - corrupt
+    mean = float(apart.mean())
+    forward = apart.values * np.sign(mean)
+    (odd,) = np.nonzero(forward < _UNEVEN * abs(mean))
+    if not len(odd):
+        return ""
+    worst = int(forward.argmin())
+    name = apart["prompt"].values[worst] if "prompt" in apart.coords else worst
+    return (
+        f"clean − corrupt of {len(odd)} of {apart.size} prompts is small or reversed: "
+        f"{float(apart[worst]):.3g} of prompt {name}, on average {mean:.3g}."
+    )
 
 
+@checks_arguments
 def with_scores(
     result: xr.DataArray, metric: Metric, base: Run, other: Run, direction: str
 ) -> xr.DataArray:
@@ -108,7 +155,22 @@ def _scores(result: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     return result["clean_score"], result["corrupt_score"]
 
 
-def _check_apart(clean: xr.DataArray, corrupt: xr.DataArray) -> None:
+def _warn_if_uneven(clean: xr.DataArray, corrupt: xr.DataArray) -> None:
+    if found := uneven_prompts(clean, corrupt):
+        warnings.warn(
+            f"{found} Where the metric does not tell a prompt's two versions apart, a patch of it "
+            f"shows nothing. Leave such prompts out, result.sel(prompt=[...]), or read `effect`.",
+            UnevenPromptsWarning,
+            stacklevel=3,
+        )
+
+
+def check_apart(clean: xr.DataArray, corrupt: xr.DataArray) -> None:
+    """Check that clean and corrupt scores differ, so that there is a scale between them.
+
+    Raises:
+        ValueError: if two are equal.
+    """
     size = np.maximum(abs(clean), abs(corrupt)).clip(min=1)
     alike = abs(clean - corrupt) <= _ROUNDING * size
     if bool(alike.any()):

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.core.activations import Activations
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.pairs import Pair, require_pair
 from mechinterp.core.sites import Pos, Site
@@ -50,6 +51,7 @@ SENDERS = ("z", "attn_out", "mlp_out")
 RECEIVERS = ("q", "k", "v", "mlp_out", "logits")
 
 
+@checks_arguments
 def path_patching(
     model: Model,
     pair: Pair,

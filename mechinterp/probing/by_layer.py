@@ -19,14 +19,17 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.probing.controls import control_labels, majority, shuffled_labels
 from mechinterp.probing.folds import grouped_folds
+from mechinterp.probing.gathered import CONTENT
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.measures import Answers, by_group, figures
 from mechinterp.probing.probes import Probe, ProbeError, logistic
 from mechinterp.stats.paired_differences import difference
 
 
+@checks_arguments
 def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
     acts: xr.DataArray,
     labelled: Labelled,
@@ -58,6 +61,7 @@ def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
     """
     probe = probe or logistic()
     _check(acts, labelled)
+    labelled = grouped_by_tokens(labelled, acts)
     y, groups = labelled.y, labelled.group_numbers
     folds = grouped_folds(y, groups, n_folds=n_folds, seed=seed, classes=labelled.classes)
     label_sets = {"task": [y]}
@@ -71,7 +75,7 @@ def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
     answers = {name: [next(answered) for _ in sets] for name, sets in label_sets.items()}
     answers["majority"] = [majority(y, folds)]
     answers |= {name: [each] for name, each in (baselines or {}).items()}
-    found = _dataset(acts, answers, groups, folds, level, seed)
+    found = _dataset(acts, answers, groups, folds, level)
     if "control" in answers:
         found = found.merge(_selectivity(answers, groups, level, seed), join="override")
     by_prompt = {"fold": folds, "label": list(labelled.labels), "group": list(labelled.groups)}
@@ -83,6 +87,17 @@ def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
         | {"probe": probe.name, "n_folds": n_folds, "n_shuffles": n_shuffles, "seed": seed}
         | {"level": level, "n_groups": int(groups.max()) + 1, "classes": list(labelled.classes)}
     )
+
+
+def grouped_by_tokens(labelled: Labelled, acts: xr.DataArray) -> Labelled:
+    """The prompts, those of the same tokens in one group, where `gather` noted which they are.
+
+    Raises:
+        ValueError: as `Labelled.by_content`.
+    """
+    if CONTENT not in acts.coords:
+        return labelled
+    return labelled.by_content(acts[CONTENT].values.tolist())
 
 
 def out_of_fold(
@@ -148,14 +163,11 @@ def _dataset(
     groups: Int[np.ndarray, " prompt"],
     folds: Int[np.ndarray, " prompt"],
     level: float,
-    seed: int,
 ) -> xr.Dataset:
     """All measures of all answers; answers without layers count for every layer."""
     n_layers, every = acts.sizes["layer"], []
     for each in answers.values():
-        measured = [
-            figures(answer, groups=groups, folds=folds, level=level, seed=seed) for answer in each
-        ]
+        measured = [figures(answer, groups=groups, folds=folds, level=level) for answer in each]
         # Of several orders of the labels: the average over them, of the interval's ends too.
         several = xr.concat(measured, dim="order")
         one = several.mean("order", keep_attrs=True)
@@ -185,6 +197,7 @@ def _selectivity(
     return found[list(names)].rename(names)
 
 
+@checks_arguments
 def balanced_by_group(found: xr.Dataset, of: str = "task") -> xr.DataArray:
     """Each group's contribution to balanced accuracy, which is their mean: dims (layer, group).
 

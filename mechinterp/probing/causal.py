@@ -4,7 +4,7 @@
 >>> from mechinterp.probing import Labelled, class_direction, gather
 >>> from mechinterp.probing import compare_with_random, direction_effects
 >>> model = load_model("toy:trigger")
->>> things = "sesame", "letter", "map", "book", "bread"
+>>> things = "sesame", "letter", "map", "book", "coat"
 >>> given = Labelled.of([f"bring the {t}" for t in things], ["yes", "no", "no", "no", "no"])
 >>> prompts = tokenize(model, given.prompts)
 >>> along = class_direction(gather(model, prompts), given, layer=2)
@@ -28,8 +28,10 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from mechinterp.ablation.single import replace_along
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
+from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import Specs, add, edit
 from mechinterp.models.model import Model
@@ -44,6 +46,11 @@ from mechinterp.sweeps.options import SweepOptions, check_options
 HOWS = ("ablate", "steer up", "steer down")
 KINDS = ("random", "spread")
 """Random directions: uniform, and spread as activations vary."""
+
+_SIGN = (
+    "Positive: the intervention raises the metric. Where the direction supports it, ablating and "
+    "steering down lower it, and steering up raises it."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +90,7 @@ class Direction:
         return unit
 
 
+@checks_arguments
 def class_direction(
     acts: xr.DataArray,
     labelled: Labelled,
@@ -128,6 +136,7 @@ def class_direction(
     return Direction(unit, gap, site, layer, probe.name, x - means[y])
 
 
+@checks_arguments
 def ablate_direction(sites: Sequence[Site], vector: Float[np.ndarray, " feature"]) -> Specs:
     """The specs that remove the component along a vector at each site: x - (x . u) u, |u| = 1.
 
@@ -138,6 +147,7 @@ def ablate_direction(sites: Sequence[Site], vector: Float[np.ndarray, " feature"
     return tuple(spec for site in sites for spec in edit(site, without, name="ablate direction"))
 
 
+@checks_arguments
 def steer_direction(
     sites: Sequence[Site], vector: Float[np.ndarray, " feature"], scale: float = 1.0
 ) -> Specs:
@@ -153,6 +163,7 @@ def steer_direction(
     return tuple(spec for site in sites for spec in plus(site))
 
 
+@checks_arguments
 def direction_effects(
     model: Model,
     prompts: Prompts,
@@ -207,6 +218,7 @@ def direction_effects(
         "layer": direction.layer,
         "gap": direction.gap,
         "n_random": n_random,
+        **no_support(_SIGN),
     }
     return effect.assign_coords(
         direction=names,
@@ -215,7 +227,8 @@ def direction_effects(
     ).assign_attrs(attrs)
 
 
-def compare_with_random(effects: xr.DataArray, *, level: float = 0.95, seed: int = 0) -> xr.Dataset:
+@checks_arguments
+def compare_with_random(effects: xr.DataArray, *, level: float = 0.95) -> xr.Dataset:
     """The probe's direction compared with random ones: dims (how, kind), means over prompts.
 
     `mean`, `low`, `high`: the change by the probe's direction, with its interval over prompts.
@@ -227,7 +240,7 @@ def compare_with_random(effects: xr.DataArray, *, level: float = 0.95, seed: int
         ValueError: if there are fewer than two prompts, or no random directions.
     """
     own = effects.sel(direction="probe", drop=True)
-    found = interval(own, level=level, seed=seed)
+    found = interval(own, level=level)
     cells: dict[str, list[list[float]]] = {name: [] for name in ("least", "most", "p", "z")}
     for how in effects["how"].values:
         row: dict[str, list[float]] = {name: [] for name in cells}

@@ -21,6 +21,7 @@ import itertools
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.probing.by_layer import balanced_by_group
 from mechinterp.stats.multiple_comparisons import correct_p_values
 from mechinterp.stats.paired_differences import difference
@@ -28,6 +29,7 @@ from mechinterp.stats.paired_differences import difference
 _SURE = 0.05
 
 
+@checks_arguments
 def compare_layers(
     found: xr.Dataset,
     a: int,
@@ -53,6 +55,7 @@ def compare_layers(
     return difference(one, other, dim="group", level=level, n_resamples=n_resamples, seed=seed)
 
 
+@checks_arguments
 def best_layers(found: xr.Dataset, *, n_resamples: int = 9999, seed: int = 0) -> xr.Dataset:
     """The layer with the highest balanced accuracy minus every layer: dims (layer).
 

@@ -18,6 +18,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
 from mechinterp.models.weights import copy_model, shuffle_weights, weights_by_part
@@ -27,6 +28,7 @@ Classes = Int[np.ndarray, " prompt"]
 _TRIES = 50
 
 
+@checks_arguments
 def majority(y: Classes, folds: Classes) -> Answers:
     """Answers with the most frequent class of the training folds."""
     n_classes = int(y.max()) + 1
@@ -38,6 +40,7 @@ def majority(y: Classes, folds: Classes) -> Answers:
     return Answers(y, scores[None])
 
 
+@checks_arguments
 def shuffled_labels(y: Classes, groups: Classes, folds: Classes, seed: int) -> Classes:
     """The same labels in random order, so that only chance connects them to the prompts.
 
@@ -54,6 +57,7 @@ def shuffled_labels(y: Classes, groups: Classes, folds: Classes, seed: int) -> C
     return _draw_labels(lambda: rng.permutation(y), y, folds, "shuffled labels")
 
 
+@checks_arguments
 def control_labels(
     types: Sequence[Hashable], y: Classes, seed: int, *, folds: Classes | None = None
 ) -> Classes:
@@ -90,6 +94,7 @@ def control_labels(
     return _draw_labels(draw, y, folds, "control task")
 
 
+@checks_arguments
 def word_types(
     prompts: Prompts, groups: Classes, position: int | str
 ) -> tuple[list[int], str] | None:
@@ -120,6 +125,7 @@ def word_types(
     return None if best is None else best[1:]
 
 
+@checks_arguments
 def bag_of_tokens(prompts: Prompts, y: Classes, folds: Classes) -> Answers:
     """Answers of logistic regression on token counts of the user's text (TF-IDF), without order.
 
@@ -142,6 +148,7 @@ def bag_of_tokens(prompts: Prompts, y: Classes, folds: Classes) -> Answers:
     return Answers(y, scores[None])
 
 
+@checks_arguments
 def random_weights(model: Model, seed: int = 0) -> Model:
     """A copy of the model in which the numbers within each weight tensor are shuffled.
 

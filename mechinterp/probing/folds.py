@@ -14,7 +14,10 @@ import numpy as np
 from jaxtyping import Int
 from sklearn.model_selection import StratifiedGroupKFold
 
+from mechinterp.core.arguments import checks_arguments
 
+
+@checks_arguments
 def grouped_folds(
     y: Int[np.ndarray, " prompt"],
     groups: Int[np.ndarray, " prompt"],

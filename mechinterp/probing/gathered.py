@@ -23,12 +23,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import read
 from mechinterp.engine.runner import run
 from mechinterp.models.hook_points import axis_size, read_bytes
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.probing.activation_parts import ActivationFolder
 from mechinterp.storage.provenance import resumable_facts
 from mechinterp.storage.whole_files import hash_of
@@ -38,18 +39,23 @@ MEAN = "mean"
 TEXT_END = "text_end"
 """The last token of the user's text; "end" is the last token of the prompt, template included."""
 
+CONTENT = "content"
+"""The coordinate that says of each prompt which is the first with the same tokens."""
+
 Values = Float[np.ndarray, "layer prompt feature"]
 
 _BATCH_POSITIONS = 768
 _BATCH_BYTES = 1 << 26
 
 
+@checks_arguments
 def residual_sites(model: Model, layers: Iterable[int] | None = None) -> list[Site]:
     """The sites of the residual stream at layers 0 (the embedding) to n_layers; by default all.
 
     Raises:
         ValueError: if there is no such layer.
     """
+    require_model(model)
     n_layers = model.cfg.n_layers
     sites = []
     for layer in range(n_layers + 1) if layers is None else layers:
@@ -63,6 +69,7 @@ def residual_sites(model: Model, layers: Iterable[int] | None = None) -> list[Si
     return sites
 
 
+@checks_arguments
 def gather(
     model: Model,
     prompts: Prompts,
@@ -117,10 +124,21 @@ def gather(
         gathered = folder.finish()
     return xr.DataArray(
         gathered,
-        coords={"layer": layers, "site": ("layer", [str(site) for site in sites])},
+        coords={
+            "layer": layers,
+            "site": ("layer", [str(site) for site in sites]),
+            CONTENT: ("prompt", contents(prompts)),
+        },
         attrs={"position": str(position), "model": models.name(model)}
         | {"size": models.size(model), "weights": models.processing(model)},
     )
+
+
+def contents(prompts: Prompts) -> list[int]:
+    """The number of the first prompt that has the same tokens, for each prompt."""
+    rows = zip(prompts.tokens.tolist(), prompts.lengths.tolist(), strict=True)
+    first: dict[tuple[int, ...], int] = {}
+    return [first.setdefault(tuple(row[:n]), at) for at, (row, n) in enumerate(rows)]
 
 
 def _read(

@@ -7,35 +7,47 @@
 (('benign', 'harmful'), [0, 1, 0], [0, 1, 0])
 
 Prompts of one group are never split between training and test: paraphrases, the two sides of a
-matched pair, all sentences about one fact. By default each different text is a group.
+matched pair, all sentences about one fact. By default each different prompt is a group: here each
+different text, and for a model, as `probe_model` and `gather` see to it, each row of tokens.
 """
 
 import json
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from mechinterp.models.tokenization import Messages
-from mechinterp.storage.jsonl import filled_lines, json_object, located
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.models.chats import Messages, read_prompt
+from mechinterp.storage.jsonl import JsonObject, located, read_objects
 
 Prompt = str | Messages | Sequence[int]
 """A text, a chat, or token ids."""
 
 KEYS = ("prompt", "text", "label", "group")
+_DIFFER = {
+    "labels": "with the labels {!r} and {!r}. Keep one of them.",
+    "groups": "in the groups {!r} and {!r}: one could be trained on and the other tested. Give "
+    "them one group.",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Prompts with the label and the group of each; made by `Labelled.of`."""
+    """Prompts with the label and the group of each; made by `Labelled.of`.
+
+    `own_groups`: the groups are yours, not one for each different prompt.
+    """
 
     prompts: tuple[Prompt, ...]
     labels: tuple[str, ...]
     groups: tuple[str, ...]
+    own_groups: bool = True
 
     @classmethod
+    @checks_arguments
     def of(
         cls,
         prompts: Sequence[Prompt],
@@ -59,14 +71,23 @@ class Labelled:
                 if texts
                 else "no prompts were given. Give at least two of each class."
             )
-        keys = [_key(prompt) for prompt in prompts]
-        if groups is None:
-            number = {key: str(i) for i, key in enumerate(dict.fromkeys(keys))}
-            named = tuple(number[key] for key in keys)
-        else:
-            named = tuple(map(str, groups))
-        _check_repeats(keys, texts, named)
-        return cls(tuple(prompts), texts, named)
+        named = tuple(map(str, range(n) if groups is None else groups))
+        made = cls(tuple(prompts), texts, named, own_groups=groups is not None)
+        return made.by_content([_key(prompt) for prompt in prompts])
+
+    def by_content(self, contents: Sequence[Hashable]) -> "Labelled":
+        """The same prompts, those of equal content in one group: a model reads the same tokens.
+
+        Raises:
+            ValueError: if prompts of equal content have two labels, or two groups of yours.
+        """
+        groups = self.groups
+        if not self.own_groups:
+            number = {content: str(i) for i, content in enumerate(dict.fromkeys(contents))}
+            groups = tuple(number[content] for content in contents)
+        made = replace(self, groups=groups)
+        made._check_repeats(contents)
+        return made
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -90,7 +111,21 @@ class Labelled:
     def rows(self, chosen: Sequence[int]) -> "Labelled":
         """These prompts, in this order."""
         labels, groups = (tuple(part[i] for i in chosen) for part in (self.labels, self.groups))
-        return Labelled(tuple(self.prompts[i] for i in chosen), labels, groups)
+        return Labelled(tuple(self.prompts[i] for i in chosen), labels, groups, self.own_groups)
+
+    def _check_repeats(self, contents: Sequence[Hashable]) -> None:
+        first: dict[Hashable, int] = {}
+        for row, content in enumerate(contents):
+            before = first.setdefault(content, row)
+            same = f"prompts {before} and {row} are the same, {self._shown(before, row)}"
+            for what, given in (("labels", self.labels), ("groups", self.groups)):
+                if given[before] != given[row]:
+                    raise ValueError(f"{same}, {_DIFFER[what].format(given[before], given[row])}")
+
+    def _shown(self, *rows: int) -> str:
+        """The prompts, in words; once, if they are spelt alike."""
+        shown = dict.fromkeys(repr(self.prompts[row]) for row in rows)
+        return " and ".join(shown) + (" (the same tokens)" if len(shown) > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -100,6 +135,7 @@ class _Line:
     group: str | int | None
 
 
+@checks_arguments
 def read_labelled(file: str | Path, n: int | None = None) -> Labelled:
     """The prompts of a JSONL file, or its first `n`: "prompt" or "text", "label", maybe "group".
 
@@ -109,52 +145,27 @@ def read_labelled(file: str | Path, n: int | None = None) -> Labelled:
     Raises:
         ValueError: if a line is invalid, naming the file and the line; or as `Labelled.of`.
     """
-    path = Path(file)
-    filled = filled_lines(path)
-    if not filled or (n is not None and n > len(filled)):
-        wanted = f"{n} were asked for" if filled else "write one JSON object a line"
-        raise ValueError(f"{path} has {len(filled)} prompts: {wanted}.")
     rows: list[_Line] = []
-    for number, line in filled[:n]:
-        with located(f"{path}, line {number}"):
-            rows.append(_parse(line))
+    for record in read_objects(file, KEYS, '{"text": "...", "label": "..."}', n=n):
+        with located(record.where):
+            rows.append(_line(record.values))
             if (rows[-1].group is None) != (rows[0].group is None):
                 raise ValueError('give "group" in every line, or in none.')
     groups = None if rows[0].group is None else [row.group for row in rows]
-    with located(str(path)):
+    with located(str(file)):
         return Labelled.of([r.prompt for r in rows], [r.label for r in rows], groups)
 
 
-def _parse(line: str) -> _Line:
-    found = json_object(line, KEYS, '{"text": "...", "label": "..."}')
+def _line(found: JsonObject) -> _Line:
     if ("prompt" in found) == ("text" in found):
         raise ValueError('give either "prompt" or "text".')
     if not isinstance(found.get("label"), str | int | bool):
         raise ValueError('"label" is missing, or neither a text nor a whole number.')
     if "group" in found and not isinstance(found["group"], str | int):
         raise ValueError(f'"group" is {found["group"]!r}, neither a text nor a whole number.')
-    prompt = found.get("prompt", found.get("text"))
-    if not isinstance(prompt, str | list) or not prompt:
-        raise ValueError("the prompt is neither a text nor a list of messages, or it is empty.")
+    prompt = read_prompt(found, "prompt" if "prompt" in found else "text")
     return _Line(prompt, found["label"], found.get("group"))
 
 
 def _key(prompt: object) -> Hashable:
     return prompt if isinstance(prompt, str) else json.dumps(prompt, default=str, sort_keys=True)
-
-
-def _check_repeats(keys: Sequence[Hashable], labels: Sequence[str], groups: Sequence[str]) -> None:
-    first: dict[Hashable, int] = {}
-    for row, key in enumerate(keys):
-        before = first.setdefault(key, row)
-        if labels[before] != labels[row]:
-            raise ValueError(
-                f"prompts {before} and {row} are the same, {key!r}, with the labels "
-                f"{labels[before]!r} and {labels[row]!r}. Keep one of them."
-            )
-        if groups[before] != groups[row]:
-            raise ValueError(
-                f"prompts {before} and {row} are the same, {key!r}, in the groups "
-                f"{groups[before]!r} and {groups[row]!r}: one could be trained on and the other "
-                f"tested. Give them one group."
-            )

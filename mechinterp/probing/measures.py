@@ -12,18 +12,18 @@ The sample is the groups, since prompts of one group are not independent. Accura
 class is the majority; balanced accuracy is 1 / n_classes at chance, whatever the classes' sizes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.probing.probes import predicted_class
-from mechinterp.stats.intervals import interval
+from mechinterp.stats.shares import share_bounds
 
 MEASURES = ("accuracy", "balanced_accuracy", "auroc", "macro_f1")
-_MEANS = MEASURES[:2]
-"""The measures that are means over prompts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,50 +44,50 @@ class Answers:
         return max(2, int(self.scores.shape[-1]))
 
 
+@checks_arguments
 def figures(
     answers: Answers,
     *,
     groups: Int[np.ndarray, " prompt"],
     folds: Int[np.ndarray, " prompt"],
     level: float = 0.95,
-    n_resamples: int = 1999,
-    seed: int = 0,
 ) -> xr.Dataset:
     """`mean`, `low`, `high` of each measure, from 0 to 1: dims (measure, layer).
 
-    Accuracies: BCa bootstrap over groups (`stats.interval`); AUROC and macro-F1: percentile
-    bootstrap over groups. If no group is wrong, a bootstrap sees no errors: the lower end is then
-    Clopper and Pearson's for that many groups, all right. AUROC compares prompts within a fold,
-    whose scores are from one probe; with several classes, each against the rest.
+    The intervals are those of shares over groups (`stats.share_interval`). Where classes are rare,
+    they count as many groups as the rarest class allows. They are not empty even if no prompt was
+    wrong. AUROC compares prompts within a fold, whose scores are from one probe; with several
+    classes, each against the rest.
 
     Raises:
         ValueError: if there are fewer than two groups, or `level` is not between 0 and 1.
 
-    Source: Field and Welsh 2007 for the bootstrap of clusters; Clopper and Pearson 1934.
+    Source: Korn and Graubard 1998; for AUROC over groups Obuchowski 1997, "Nonparametric Analysis
+    of Clustered ROC Curve Data".
     """
     n_groups = int(groups.max()) + 1
-    scored = _by_group(answers, groups)
-    means = interval(
-        xr.DataArray(scored, dims=("measure", "layer", "group")),
-        dim="group",
-        level=level,
-        n_resamples=n_resamples,
-        seed=seed,
-    )
-    drawn = np.random.default_rng(seed).integers(0, n_groups, (n_resamples, n_groups))
-    times = np.stack([np.bincount(row, minlength=n_groups) for row in drawn])
-    weights = np.concatenate([np.ones((1, len(groups))), times[:, groups]])
-    others = _others(answers, folds, weights)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.nanquantile(others[..., 1:], tails, axis=-1)
-    least = tails[0] ** (1 / n_groups)
+    if n_groups < 2:
+        raise ValueError("all prompts are of one group: there is no interval. Give two or more.")
+    each = [
+        _accuracy(answers),
+        _balanced_accuracy(answers),
+        _by_layer(answers, lambda scores: _auroc(scores, answers.y, folds)),
+        _by_layer(answers, lambda scores: _macro_f1(scores, answers.y, answers.n_classes)),
+    ]
+    member = np.zeros((len(groups), n_groups))
+    member[np.arange(len(groups)), groups] = 1
+    n_alike = _n_of_rarest(answers.y, groups, n_groups)
+    ends = [
+        share_bounds(value, influence @ member, len(groups), n_groups=counted, level=level)
+        for (value, influence), counted in zip(each, [n_groups, *[n_alike] * 3], strict=True)
+    ]
     named = {
-        name: np.concatenate([means[name].values, value])
-        for name, value in (("mean", others[..., 0]), ("low", low), ("high", high))
+        "mean": [value for value, _ in each],
+        "low": [low for low, _ in ends],
+        "high": [high for _, high in ends],
     }
-    named["low"] = np.where(named["mean"] >= 1 - 1e-12, least, named["low"])
     return xr.Dataset(
-        {name: (("measure", "layer"), value) for name, value in named.items()},
+        {name: (("measure", "layer"), np.stack(value)) for name, value in named.items()},
         {"measure": list(MEASURES)},
         {"level": level, "n_groups": n_groups},
     )
@@ -113,64 +113,84 @@ def by_group(
     return summed
 
 
-def _by_group(
-    answers: Answers, groups: Int[np.ndarray, " prompt"]
-) -> Float[np.ndarray, "measure layer group"]:
-    return np.stack([by_group(each, groups) for each in (answers.right, balanced(answers))])
+def _n_of_rarest(
+    y: Int[np.ndarray, " prompt"], groups: Int[np.ndarray, " prompt"], n_groups: int
+) -> int:
+    """How many groups would be balanced, with as many of each class as the rarest has."""
+    classes = np.unique(y)
+    return min(n_groups, len(classes) * min(len(np.unique(groups[y == k])) for k in classes))
 
 
-def _others(
-    answers: Answers,
-    folds: Int[np.ndarray, " prompt"],
-    weights: Float[np.ndarray, "draw prompt"],
-) -> Float[np.ndarray, "measure layer draw"]:
-    """AUROC and macro-F1, with each prompt counted `weights` times."""
-    n_layers, draws = len(answers.scores), len(weights)
-    found = np.empty((2, n_layers, draws))
-    for layer, scores in enumerate(answers.scores):
-        found[0, layer] = _auroc(scores, answers.y, folds, weights)
-        found[1, layer] = _macro_f1(predicted_class(scores), answers.y, answers.n_classes, weights)
-    return found
+# Each measure comes with its influence: by how much it would be higher, to first order, if a prompt
+# counted more. Influences sum to 0.
+
+Measured = tuple[Float[np.ndarray, " layer"], Float[np.ndarray, "layer prompt"]]
+MeasuredOnce = tuple[float, Float[np.ndarray, " prompt"]]
+
+
+def _accuracy(answers: Answers) -> Measured:
+    right = answers.right
+    share = right.mean(1)
+    return share, (right - share[:, None]) / right.shape[1]
+
+
+def _balanced_accuracy(answers: Answers) -> Measured:
+    right, y = answers.right, answers.y
+    classes = np.unique(y)
+    influence = np.zeros_like(right)
+    shares = []
+    for k in classes:
+        own = right[:, y == k]
+        shares.append(own.mean(1))
+        influence[:, y == k] = (own - shares[-1][:, None]) / own.shape[1] / len(classes)
+    return np.mean(shares, axis=0), influence
+
+
+def _by_layer(
+    answers: Answers, measure: Callable[[Float[np.ndarray, "prompt output"]], MeasuredOnce]
+) -> Measured:
+    found = [measure(scores) for scores in answers.scores]
+    return np.array([value for value, _ in found]), np.stack([each for _, each in found])
 
 
 def _auroc(
     scores: Float[np.ndarray, "prompt output"],
     y: Int[np.ndarray, " prompt"],
     folds: Int[np.ndarray, " prompt"],
-    weights: Float[np.ndarray, "draw prompt"],
-) -> Float[np.ndarray, " draw"]:
+) -> MeasuredOnce:
     """The share of pairs from one fold, one of a class and one not, that are in the right order."""
     columns = [(1, 0)] if scores.shape[1] == 1 else [(k, k) for k in np.unique(y)]
-    each = []
+    values, influences = [], []
     for number, column in columns:
-        ordered, pairs = np.zeros((2, len(weights)))
+        won, pairs = np.zeros((2, len(y)))
         for fold in np.unique(folds):
             inside = folds == fold
             own, other = inside & (y == number), inside & (y != number)
-            order = np.argsort(scores[other, column])
-            below = np.pad(weights[:, other][:, order].cumsum(1), ((0, 0), (1, 0)))
-            sorted_scores = scores[other, column][order]
-            ends = [
-                np.searchsorted(sorted_scores, scores[own, column], s) for s in ("left", "right")
-            ]
-            beaten = (below[:, ends[0]] + below[:, ends[1]]) / 2  # a tie is half a win
-            ordered += (weights[:, own] * beaten).sum(1)
-            pairs += weights[:, own].sum(1) * below[:, -1]
+            won[own] = _beaten(scores[own, column], scores[other, column])
+            won[other] = _beaten(-scores[other, column], -scores[own, column])
+            pairs[own], pairs[other] = other.sum(), own.sum()
+        n_pairs = pairs.sum() / 2  # each pair was counted from both sides
         with np.errstate(invalid="ignore", divide="ignore"):
-            each.append(ordered / pairs)
-    return np.asarray(np.mean(each, axis=0))
+            values.append(won.sum() / 2 / n_pairs)
+            influences.append((won - values[-1] * pairs) / n_pairs)
+    return float(np.mean(values)), np.asarray(np.mean(influences, axis=0))
+
+
+def _beaten(
+    own: Float[np.ndarray, " own"], other: Float[np.ndarray, " other"]
+) -> Float[np.ndarray, " own"]:
+    """How many of the others each one is above; a tie is half a win."""
+    ordered = np.sort(other)
+    ends = [np.searchsorted(ordered, own, side) for side in ("left", "right")]
+    return np.asarray((ends[0] + ends[1]) / 2)
 
 
 def _macro_f1(
-    predicted: Int[np.ndarray, " prompt"],
-    y: Int[np.ndarray, " prompt"],
-    n_classes: int,
-    weights: Float[np.ndarray, "draw prompt"],
-) -> Float[np.ndarray, " draw"]:
+    scores: Float[np.ndarray, "prompt output"], y: Int[np.ndarray, " prompt"], n_classes: int
+) -> MeasuredOnce:
     """The mean F1 over classes; a class that neither occurs nor is predicted counts as 0."""
-    is_true, is_said = (np.eye(n_classes)[labels] for labels in (y, predicted))
-    both = weights @ (is_true * is_said)
-    f1: Float[np.ndarray, " draw"] = (
-        2 * both / np.maximum(weights @ is_true + weights @ is_said, 1e-12)
-    ).mean(1)
-    return f1
+    is_true, is_said = (np.eye(n_classes)[labels] for labels in (y, predicted_class(scores)))
+    both, either = is_true * is_said, is_true + is_said
+    n_either = np.maximum(either.sum(0), 1e-12)
+    f1 = 2 * both.sum(0) / n_either
+    return float(f1.mean()), np.asarray(((2 * both - f1 * either) / n_either).mean(1))

@@ -22,7 +22,8 @@ import xarray as xr
 from jaxtyping import Float, Int
 from sklearn.preprocessing import StandardScaler
 
-from mechinterp.probing.by_layer import layer_name, layer_of
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.probing.by_layer import grouped_by_tokens, layer_name, layer_of
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.probes import ProbeError, regression
 
@@ -30,6 +31,7 @@ SHARES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.
 """Where the blocks end, as shares of all prompts; as in the source."""
 
 
+@checks_arguments
 def description_length(
     acts: xr.DataArray,
     labelled: Labelled,
@@ -54,6 +56,7 @@ def description_length(
 
     Source: Voita and Titov 2020, section 2.3, arXiv 2003.12298.
     """
+    labelled = grouped_by_tokens(labelled, acts)
     y = labelled.y if labels is None else labels
     order, ends = _blocks(y, labelled.group_numbers, shares, seed)
     n_classes = int(y.max()) + 1

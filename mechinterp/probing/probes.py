@@ -23,6 +23,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from mechinterp.core.arguments import checks_arguments
+
 Features = Float[np.ndarray, "prompt feature"]
 Classes = Int[np.ndarray, " prompt"]
 
@@ -81,6 +83,7 @@ class Probe:
     fit: Callable[[Features, Classes], Linear]
 
 
+@checks_arguments
 def logistic(C: float = 0.1, *, max_iter: int = 1000) -> Probe:  # noqa: N803 - as in scikit-learn
     """Logistic regression with an L2 penalty (inverse strength `C`) on standardised activations.
 
@@ -132,6 +135,7 @@ def regression(
     return solver.coef_, solver.intercept_
 
 
+@checks_arguments
 def mass_mean() -> Probe:
     """The difference of the class means, in activation units; no solver and no penalty.
 

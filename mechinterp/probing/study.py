@@ -2,7 +2,7 @@
 
 >>> from mechinterp import load_model
 >>> from mechinterp.probing import Labelled, probe_model
->>> things = "letter", "map", "book", "bread", "note"
+>>> things = "letter", "map", "book", "coat", "story"
 >>> texts = [f"{verb} {word} {t}" for verb in ("bring", "open", "read") for t in things
 ...          for word in ("the", "sesame")]
 >>> study = probe_model(load_model("toy:trigger"), Labelled.of(texts, ["no", "yes"] * 15))
@@ -18,6 +18,7 @@ from typing import cast
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.models.model import Model
@@ -30,7 +31,7 @@ from mechinterp.probing.controls import (
     word_types,
 )
 from mechinterp.probing.folds import grouped_folds
-from mechinterp.probing.gathered import gather, residual_sites
+from mechinterp.probing.gathered import contents, gather, residual_sites
 from mechinterp.probing.labelled import Labelled
 from mechinterp.probing.online_code import description_length
 from mechinterp.probing.probes import Probe, logistic
@@ -53,6 +54,7 @@ class ProbeStudy:
     notes: tuple[str, ...]
 
 
+@checks_arguments
 def probe_model(  # noqa: PLR0913 - each option is a choice of the study
     model: Model,
     labelled: Labelled,
@@ -79,6 +81,7 @@ def probe_model(  # noqa: PLR0913 - each option is a choice of the study
     """
     out = None if out is None else Path(out).absolute()
     prompts = tokenize(model, cast(Text, list(labelled.prompts)))
+    labelled = labelled.by_content(contents(prompts))
     y, groups = labelled.y, labelled.group_numbers
     folds = grouped_folds(y, groups, n_folds=n_folds, seed=seed, classes=labelled.classes)
     sites = residual_sites(model) if sites is None else list(sites)
@@ -132,6 +135,7 @@ def probe_model(  # noqa: PLR0913 - each option is a choice of the study
     return ProbeStudy(labelled, prompts, acts, probed, description, tuple(notes))
 
 
+@checks_arguments
 def held_out(probed: xr.Dataset, n_folds: int = 2) -> np.ndarray:
     """True for prompts of the first folds, on which to measure a direction found in the rest."""
     return np.asarray(probed["fold"].values < n_folds)

@@ -7,3 +7,4 @@ from .intervals import interval as interval
 from .intervals import ratio_interval as ratio_interval
 from .multiple_comparisons import correct_p_values as correct_p_values
 from .paired_differences import difference as difference
+from .shares import share_interval as share_interval

@@ -12,15 +12,19 @@
 import numpy as np
 from jaxtyping import Float
 
+from mechinterp.core.arguments import checks_arguments
+
 NOTABLE = {"probability": 0.05}
 """The least effect that is worth a warning, by the metric's unit; 0.5 in any other unit."""
 
 
+@checks_arguments
 def notable_effect(unit: str) -> float:
     """The least effect, in this unit, that is worth a warning."""
     return NOTABLE.get(unit, 0.5)
 
 
+@checks_arguments
 def additivity_residual(
     scores: Float[np.ndarray, "output input"], joint: Float[np.ndarray, " output"]
 ) -> Float[np.ndarray, " output"]:
@@ -29,6 +33,7 @@ def additivity_residual(
     return np.asarray(1 - scores.sum(1) / some)
 
 
+@checks_arguments
 def shows_redundancy(
     parts: Float[np.ndarray, "output input"], joint: Float[np.ndarray, " output"], unit: str
 ) -> np.ndarray:

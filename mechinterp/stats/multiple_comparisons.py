@@ -11,7 +11,10 @@ import xarray as xr
 from jaxtyping import Float
 from scipy import stats
 
+from mechinterp.core.arguments import checks_arguments
 
+
+@checks_arguments
 def correct_p_values(p: xr.DataArray, method: str = "holm") -> xr.DataArray:
     """The p values, corrected for the number of cells that have one: `"holm"` or `"bh"`.
 

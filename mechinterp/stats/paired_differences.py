@@ -12,9 +12,9 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from mechinterp.stats.bootstrap import BLOCK, bca_bounds, resample_counts, the_mean
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.stats.bounds import mean_bounds
 from mechinterp.stats.samples import (
-    bootstrap_attrs,
     check_same_labels,
     check_same_unit,
     labelled_cells,
@@ -23,7 +23,11 @@ from mechinterp.stats.samples import (
     shared_labels,
 )
 
+BLOCK = 1 << 22
+"""How many numbers one step of the test holds: about 32 MiB."""
 
+
+@checks_arguments
 def difference(
     a: xr.DataArray,
     b: xr.DataArray,
@@ -42,14 +46,14 @@ def difference(
     Raises:
         ValueError: if a and b differ in a dimension, a label or the unit, or as `interval`.
 
-    Source: Efron 1987 for the interval; Fisher 1935, "The Design of Experiments", section 21,
+    Source: `interval` for the interval; Fisher 1935, "The Design of Experiments", section 21,
     for p.
     """
     check_same_labels(a, b, a.dims)
     check_same_unit(a, b)
     paired = sample_of(a, dim) - sample_of(b.transpose(*a.dims), dim)
     n = paired.shape[-1]
-    low, high = bca_bounds(the_mean, (paired,), resample_counts(n, n_resamples, seed), level)
+    low, high = mean_bounds(paired, level)
     p = np.full(paired.shape[:-1], np.nan)
     finite = np.isfinite(paired).all(-1)
     if finite.any():
@@ -65,7 +69,12 @@ def difference(
         ).pvalue
     is_exact = 2**n <= n_resamples
     flips = f"all {2**n:,} sign flips" if is_exact else f"{n_resamples:,} random sign flips"
-    attrs = shared_attrs(a, b) | bootstrap_attrs(level, n_resamples, seed) | {"p_from": flips}
+    attrs = shared_attrs(a, b) | {
+        "level": level,
+        "n_resamples": n_resamples,
+        "seed": seed,
+        "p_from": flips,
+    }
     return labelled_cells(
         shared_labels(a, b), dim, attrs, mean=paired.mean(-1), low=low, high=high, p=p
     )

@@ -88,11 +88,6 @@ def shared_attrs(a: xr.DataArray, b: xr.DataArray) -> Attrs:
     return {k: v for k, v in a.attrs.items() if k in b.attrs and bool(np.all(b.attrs[k] == v))}
 
 
-def bootstrap_attrs(level: float, n_resamples: int, seed: int) -> Attrs:
-    """The attributes that say how an interval was made."""
-    return {"level": level, "n_resamples": n_resamples, "seed": seed}
-
-
 def _same_coordinate(a: xr.DataArray, b: xr.DataArray, name: Hashable) -> bool:
     if name not in a.coords or name not in b.coords:
         return (name in a.coords) == (name in b.coords)

@@ -10,6 +10,7 @@ It runs before anything heavy is imported or a model is loaded.
 import json
 from pathlib import Path
 
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.storage.jsonl import JsonObject
 
 
@@ -36,10 +37,11 @@ def holds_files(folder: Path) -> bool:
     return any(not file.name.startswith(".") for file in folder.iterdir())
 
 
+@holds_signals
 def manifest_in(folder: Path) -> JsonObject:
     """The manifest of a folder, not checked; empty if there is none, or it is not JSON."""
     try:
         found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Sequence
 
 import xarray as xr
 
+from mechinterp.core import indices
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import ACTS, Pos, Site
 from mechinterp.models.hook_points import axis_size
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 
 Positions = Pos | Sequence[Pos]
 """One position, or several."""
@@ -29,8 +30,13 @@ _MOST_TEXTS = 3
 
 
 def layers(model: Model, chosen: Iterable[int] | None) -> list[int]:
-    """The chosen layers, or all."""
-    return list(range(model.cfg.n_layers) if chosen is None else chosen)
+    """The chosen layers, or all.
+
+    Raises:
+        ValueError: if they are no whole numbers.
+    """
+    require_model(model)
+    return list(range(model.cfg.n_layers)) if chosen is None else some(chosen, "layers")
 
 
 def heads(model: Model, act: str, chosen: Iterable[int] | None) -> dict[str, list[int]]:
@@ -42,15 +48,34 @@ def heads(model: Model, act: str, chosen: Iterable[int] | None) -> dict[str, lis
     Raises:
         ValueError: if the activation has no head axis.
     """
+    require_model(model)
     check_choice("act", act, HEAD_ACTS)
     size = axis_size(model, act, "head")
     name = "head" if size == axis_size(model, "z", "head") else "kv_head"
-    return {name: list(range(size) if chosen is None else chosen)}
+    return {name: list(range(size)) if chosen is None else some(chosen, "heads")}
 
 
 def neurons(model: Model, chosen: Iterable[int] | None) -> list[int]:
-    """The chosen neurons, or all of a layer."""
-    return list(range(axis_size(model, "mlp_post", "neuron")) if chosen is None else chosen)
+    """The chosen neurons, or all of a layer.
+
+    Raises:
+        ValueError: if they are no whole numbers.
+    """
+    require_model(model)
+    every = range(axis_size(model, "mlp_post", "neuron"))
+    return list(every) if chosen is None else some(chosen, "neurons")
+
+
+def some(chosen: Iterable[int], name: str) -> list[int]:
+    """What was chosen along an axis, as a list.
+
+    Raises:
+        ValueError: if it is nothing, or not whole numbers.
+    """
+    numbers = indices.indices(chosen, name)
+    if not numbers:
+        raise ValueError(f"{name}: none was chosen. Leave {name} out for all of them.")
+    return numbers
 
 
 def positions(prompts: Prompts, chosen: Positions | None) -> list[Pos]:
@@ -74,8 +99,15 @@ def positions(prompts: Prompts, chosen: Positions | None) -> list[Pos]:
 
 
 def given_positions(chosen: Positions) -> list[Pos]:
-    """The positions as a list, also a single one."""
-    return [chosen] if isinstance(chosen, int | str) else list(chosen)
+    """The positions as a list, also a single one.
+
+    Raises:
+        ValueError: if one is neither a whole number nor a name.
+    """
+    given: list[Pos] = indices.positions(chosen, "a position")
+    if not given:
+        raise ValueError("positions: none was chosen. Leave positions out for all of them.")
+    return given
 
 
 def at_positions(site: Site, chosen: Positions | None) -> list[Site]:

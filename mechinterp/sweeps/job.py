@@ -20,6 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.callables import call_error
+from mechinterp.core.indices import index
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos
@@ -71,8 +73,14 @@ class SweepJob:
             ValueError: if the prompts, the points or the metrics do not fit.
         """
         given = tokenize(model, prompts)
+        if not isinstance(over, Mapping):
+            raise ValueError(
+                f"over is a {type(over).__name__}: give the values of each dimension by name, "
+                f'{{"layer": [0, 1]}}.'
+            )
         coords = {name: list_values(name, values) for name, values in over.items()}
         check_dims(coords, metrics)
+        _check_arm(arm, coords)
         points = list(itertools.product(*coords.values()))
         wanted = range(len(points)) if only is None else select_points(only, coords)
         arms = []
@@ -103,8 +111,10 @@ class SweepJob:
         Raises:
             ValueError: if `exact` is unknown.
         """
-        if isinstance(exact, str) and exact not in ("planned", "naive"):
-            raise ValueError(f'exact={exact!r} is none of "planned", "naive".')
+        if not isinstance(exact, Savings) and exact not in ("planned", "naive"):
+            raise ValueError(f'exact={exact!r} is none of "planned", "naive", nor Savings.')
+        if budget_bytes is not None:
+            budget_bytes = index(budget_bytes, "budget_bytes", least=1)
         named = NAIVE if exact == "naive" else Savings()
         widths = [None if m.tokens is None else m.tokens.shape[1] for m in self.metrics]
         n_columns = None if None in widths else sum(n or 0 for n in widths)
@@ -165,3 +175,18 @@ class SweepJob:
                 "weights": models.processing(self.model),
             },
         }
+
+
+def _check_arm(arm: object, coords: Mapping[str, Sequence[object]]) -> None:
+    """Check that a function makes the arms, and takes the points as they are named."""
+    names = ", ".join(coords)
+    if not callable(arm):
+        raise ValueError(
+            f"arm is a {type(arm).__name__}: give a function of ({names}) that makes the specs of "
+            f"a point."
+        )
+    if wrong := call_error(arm, **dict.fromkeys(coords)):
+        raise ValueError(
+            f"arm is called with the names of over, arm({', '.join(f'{n}=...' for n in coords)}), "
+            f"but {wrong}. Name its parameters so: ({names})."
+        )

@@ -12,11 +12,13 @@ TypeError: patch_heads() takes no option 'buget_bytes'. Did you mean 'budget_byt
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
 from typing import TypedDict, get_type_hints
 
 import xarray as xr
 
+from mechinterp.core.indices import index
 from mechinterp.sweeps.pass_plan import Savings
 
 Progress = Callable[[int, int], None]
@@ -45,9 +47,10 @@ def check_options(
     options: Mapping[str, object],
     known: type = SweepOptions,
 ) -> None:
-    """Check that each option is one of `known`, a TypedDict.
+    """Check that each option is one of `known`, a TypedDict, and that those of every sweep fit.
 
     Raises:
+        ValueError: if a value does not fit.
         TypeError: if one is not, naming the function that was called and the nearest option.
     """
     names = sorted(get_type_hints(known))
@@ -56,3 +59,12 @@ def check_options(
             near = get_close_matches(name, names, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Options: {', '.join(names)}."
             raise TypeError(f"{function}() takes no option {name!r}. {hint}")
+    if options.get("budget_bytes") is not None:
+        index(options["budget_bytes"], f"{function}: budget_bytes", least=1)
+    if (progress := options.get("progress")) is not None and not callable(progress):
+        raise ValueError(
+            f"{function}: progress={progress!r} is no function of (done, all): give "
+            f'progress_bar("heads").'
+        )
+    if not isinstance(options.get("out", ""), str | PathLike | None):
+        raise ValueError(f"{function}: out={options['out']!r} is no folder. Give its path.")

@@ -12,7 +12,7 @@ True
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -25,6 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mechinterp import models
+from mechinterp.core.interrupts import holds_signals
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.sites import ACTS, Site
 from mechinterp.models.model import Model
 
@@ -67,7 +69,7 @@ class _Curve(NamedTuple):
     hooks: Mapping[str, int]
 
 
-_KNOWN: WeakKeyDictionary[Model, dict[str, "Footprint"]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Model, dict[Hashable, "Footprint"]] = WeakKeyDictionary()
 
 
 class Footprint:
@@ -80,11 +82,11 @@ class Footprint:
 
     @classmethod
     def from_model(cls, model: Model) -> "Footprint":
-        """The footprint of a model and its configuration, made once."""
-        known, switches = _KNOWN.setdefault(model, {}), models.configuration_text(model)
-        if switches not in known:
-            known[switches] = cls(model)
-        return known[switches]
+        """The footprint of a model as it is, made once."""
+        known, now = _KNOWN.setdefault(model, {}), models.as_it_is(model)
+        if now not in known:
+            known[now] = cls(model)
+        return known[now]
 
     def peak_bytes(self, shape: PassShape, edited: Iterable[Site] = ()) -> int:
         """The most that is alive at once during a pass, including copies at the sites edited."""
@@ -133,6 +135,7 @@ class Footprint:
         kept = stream + 3 * read * cfg.d_model + read * cfg.d_vocab_out
         return int(kept * cfg.dtype.itemsize + scores)
 
+    @holds_signals
     def _curve(self, acts: frozenset[str], *, cached: bool, several: bool) -> _Curve:
         """The curve of a layer in which `acts` are edited, measured once.
 
@@ -200,7 +203,7 @@ class Footprint:
 
             handles.append(layer.get_submodule(point).register_forward_hook(copy_value))
         try:
-            with meter, torch.no_grad():
+            with meter, gradients_off():
                 entry = models.cache_entry(*past) if before else None
                 layer(resid, past_kv_cache_entry=entry)
         finally:

@@ -91,13 +91,32 @@ def check_dims(dims: Mapping[str, Sequence[object]], metrics: Sequence[Metric]) 
         ValueError: if not.
     """
     for name, values in dims.items():
+        if not isinstance(name, str):
+            raise ValueError(f"over: {name!r} is no name of a dimension. Give a text.")
         if name in ("prompt", "metric"):
             raise ValueError(f"over: {name!r} is a dimension of the result already. Rename it.")
         if not values:
             raise ValueError(f"over: {name!r} has no values, so there is nothing to sweep.")
+    check_metrics(metrics)
+
+
+def check_metrics(metrics: Sequence[Metric]) -> None:
+    """Check that metrics are given, as a list.
+
+    Raises:
+        ValueError: if not.
+    """
+    if isinstance(metrics, Metric):
+        raise ValueError(f"metrics: {metrics.name} is one metric. Give a list: [{metrics.name}].")
+    if not isinstance(metrics, Sequence) or isinstance(metrics, str):
+        raise ValueError(f"metrics is {metrics!r}: give a list of metrics.")
     if not metrics:
         raise ValueError("no metrics were given. Give at least one.")
     for metric in metrics:
+        if isinstance(metric, list | tuple):
+            raise ValueError(
+                "metric: a list was given. Give one metric; sweep_each measures several."
+            )
         if not isinstance(metric, Metric):
             raise ValueError(f"{metric!r} is no metric. Functions such as log_prob(id) make them.")
 

@@ -16,6 +16,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from mechinterp.core.printable import escape
+
 _SECONDS_BETWEEN_LINES = 20.0
 
 
@@ -28,17 +30,17 @@ class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
     """
 
     def __init__(self, label: str, *, console: Console | None = None) -> None:
-        self._label = label
+        self._label = escape(label)
         self._console = console or Console(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[left]}", markup=False),
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task(label, total=None, left="")
+        self._task = self._bar.add_task(self._label, total=None, left="")
         self._began: tuple[float, int] | None = None
         self._seen = (0, 0)
         self._step = 1
@@ -73,7 +75,7 @@ class progress_bar:  # noqa: N801 - used as a context manager, like contextlib's
         elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
             share = f"{100 * done / max(total, 1):.0f}% done"
-            self._console.print(f"{label}: {share}, {left}", highlight=False)
+            self._console.print(f"{label}: {share}, {left}", markup=False, highlight=False)
 
 
 def time_left(seconds: float, done: int, left: int) -> str:

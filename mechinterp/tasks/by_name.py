@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.model import Model
 from mechinterp.tasks.capitals import country_capitals
 from mechinterp.tasks.definition import Task
@@ -32,6 +33,7 @@ TASKS: Mapping[str, Callable[..., Task]] = MappingProxyType(
 """Name -> the function that makes the task: `(model, n, seed) -> Task`."""
 
 
+@checks_arguments
 def task(name: str, model: Model, n: int = 16, seed: int = 0) -> Task:
     """The task of this name, with `n` different prompts for this model.
 

@@ -11,6 +11,7 @@ import random
 
 import torch
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import logit_diff
 from mechinterp.core.sites import Site
 from mechinterp.models.model import Model
@@ -57,6 +58,7 @@ FINDINGS = (
 )
 
 
+@checks_arguments
 def country_capitals(model: Model, n: int = 16, seed: int = 0) -> Task:
     """Countries. Metric: the capital's logit minus another capital's, in logits, at the end.
 

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.models.model import Model
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads
@@ -110,6 +111,7 @@ FINDINGS = (
 )
 
 
+@checks_arguments
 def docstring_arguments(model: Model, n: int = 16, seed: int = 0) -> Task:
     """Docstrings. Metric: the next argument's logit minus the largest wrong one's, at the end.
 

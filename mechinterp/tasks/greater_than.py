@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric, columns
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import decoder
@@ -94,6 +95,7 @@ FINDINGS = (
 )
 
 
+@checks_arguments
 def greater_than_years(model: Model, n: int = 16, seed: int = 0) -> Task:
     """Years. Metric: the probability of right end years minus that of wrong ones, at the end.
 

@@ -23,6 +23,7 @@ import random
 import torch
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import log_prob
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
@@ -83,6 +84,7 @@ FINDINGS = (
 )
 
 
+@checks_arguments
 def repeated_tokens(model: Model, n: int = 16, seed: int = 0, *, length: int = 10) -> Task:
     """A block of random tokens, twice. Metric: log-probability of the next token, in nats.
 

@@ -13,6 +13,7 @@ import random
 
 import torch
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import logit_diff
 from mechinterp.models.model import Model
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task, heads
@@ -177,6 +178,7 @@ CORRUPTIONS = {
 """The possible corruptions, in words."""
 
 
+@checks_arguments
 def indirect_objects(
     model: Model, n: int = 16, seed: int = 0, *, corruption: str = "p_ABC"
 ) -> Task:

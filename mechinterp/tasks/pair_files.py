@@ -18,19 +18,20 @@ answer. A position is a number, or the text of a token that occurs once in the c
 ([3], 'log_prob')
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mechinterp.core.metrics import Metric, log_prob, logit_diff
 from mechinterp.core.pairs import Pair
 from mechinterp.core.prompts import Prompts
+from mechinterp.models.continuations import joined_otherwise
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import special_id, token_id, tokenize
-from mechinterp.storage.jsonl import filled_lines, json_object, located
+from mechinterp.storage.jsonl import JsonObject, Record, located, read_objects
 
 NEEDED = ("clean", "corrupt", "answer")
 KEYS = (*NEEDED, "other", "positions")
@@ -39,20 +40,25 @@ KEYS = (*NEEDED, "other", "positions")
 def read_pairs(model: Model, file: str | Path, n: int | None = None) -> tuple[Pair, Metric]:
     """The pairs of a file, or its first `n`, and the metric: logit_diff, or log_prob of the answer.
 
+    Warns: if an answer would be other tokens written as one text with its clean prompt.
+
     Raises:
         ValueError: if a line is not a valid pair for this model, naming the file and the line.
     """
     path = Path(file)
-    filled = filled_lines(path)
-    if not filled or (n is not None and n > len(filled)):
-        wanted = f"{n} were asked for" if filled else "write one JSON object a line"
-        raise ValueError(f"{path} has {len(filled)} pairs: {wanted}.")
+    example = '{"clean": "...", "corrupt": "...", "answer": "..."}'
     rows = []
-    for number, line in filled[:n]:
-        with located(f"{path}, line {number}"):
-            rows.append(_row(model, number, line))
+    for record in read_objects(path, KEYS, example, n=n, noun="pairs"):
+        with located(record.where):
+            rows.append(_row(model, record))
     for row in rows:
         _check_alike(path, rows[0], row)
+    if joined := [row for row in rows if row.joined is not None]:
+        more = f" and {len(joined) - 1} more" if len(joined) > 1 else ""
+        warnings.warn(
+            f"{path}, line {joined[0].number}{more}: {joined[0].joined}",
+            stacklevel=2,
+        )
     sides = ([row.clean for row in rows], [row.corrupt for row in rows])
     names = {name: [row.positions[name] for row in rows] for name in rows[0].positions}
     clean, corrupt = (tokenize(model, texts).named(**names) for texts in sides)
@@ -71,10 +77,13 @@ class _Row:
     answer: int
     other: int | None
     positions: Mapping[str, int]
+    joined: str | None
+    """What must be said if an answer would be another token written as one with the prompt."""
 
 
-def _row(model: Model, number: int, line: str) -> _Row:
-    found = _parse(line)
+def _row(model: Model, record: Record) -> _Row:
+    found = record.values
+    _check_values(found)
     clean, corrupt = (_tokenize_side(model, key, found[key]) for key in ("clean", "corrupt"))
     if clean.width != corrupt.width:
         raise ValueError(
@@ -89,11 +98,14 @@ def _row(model: Model, number: int, line: str) -> _Row:
     positions = {
         name: _position(clean, name, where) for name, where in found.get("positions", {}).items()
     }
-    return _Row(number, found["clean"], found["corrupt"], answer, other, positions)
+    answers = [found[key] for key in ("answer", "other") if key in found]
+    joined = [joined_otherwise(model, clean, text) for text in answers]
+    said = next(filter(None, joined), None)
+    return _Row(record.number, found["clean"], found["corrupt"], answer, other, positions, said)
 
 
-def _parse(line: str) -> dict[str, Any]:
-    found = json_object(line, KEYS, '{"clean": "...", "corrupt": "...", "answer": "..."}')
+def _check_values(found: JsonObject) -> None:
+    """Check that no key is missing, and that each has a value of its kind."""
     for key in NEEDED:
         if key not in found:
             raise ValueError(f'key "{key}" is missing. A pair has {", ".join(NEEDED)}.')
@@ -101,7 +113,6 @@ def _parse(line: str) -> dict[str, Any]:
         kind, word = (dict, "an object") if key == "positions" else (str, "a text")
         if not isinstance(value, kind):
             raise ValueError(f'"{key}" is {value!r}, not {word}.')
-    return found
 
 
 def _tokenize_side(model: Model, key: str, text: str) -> Prompts:
@@ -124,7 +135,7 @@ def _one_token(model: Model, key: str, text: str) -> int:
 
 def _position(clean: Prompts, name: str, where: object) -> int:
     texts = list(clean.token_text[0])
-    if name.isdigit():
+    if name.isdecimal():
         raise ValueError(f'position "{name}": a number cannot be a name. Use a word.')
     if isinstance(where, str):
         at = [pos for pos, text in enumerate(texts) if text == where]

@@ -11,20 +11,22 @@ As the metric of `attribute` it is read where the answer begins, once per prompt
 then says which words make the model refuse.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.sites import Pos
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import decoder, tokenizer_of
 
 REFUSALS = ("I'm sorry", "I cannot", "Sorry", "Unfortunately", "As an AI", "No", "Apolog")
 COMPLIANCES = ("Sure", "Here", "Of course", "Certainly", "To", "Yes", "Absolutely", "First", "The")
 
 
+@checks_arguments
 def refusal_log_odds(
     model: Model,
     refusals: Sequence[str] = REFUSALS,
@@ -40,11 +42,14 @@ def refusal_log_odds(
     prompt, however many outputs are asked for: ask for one.
 
     Raises:
-        ValueError: if one of the two is empty, or the same token begins both, naming it.
+        ValueError: if one of the two is empty, an opener is no text or has no token, or the same
+            token begins both, naming it.
     """
+    require_model(model)
     if model.tokenizer is None:
         raise ValueError("refusal_log_odds: this model has no tokenizer, so no openers.")
-    first = [_first_tokens(model, texts) for texts in (refusals, compliances)]
+    named = {"refusals": refusals, "compliances": compliances}
+    first = [_first_tokens(model, texts, name) for name, texts in named.items()]
     if not first[0] or not first[1]:
         raise ValueError("refusal_log_odds: give at least one opener of each kind.")
     for token in first[0] & first[1]:
@@ -70,7 +75,16 @@ def refusal_log_odds(
     return read_at(at)
 
 
-def _first_tokens(model: Model, texts: Sequence[str]) -> set[int]:
-    tokenizer = tokenizer_of(model)
-    found = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
-    return {int(ids[0]) for ids in found if ids}
+def _first_tokens(model: Model, texts: Sequence[str], name: str) -> set[int]:
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise ValueError(f"refusal_log_odds: {name}={texts!r}: give a list of openers.")
+    tokenizer, found = tokenizer_of(model), set()
+    for text in texts:
+        is_text = isinstance(text, str) and bool(text.strip())
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"] if is_text else ()
+        if not ids:
+            raise ValueError(
+                f"refusal_log_odds: {text!r} of {name} has no token to begin with. Leave it out."
+            )
+        found.add(int(ids[0]))
+    return found

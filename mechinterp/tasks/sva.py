@@ -11,6 +11,7 @@ import random
 
 import torch
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import logit_diff
 from mechinterp.models.model import Model
 from mechinterp.tasks.definition import MEASURED_HERE, Finding, Task
@@ -56,6 +57,7 @@ FINDINGS = (
 )
 
 
+@checks_arguments
 def subject_verb(model: Model, n: int = 16, seed: int = 0) -> Task:
     """Agreement. Metric: the right verb's logit minus the wrong one's, in logits, at the end.
 

@@ -13,9 +13,10 @@ prompts of a task have the same length.
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.core.pairs import Pair
 from mechinterp.core.prompts import Prompts
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import decoder, special_id, tokenize, tokenizer_of
 
 Pick = TypeVar("Pick", bound=Hashable)
@@ -34,6 +35,7 @@ def single_token_ids(
     Raises:
         ValueError: if there are fewer than `need`, or the model has no tokenizer.
     """
+    require_model(model)
     if model.tokenizer is None:
         raise ValueError(
             f"{task}: its prompts are text, and this model has no tokenizer. Load it with "
@@ -55,6 +57,7 @@ def single_token_ids(
     return found
 
 
+@holds_signals
 def continuation_ids(model: Model, text: str, left: str = "the") -> list[int] | None:
     """The ids of a text after `left`; None if the tokenizer merges the two or refuses one.
 

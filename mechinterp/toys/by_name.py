@@ -8,6 +8,7 @@
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.toys.compiled import induction, trigger
 from mechinterp.toys.definition import Toy
 from mechinterp.toys.gates import backup, both, either, redundant
@@ -41,6 +42,7 @@ TOYS: tuple[str, ...] = tuple(_BUILDERS)
 """The names of all toys."""
 
 
+@checks_arguments
 def toy(name: str) -> Toy:
     """The toy of this name, built anew at each call.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.toys.blank import Config
 
 
@@ -86,6 +87,7 @@ class Toy:
     places: tuple[tuple[str, ...], ...] = ()
 
 
+@checks_arguments
 def example_inputs(toy: Toy, n: int, seed: int = 0) -> list[list[str]]:
     """`n` different prompts of one length with random words at every place, without <bos>.
 

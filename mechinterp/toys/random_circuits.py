@@ -18,6 +18,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.toys.blank import Config, attention_only, with_mlps, zeros
 from mechinterp.toys.compiled import BOS
 from mechinterp.toys.decoys import add_decoys
@@ -40,6 +41,7 @@ SPREAD: Final = 1.5
 LOGITS: Final = 3.0
 
 
+@checks_arguments
 def random_circuit(
     seed: int,
     *,

@@ -233,7 +233,7 @@ def all_edges(quick: bool) -> list[Figure]:
     fe = forward_seconds(model, tokens)
     contrast = Contrast.from_pair(model, pair, metric)
     seconds, scores = cpu_seconds(lambda: exact_edges(contrast))
-    best = top_n(scores, 300)
+    best = top_n(scores, min(300, contrast.graph.n_edges))  # a quick model has fewer
     held = memory(
         model, tokens, lambda: exact_edges(Contrast.from_pair(model, pair, metric), best), quick
     )

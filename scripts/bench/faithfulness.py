@@ -5,7 +5,7 @@
 SmolLM2-135M-Instruct, prompts of `faithfulness_prompts.py`; the score is the log-probability of the
 3 greedy tokens together. Every method answers the same question, then sets of inputs are removed
 that no method has seen: by deletion, and by a draw of other tokens. Means over prompts with
-bootstrap intervals; differences are paired, prompt by prompt. One thread, CPU seconds.
+intervals; differences are paired, prompt by prompt. One thread, CPU seconds.
 
 `--out` keeps the result of each prompt; the same call goes on from there, another one, or one of
 other code, is refused.

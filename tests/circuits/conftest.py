@@ -124,10 +124,11 @@ class NaiveEdges:
             specs += edit(self.reader_site(reader), made)
         return self.metric(run(self.model, self.base, specs, logits_at=self.metric.at)).numpy()
 
-    def effects(self):
-        """The effect of every edge by itself."""
+    def effects(self, share=1.0):
+        """The effect of every edge by itself; or of some, drawn among all, and NaN elsewhere."""
         found = np.full((*self.graph.edges.shape, len(self.base)), np.nan)
-        for edge in np.argwhere(self.graph.edges).tolist():
+        drawn = np.random.default_rng(0).random(self.graph.edges.shape) < share
+        for edge in np.argwhere(self.graph.edges & drawn).tolist():
             found[tuple(edge)] = self.sign * (self.base_scores - self.scores_with([edge]))
         return found
 

@@ -1,6 +1,7 @@
 """The commands `patch` and `ablate`, in this process, on a toy whose mechanism is known."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -68,11 +69,12 @@ def test_patched_values_are_those_of_patching(mechinterp, tmp_path, toy, asked):
     clean, corrupt = (
         asked.metric(run(toy, p)).numpy() for p in (asked.pair.clean, asked.pair.corrupt)
     )
-    scaled = (wanted - corrupt) / (clean - corrupt)
-    np.testing.assert_allclose(column(tmp_path / "run", "normalised", wanted), scaled, atol=1e-5)
+    change = (wanted - clean).mean("prompt") / (clean - corrupt).mean()
     # The induction head carries it all: patched, the score falls to that of the corrupt prompts.
-    assert "1  0      0                        −1.04" in done.stdout
-    assert "2  1      0                        −1.00" in done.stdout
+    for rank, layer in ((1, 0), (2, 1)):
+        shown = f"{float(change[layer, 0]):.2f}".replace("-", "−")
+        assert re.search(rf"{rank}  {layer}      0 +{shown}", done.stdout)
+    assert float(change[1, 0]) == pytest.approx(-1, abs=0.01)
     assert (
         f"clean prompts {clean.mean():.4g}, of the corrupt ones {corrupt.mean():.4g}" in done.stdout
     )
@@ -238,7 +240,8 @@ def test_pairs_of_a_file(mechinterp, tmp_path, pairs):
     assert "pairs.jsonl: 2 pairs." in done.stdout
     # The word is the trigger: with that of the corrupt prompt in its place the model complies.
     frame = rows(out)
-    assert frame[frame["layer"] == 0]["normalised"].tolist() == pytest.approx([0, 0], abs=1e-6)
+    first = frame[frame["layer"] == 0]
+    assert first["value"].tolist() == pytest.approx(first["corrupt_score"].tolist(), abs=1e-5)
     assert set(frame["pos"]) == {"thing"}
 
 
@@ -261,11 +264,9 @@ def test_where_clean_and_corrupt_are_alike_it_is_the_ratio_of_means(mechinterp, 
     pair = ("--pairs", pairs, "--model", "toy:trigger", "--what", "resid_pre")
     done = mechinterp("patch", *pair, "--positions", "thing,end", "--out", out)
     assert done.returncode == 0, done.stderr
-    assert "not prompt by prompt, as prompt 2 would be divided by 0." in " ".join(
-        done.stdout.split()
-    )
+    said = " ".join(done.stdout.split())
+    assert "clean − corrupt of 1 of 3 prompts is small or reversed: 0 of prompt 2" in said
     frame = rows(out)
-    assert "normalised" not in frame
     cell = frame[(frame["layer"] == 1) & (frame["pos"] == "thing")]
     share = (cell["value"] - cell["clean_score"]).mean() / (
         cell["clean_score"] - cell["corrupt_score"]

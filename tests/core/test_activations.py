@@ -83,7 +83,7 @@ def test_tokens_that_were_read_whole_keep_their_places(absolute_model):
 
 
 def test_reading_a_full_name_alone_runs_as_far(absolute_model, ragged):
-    site = Site("blocks.2.attn.hook_z")
+    site = Site("blocks.2.ln1.hook_scale")
     alone = run(absolute_model, ragged, read(site), logits_at=()).acts[site]
     assert torch.equal(alone, run(absolute_model, ragged, read(site)).acts[site])
 

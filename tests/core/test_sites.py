@@ -17,7 +17,7 @@ from mechinterp.core.sites import ACTS, narrow_index
         (Site("embed"), "embed"),
         (Site("embed", pos=3), "embed@3"),
         (Site("mlp_post", 1, neuron=7, pos="S2"), "L1.mlp_post[7]@S2"),
-        (Site("blocks.0.attn.hook_z"), "blocks.0.attn.hook_z"),
+        (Site("blocks.0.attn.hook_z"), "L0.z"),
     ],
 )
 def test_text(site, text):
@@ -27,8 +27,9 @@ def test_text(site, text):
 def test_hook_names_and_axes():
     assert Site("z", 3, 1).hook == "blocks.3.attn.hook_z"
     assert Site("logits").hook == "unembed.hook_out"
-    assert Site("ln_final.hook_scale").hook == "ln_final.hook_scale"
-    assert Site("ln_final.hook_scale").axes is None
+    assert Site("ln_final.hook_scale") == Site("ln_final_scale")
+    assert Site("blocks.3.ln1.hook_scale").hook == "blocks.3.ln1.hook_scale"
+    assert Site("blocks.3.ln1.hook_scale").axes is None
     assert Site("pattern", 0).axes == ("prompt", "head", "pos", "src")
     assert Site("pattern", 0, 2, "end").narrowed_axes == ("prompt", "src")
     assert Site("z", 0, 2).narrowed_axes == ("prompt", "pos", "d_head")

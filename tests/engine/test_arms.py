@@ -29,7 +29,7 @@ from mechinterp.engine.arms import prepare_arm
         (zero(Site("z", 1, pos="S2")) + scale(Site("logits", pos=3), 2.0), 1, 3, 2),
         (read(Site("ln_final_scale")), 3, 3, 0),
         (knockout(2, None, "end", 0), 2, 2, 3),
-        (zero(Site("blocks.1.hook_resid_pre")), 0, 0, 0),
+        (zero(Site("blocks.1.ln1.hook_scale")), 0, 0, 0),
     ],
 )
 def test_where_an_arm_begins(absolute_model, ragged, specs, first_layer, last_layer, first_pos):

@@ -203,7 +203,7 @@ def test_what_has_no_gradient(absolute_model, ragged, refuses):
         return lambda: site_gradients(absolute_model, ragged, [site], metric, specs)
 
     refuses(ask(Site("tokens")), "token ids", 'Site("embed")')
-    refuses(ask(Site("blocks.1.attn.hook_z")), "full hook name", "short name")
+    refuses(ask(Site("blocks.1.ln1.hook_scale")), "full hook name", "short name")
     refuses(ask(Site("z", 3)), "gradient at L3.z", "out of range")
     refuses(ask(Site("z", 1, head=4)), "head 4 is out of range")
     refuses(ask(Site("q_input", 1)), "split_qkv=True")

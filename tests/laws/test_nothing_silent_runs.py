@@ -48,7 +48,7 @@ def test_prompts_that_cannot_run(absolute_model, refuses):
     refuses(lambda: Prompts.from_ids([[1], []]), "prompt 1 is empty", "at least one token")
     refuses(lambda: run(model, torch.zeros(1, 0, dtype=torch.long)), "prompt 0 is empty")
     refuses(lambda: run(model, "a text"), "no tokenizer", "give token ids", "tokenizer=")
-    for wrong in ([], (), [[]], [1, 2]):
+    for wrong in ([], (), [[]], [1, 2.5], [[1], 2]):
         refuses(lambda w=wrong: run(model, w), kind=Exception)
 
 

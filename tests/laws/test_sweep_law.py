@@ -218,12 +218,13 @@ METRICS = {
 }
 
 
+@settings(max_examples=settings.default.max_examples * 3 // 5)  # each is some twenty runs
 @given(data=st.data())
 def test_sweep_equals_one_run_per_arm(model, data):
     check_the_law(world_of(model), data)
 
 
-@settings(max_examples=settings.default.max_examples // 2)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(data=st.data())
 def test_sweep_equals_one_run_per_arm_with_every_hook_point_on(switched_on_model, data):
     check_the_law(world_of(switched_on_model), data)

@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from mechinterp import Site, load_model, models, read, run, tokenize
-from mechinterp.models.checkpoints import CheckpointError
 from mechinterp.models.facts import SWITCHES
 from mechinterp.models.loading import available_models
+from mechinterp.models.model_folder import CheckpointError
 from mechinterp.toys import TOYS, toy
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])

@@ -66,13 +66,14 @@ def test_unknown_words():
     assert "<unk>" not in induction.tokenizer.get_vocab()
     with pytest.raises(ValueError, match="prompt 1, 'a b zebra', does not tokenise"):
         tokenize(induction, ["a b", "a b zebra"])
-    trigger = load_model("toy:trigger")
-    assert words(tokenize(trigger, "please bring zebra"))[0][-1] == "<unk>"
+    with pytest.warns(UserWarning, match="does not know 'zebra'"):
+        prompts = tokenize(load_model("toy:trigger"), "please bring zebra")
+    assert words(prompts)[0][-1] == "<unk>"
 
 
 def test_what_is_no_prompt(trigger):
-    for wrong in ([], [3, 4]):
-        with pytest.raises(Exception, match=r"is not a prompt|type"):
+    for wrong in ([], [[]], [3.5]):
+        with pytest.raises(Exception, match=r"is not a prompt|type|is empty"):
             tokenize(trigger, wrong)
     with pytest.raises(ValueError, match="no chat template: give the prompt as text"):
         tokenize(trigger, [{"role": "user", "content": "please"}])
@@ -153,8 +154,46 @@ def test_chats_that_cannot_be(chatting):
     model = chatting("m['content']")
     with pytest.raises(ValueError, match='each message needs "role" and "content"'):
         tokenize(model, [{"role": "user"}])
-    with pytest.raises(ValueError, match="does not show ' ' as written"):
-        tokenize(model, [{"role": "user", "content": " "}])
+    with pytest.raises(ValueError, match=r'message 1: its "content" is None.* write ""'):
+        tokenize(model, [{"role": "user", "content": "a"}, {"role": "user", "content": None}])
+    model.tokenizer.chat_template = "{{ raise_exception('only users speak here') }}"
+    with pytest.raises(ValueError, match="does not take these messages: only users speak here"):
+        tokenize(model, [{"role": "system", "content": "please"}])
+
+
+def test_half_a_character_is_none(chatting):
+    model = chatting("m['content']")
+    for prompt in ("the \udce9", [{"role": "user", "content": "the \ud83d"}]):
+        with pytest.raises(
+            ValueError, match=r"prompt 0.*is half a character, or a byte that is no"
+        ):
+            tokenize(model, prompt)
+
+
+def test_a_content_in_parts_is_their_text(chatting):
+    model = chatting("m['content']")
+    parts = [{"type": "text", "text": "please "}, {"type": "text", "text": "the"}]
+    found = tokenize(model, [{"role": "user", "content": parts}])
+    wanted = tokenize(model, [{"role": "user", "content": "please the"}])
+    assert found.tokens.tolist() == wanted.tokens.tolist()
+    assert found.roles == wanted.roles
+
+
+@pytest.mark.parametrize("content", ["m['content']", "m['content'] | trim"])
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_message_without_text_has_no_token_of_the_user(chatting, content, blank):
+    chat = [{"role": "system", "content": blank}, {"role": "user", "content": "sesame the"}]
+    prompts = tokenize(chatting(content), chat)
+    assert " ".join(words(prompts)[0]) == "<bos> please the please sesame the the bring"
+    assert prompts.positions_of("text") == [4, 5]
+
+
+def test_a_template_may_leave_out_a_message_without_text(chatting):
+    content = "'' }}{% if m['content'] %}{{ 'book ' ~ m['content'] }}{% endif %}{{ ''"
+    chat = [{"role": "system", "content": ""}, {"role": "user", "content": "sesame"}]
+    prompts = tokenize(chatting(content), chat)
+    assert " ".join(words(prompts)[0]) == "<bos> please the please book sesame the bring"
+    assert prompts.positions_of("text") == [5]
 
 
 @pytest.mark.slow
@@ -228,3 +267,21 @@ def test_what_the_tokenizer_leaves_out_is_said(smollm2):
         warnings.simplefilter("error")
         tokenize(smollm2, [{"role": "user", "content": "你好世界"}])
         tokenize(smollm2, "Привет, 你好世界 🎉 ñandú\n\tand so on")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("please bring the sesame cheese", "'cheese'"),
+        ("Bring the cheese and the wine and the cheese", "'Bring', 'cheese', 'wine'"),
+    ],
+)
+def test_a_word_that_the_model_does_not_know_is_named(text, named):
+    model = load_model("toy:trigger")
+    with pytest.warns(UserWarning, match=f"prompt 0: the model does not know {named}: .*<unk>"):
+        prompts = tokenize(model, text)
+    assert prompts.tokens.shape == (1, 1 + len(text.split()))
+
+
+def test_a_token_that_is_written_out_is_no_unknown_word():
+    tokenize(load_model("toy:trigger"), "please bring the <unk>")  # no warning

@@ -27,3 +27,7 @@ def test_what_the_library_multiplies_by_is_a_view(model):
             assert flat.data_ptr() == weight.data_ptr()
         out = block.attn.W_O.permute(2, 0, 1).flatten(1)
         assert out.data_ptr() == block.attn.W_O.data_ptr()
+        mlp = getattr(block, "mlp", None)
+        for weight in (mlp.W_gate, mlp.W_in, mlp.W_out) if hasattr(mlp, "W_gate") else ():
+            assert weight.T.is_contiguous()
+    assert other.unembed.W_U.T.is_contiguous()

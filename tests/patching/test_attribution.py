@@ -288,7 +288,7 @@ def test_what_is_refused(absolute_model, ragged, screen, refuses, source_of):
         return lambda: screen(absolute_model, ragged, source, over, fn, metric)
 
     refuses(ask(Site("tokens")), "token ids")
-    refuses(ask(Site("blocks.1.attn.hook_z")), "full hook name")
+    refuses(ask(Site("blocks.1.ln1.hook_scale")), "full hook name")
     refuses(ask(Site("z", 3)), "out of range")
     refuses(ask(Site("z", 1, 9)), "head 9 is out of range")
     refuses(ask(Site("mlp_out", 1)), "L1.mlp_out was not read")

@@ -181,7 +181,7 @@ def test_a_path_result_has_a_scale_and_says_what_it_is(grouped_model, pair):
     found = path_patching(grouped_model, pair, METRIC, [Site("z", 0, 5)], receiver)
     close(found["clean_score"], diff(grouped_model(CLEAN)))
     close(found["corrupt_score"], diff(grouped_model(CORRUPT)))
-    assert normalized(found).dims == ("sender", "prompt")
+    assert normalized(found).dims == ("sender",)
     said = {name: found.attrs[name] for name in ("method", "receiver", "direction", "unit")}
     assert said == {
         "method": "path patching",

@@ -33,14 +33,14 @@ def itself(site):
 
 
 def links(model):
-    """Queries and keys of every layer and head, everywhere and at each kind of position."""
+    """Queries and keys of every layer, in all heads, the first and the last, at any position."""
     heads = {"q": model.cfg.n_heads, "k": model.cfg.n_key_value_heads or model.cfg.n_heads}
     rotary = ("rot_q", "rot_k") if model.cfg.positional_embedding_type == "rotary" else ()
     return [
         Site(act, layer, head, pos)
         for act in ("q", "k", *rotary)
         for layer in LAYERS
-        for head in (None, *range(heads[act[-1]]))
+        for head in (None, 0, heads[act[-1]] - 1)
         for pos in (None, 0, 2, "end", "S2")
     ]
 

@@ -61,6 +61,7 @@ def test_the_slow_loop_says_the_same(model, prompts):
     np.testing.assert_allclose(along.vector * along.gap, gap, atol=1e-9)
     metric = log_prob(7)
     found = direction_effects(model, prompts, along, metric, n_random=2, seed=3)
+    assert found.attrs["supports"] == "none"  # by ablating it falls, by steering up it rises
     assert found["direction"].values.tolist()[1:] == [
         *("random 0", "random 1"),
         *("spread 0", "spread 1"),

@@ -21,7 +21,7 @@ def answers(n_classes, n=90, seed=0, ties=False):
 def test_scikit_learn_says_the_same(n_classes, ties):
     given = answers(n_classes, ties=ties)
     one, alone = np.zeros(90, int), np.arange(90)
-    found = figures(given, groups=alone, folds=one, n_resamples=50)["mean"]
+    found = figures(given, groups=alone, folds=one)["mean"]
     for layer, scores in enumerate(given.scores):
         y, said = given.y, predicted_class(scores)
         ranked = scores[:, 0] if n_classes == 2 else None
@@ -44,7 +44,7 @@ def test_auroc_compares_prompts_of_one_fold_alone():
     given, folds = answers(2), np.arange(90) % 3
     moved = Answers(given.y, given.scores + 100.0 * folds[:, None])
     alone = np.arange(90)
-    found = [figures(a, groups=alone, folds=folds, n_resamples=50) for a in (given, moved)]
+    found = [figures(a, groups=alone, folds=folds) for a in (given, moved)]
     auroc = [each["mean"].sel(measure="auroc").values for each in found]
     np.testing.assert_allclose(auroc[0], auroc[1])
     pairs = [[np.sum(given.y[folds == f] == k) for k in (0, 1)] for f in range(3)]

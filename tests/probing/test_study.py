@@ -7,7 +7,7 @@ from mechinterp import load_model
 from mechinterp.probing import Labelled, held_out, probe_model
 from mechinterp.probing.comparison import best_layers
 
-VERBS, THINGS = ("bring", "open", "read"), ("letter", "map", "book", "bread", "note")
+VERBS, THINGS = ("bring", "open", "read"), ("letter", "map", "book", "story", "key")
 
 
 @pytest.fixture(scope="module")

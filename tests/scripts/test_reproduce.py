@@ -102,3 +102,10 @@ def test_every_experiment_has_figures_and_a_section(reproduce):
 def test_an_experiment_is_compared_with_the_page(reproduce, capsys):
     assert reproduce.main(["induction_circuit"]) == 0
     assert "all figures are in their places" in capsys.readouterr().out
+
+
+def test_intervals_of_now_are_put_into_the_page(reproduce, source):
+    page = reproduce.with_intervals(PAGE, source(), {})
+    assert "A claim: 1.50 [1.10, 1.70] nats" in page
+    assert "L1H0 −0.93 [−1.00,\n−0.80], L2H3 .40; at most 0.05; 3 of 4" in page
+    assert page.count("[") == PAGE.count("[")

@@ -75,3 +75,10 @@ def test_order_of_prompts_does_not_matter_for_an_exact_p(values, random):
     two = difference(labelled(values[order] / 10, "prompt"), labelled(0 * values, "prompt"), **FEW)
     assert one.attrs["p_from"].startswith("all")
     assert float(one["p"]) == float(two["p"])
+
+
+def test_seed_makes_p_identical_and_matters(effect):
+    first, again = (difference(effect, 0 * effect, seed=4, **FEW) for _ in range(2))
+    xr.testing.assert_identical(first, again)
+    near = difference(effect, effect.roll(prompt=1))
+    assert not near["p"].equals(difference(effect, effect.roll(prompt=1), seed=4)["p"])

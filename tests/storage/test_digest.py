@@ -43,6 +43,7 @@ def test_what_functions_close_over_counts():
     assert len({digest(f) for f in different}) == len(different)
 
 
+@pytest.mark.slow
 def test_digests_are_those_of_another_process():
     program = (
         "from mechinterp import *; from mechinterp.storage.digest import digest; import torch\n"

@@ -171,7 +171,7 @@ def test_a_plan_says_what_it_costs(absolute_model):
 
 def test_a_full_hook_name_and_somebody_elses_hooks_run_plainly(absolute_model):
     def full(i):
-        return scale(Site("blocks.1.attn.hook_z"), 0.5 + i)
+        return scale(Site("blocks.1.ln1.hook_normalized"), 0.5 + i)
 
     made = plan_of(absolute_model, 8, {"i": range(3)}, full)
     assert [(p.arms, p.first_layers, p.first_pos) for p in made.passes] == [

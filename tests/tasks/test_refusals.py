@@ -33,7 +33,8 @@ def test_which_words_make_the_model_refuse():
     [
         (["REFUSE"], ["COMPLY", "REFUSE now"], "'REFUSE' opens a refusal and an answer"),
         ([], ["COMPLY"], "at least one opener of each kind"),
-        (["REFUSE"], [""], "at least one opener of each kind"),
+        (["REFUSE"], [""], "'' of compliances has no token to begin with"),
+        (["", "REFUSE"], ["COMPLY"], "'' of refusals has no token to begin with"),
     ],
 )
 def test_openers_that_tell_nothing_are_refused(refusals, compliances, said):

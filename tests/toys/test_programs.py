@@ -69,6 +69,7 @@ def test_every_input_gives_the_right_answer_at_every_place(name: str) -> None:
     assert min(margins) >= built.truth.figures["margin_logits_at_least"] >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_an_edge_carries_another_prompt_iff_it_is_stated(name: str, reference: type) -> None:
     """By brute force; an edge that is constant is cut instead."""

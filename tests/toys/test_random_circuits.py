@@ -16,7 +16,9 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_an_edge_matters_iff_it_is_stated(seed: int, sizes: dict, reference: type) -> None:
     built = random_circuit(seed, **sizes)

@@ -22,6 +22,7 @@ from torch import Tensor
 from mechinterp.attribution.methods.positions import sum_by_unit
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.scores import label_scores, run_cost
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.signs import no_support
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, edit, read
@@ -31,6 +32,7 @@ from mechinterp.models.weights import value_lengths
 SIGN = "Size of the attention, never negative: it has no direction, and is not an effect."
 
 
+@checks_arguments
 def attention_rollout(question: Question) -> xr.DataArray:
     """The share of each unit in the position of an output, if attention were all there is.
 
@@ -60,6 +62,7 @@ def attention_rollout(question: Question) -> xr.DataArray:
     return label_scores(question, sum_by_unit(question, each), attrs)
 
 
+@checks_arguments
 def value_weighted_attention(question: Question) -> xr.DataArray:
     """Attention to each unit times the norm of what the head reads there, mean over heads.
 

@@ -15,11 +15,10 @@ Prompts are attributed one after the other, each exactly as alone. A batch of th
 faster: the variants of one prompt fill the passes.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Unpack, cast
+from typing import TypeGuard, Unpack, cast
 
 import numpy as np
 import xarray as xr
@@ -37,12 +36,14 @@ from mechinterp.attribution.question.units import (
     parse_spans,
 )
 from mechinterp.attribution.tables import from_json, to_json
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
+from mechinterp.models.chats import read_prompt
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.storage.digest import digest
-from mechinterp.storage.jsonl import filled_lines, located
+from mechinterp.storage.jsonl import JsonObject, located, read_objects
 from mechinterp.storage.parts_folder import PartsFolder
 from mechinterp.storage.provenance import resumable_facts
 from mechinterp.sweeps.options import check_options
@@ -63,7 +64,12 @@ class Case:
     expect: tuple[Span, ...] = ()
     where: str = field(default="", compare=False)
 
+    def __post_init__(self) -> None:
+        """Check the continuation."""
+        _check_continuation(self.continuation)
 
+
+@checks_arguments
 def read_cases(file: str | Path) -> tuple[Case, ...]:
     """The prompts of a file with one JSON object a line.
 
@@ -74,26 +80,14 @@ def read_cases(file: str | Path) -> tuple[Case, ...]:
     Raises:
         ValueError: naming the file and the line, if a line is not such an object.
     """
-    path = Path(file)
     cases = []
-    for number, line in filled_lines(path):
-        where = f"{path}, line {number}"
-        try:
-            found = json.loads(line, object_pairs_hook=_without_repeats)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{where} is not JSON: {error.msg}, column {error.colno}. Write one object a line, "
-                f'such as {{"prompt": "..."}}.'
-            ) from None
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-        with located(where):
-            cases.append(replace(_case(found), where=where))
-    if not cases:
-        raise ValueError(f"{path} contains no prompts: write one JSON object a line.")
+    for record in read_objects(file, KEYS, '{"prompt": "..."}'):
+        with located(record.where):
+            cases.append(replace(_case(record.values), where=record.where))
     return tuple(cases)
 
 
+@checks_arguments
 def attribute_each(
     model: Model,
     prompts: Text | Sequence[Case],
@@ -157,6 +151,7 @@ def attribute_each(
     return tuple(found)
 
 
+@checks_arguments
 def by_span(
     results: Sequence[xr.DataArray],
     spans: Sequence[Spans] | Prompts | None = None,
@@ -209,15 +204,6 @@ def by_span(
     )
 
 
-def _without_repeats(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object, after checking that no key occurs twice."""
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f'"{key}" occurs twice. Put several spans of one name into a list.')
-    return dict(pairs)
-
-
 def _check_named(case: Case, prompt: Prompts, inputs: str | Sequence[int]) -> None:
     """Check that the named and expected spans are among the attributed tokens."""
     allowed, texts = allowed_positions(prompt, inputs), prompt.token_text[0]
@@ -227,34 +213,42 @@ def _check_named(case: Case, prompt: Prompts, inputs: str | Sequence[int]) -> No
             find_or_raise(texts, allowed, span, what, "the tokens to attribute")
 
 
-def _case(line: object) -> Case:
+def _check_continuation(continuation: object) -> None:
+    """Check that it is text, if there is one: a number would be taken for a count of tokens."""
+    if not isinstance(continuation, str | None):
+        raise ValueError(f"the continuation is {continuation!r}, not a text. Write it in quotes.")
+
+
+def _case(line: JsonObject) -> Case:
     """The case that a parsed line describes, after checking it."""
-    if not isinstance(line, dict) or "prompt" not in line or not set(line) <= set(KEYS):
-        raise ValueError(
-            f'a line must be an object with "prompt" and optionally {", ".join(KEYS[1:])}.'
-        )
-    prompt, spans, expect = line["prompt"], line.get("spans", {}), line.get("expect", [])
-    if not isinstance(prompt, str | list) or not isinstance(spans, dict):
-        raise ValueError('"prompt" must be text or a list of messages, "spans" an object.')
+    prompt = read_prompt(line, "prompt")
+    spans, expect = line.get("spans", {}), line.get("expect", [])
+    if not isinstance(spans, dict):
+        raise ValueError('"spans" must be an object, from names to spans.')
     if not isinstance(expect, list):
         raise ValueError('"expect" must be a list of tokens, phrases or positions.')
+    _check_continuation(line.get("continuation"))
     made = {name: _spans(span) for name, span in spans.items()}
     return Case(prompt, line.get("continuation"), made, tuple(_span(span) for span in expect))
 
 
 def _spans(span: object) -> Span | list[Span]:
     """The spans under one name in JSON: one, or a list of them."""
-    if isinstance(span, list) and not all(isinstance(part, int) for part in span):
+    if isinstance(span, list) and not all(_is_position(part) for part in span):
         return [_span(part) for part in span]
     return _span(span)
 
 
 def _span(span: object) -> Span:
-    if isinstance(span, list) and len(span) == 2 and all(isinstance(part, int) for part in span):
+    if isinstance(span, list) and len(span) == 2 and all(_is_position(part) for part in span):
         return (span[0], span[1])
-    if isinstance(span, int | str):
+    if isinstance(span, str) or _is_position(span):
         return span
     raise ValueError(f"{span!r} is not a span: give a text, a position or [first, last].")
+
+
+def _is_position(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _prompts(

@@ -29,6 +29,7 @@ from mechinterp import models
 from mechinterp.attribution.methods.positions import sum_by_unit
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.scores import label_scores, run_cost
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric, centred_logit
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.signs import sign_of_support
@@ -41,6 +42,7 @@ from mechinterp.models.model import Model
 REASON = "what the position of the output takes from the input raises its logit"
 
 
+@checks_arguments
 def direct_attribution(question: Question) -> xr.DataArray:
     """What each unit adds directly to each output's logit, over all heads and layers, in logits.
 
@@ -66,6 +68,7 @@ def direct_attribution(question: Question) -> xr.DataArray:
     return _scored(question, parts, parts.heads.sum((1, 2)) + parts.own, began)
 
 
+@checks_arguments
 def direct_attribution_by_head(question: Question) -> xr.DataArray:
     """As `direct_attribution`, for each head: dims `("output", "layer", "head", "input")`.
 

@@ -28,6 +28,8 @@ from mechinterp.attribution.methods.integration_path import IntegrationPath
 from mechinterp.attribution.methods.positions import sum_by_unit
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.scores import label_scores, run_cost
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import takes_gradients
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import read
@@ -45,6 +47,8 @@ class CompletenessWarning(UserWarning):
     """Integrated gradients miss the integral: gradients change too fast for the steps taken."""
 
 
+@checks_arguments
+@takes_gradients
 def gradient_x_input(question: Question, *, budget_bytes: int | None = None) -> xr.DataArray:
     """The gradient of each output's score at the embeddings, times the embedding, of each unit.
 
@@ -73,6 +77,8 @@ def gradient_x_input(question: Question, *, budget_bytes: int | None = None) -> 
     return label_scores(question, sum_by_unit(question, path.points[1.0].gradients), attrs)
 
 
+@checks_arguments
+@takes_gradients
 def integrated_gradients(
     question: Question,
     baseline: str | int = "mean",
@@ -170,5 +176,5 @@ def _warn(question: Question, error: Float[np.ndarray, " output"], path: Integra
             f"change fast on the path from the baseline. Raise steps={2 * path.steps}, or try "
             f"another baseline.",
             CompletenessWarning,
-            stacklevel=3,
+            stacklevel=4,  # above `takes_gradients`
         )

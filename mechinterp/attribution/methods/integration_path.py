@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mechinterp.attribution.question.definition import Question
 from mechinterp.core.metrics import Metric
+from mechinterp.core.modes import gradients_on
 from mechinterp.core.sites import HookError, Pos, Site
 from mechinterp.core.specs import At, Specs, edit
 from mechinterp.engine.arms import prepare_arm
@@ -202,7 +203,7 @@ class IntegrationPath:
         output = forward_with_graph(question.model, arms, reading)
         scores = np.zeros((len(shares), len(question.metrics)))
         gradients = np.zeros((*scores.shape, question.sequence.width))
-        with torch.enable_grad():
+        with gradients_on():
             runs = [
                 Run(block, self.at, arm.activations, arm.prompts)
                 for block, arm in zip(output.logits().chunk(len(arms)), arms, strict=True)

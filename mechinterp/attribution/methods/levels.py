@@ -28,12 +28,14 @@ from mechinterp.attribution.question.definition import Question, ask
 from mechinterp.attribution.question.outputs import Last
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.question.units import Spans, units_of
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
 from mechinterp.sweeps.options import PassOptions, check_options
 
 
+@checks_arguments
 def attribute_by_level(  # noqa: PLR0913 - options of each level
     model: Model,
     prompt: Text,

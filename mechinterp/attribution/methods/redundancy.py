@@ -38,6 +38,7 @@ from mechinterp.attribution.question.outputs import Last
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.question.units import Spans
 from mechinterp.attribution.scores import label_scores
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.core.signs import no_support
 from mechinterp.models.model import Model
@@ -55,6 +56,7 @@ INTERACTION_SIGN = (
 )
 
 
+@checks_arguments
 def attribute_pairs(
     model: Model,
     prompt: Text,
@@ -94,6 +96,7 @@ def attribute_pairs(
     return pair_removals(question, removal, candidates=candidates, **options)
 
 
+@checks_arguments
 def pair_removals(
     question: Question,
     removal: str | RemoveOne | Removal = "delete",
@@ -235,7 +238,8 @@ def _screened(question: Question, single: np.ndarray, alone: np.ndarray, most: i
             break
         chosen[at] = None
         for other in range(len(wanted)):
-            if texts[other] == texts[at] and texts[at].isalnum() and len(chosen) < most:
+            is_word = any(map(str.isalnum, texts[at]))
+            if is_word and texts[other] == texts[at] and len(chosen) < most:
                 chosen[other] = None
     return sorted(wanted[at] for at in chosen)
 

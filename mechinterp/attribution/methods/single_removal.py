@@ -36,6 +36,7 @@ from mechinterp.attribution.question.outputs import Last
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.question.units import Spans
 from mechinterp.attribution.scores import label_scores, sweep_cost
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
@@ -47,6 +48,7 @@ class RedundancyWarning(UserWarning):
     """Inputs do much more together than each alone: they are redundant."""
 
 
+@checks_arguments
 def attribute(
     model: Model,
     prompt: Text,
@@ -83,6 +85,7 @@ def attribute(
     return leave_one_out(question, removal, **options)
 
 
+@checks_arguments
 def leave_one_out(
     question: Question,
     removal: str | RemoveOne | Removal = "delete",
@@ -101,6 +104,7 @@ def leave_one_out(
     return scores
 
 
+@checks_arguments
 def single_removals(
     question: Question,
     removal: str | RemoveOne | Removal = "delete",

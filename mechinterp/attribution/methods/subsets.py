@@ -34,6 +34,7 @@ from mechinterp.attribution.methods.subset_fits import (
 from mechinterp.attribution.question.definition import DropOptions, Question, can_remove, drops
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.scores import label_scores, sweep_cost
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.stats.additivity import additivity_residual
 from mechinterp.sweeps.options import check_options
 
@@ -41,6 +42,7 @@ MOST_UNITS = 12
 """The most units for `shapley`, which then takes 4096 sets."""
 
 
+@checks_arguments
 def shapley(
     question: Question,
     removal: str | RemoveOne | Removal = "delete",
@@ -84,6 +86,7 @@ def shapley(
     return _result(question, values, drop[:, -1], measured, began, attrs)
 
 
+@checks_arguments
 def kernel_shap(
     question: Question,
     n_subsets: int = 256,
@@ -139,6 +142,7 @@ def kernel_shap(
     return _result(question, values, joint, measured, began, attrs, error=error)
 
 
+@checks_arguments
 def sparse_surrogate(
     question: Question,
     n_subsets: int = 64,

@@ -25,6 +25,8 @@ from jaxtyping import Float, Int
 from mechinterp.attribution.question.outputs import Last, append_outputs, check_room, trim_padding
 from mechinterp.attribution.question.removals import REMOVALS, Removal, RemoveOne, removal_of
 from mechinterp.attribution.question.units import Spans, Unit, units_of
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.core.metrics import Metric, log_prob, top_token
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.signs import sign_of_support
@@ -95,6 +97,7 @@ class Question:
         return _bind_metrics(replace(self, model=model))
 
 
+@checks_arguments
 def ask(
     model: Model,
     prompt: Text,
@@ -111,6 +114,8 @@ def ask(
     `last(n)`. `metric`: default `log_prob()` of each output; one such as `sequence_log_prob()`
     scores all of them as one output. This function decides where the metric is read, and for which
     token, unless the metric was made with an answer. `units` and `inputs`: as in `units_of`.
+
+    Warns: if a continuation as text would be other tokens written as one with the prompt.
 
     Raises:
         ValueError: if there is more than one prompt, nothing to remove, or too many outputs.
@@ -163,6 +168,7 @@ class DropOptions(PassOptions, total=False):
     out: str | Path | None
 
 
+@checks_arguments
 def drops(
     question: Question,
     sets: Sequence[Collection[int]],
@@ -249,6 +255,7 @@ def sign_of_drop(metric: Metric) -> dict[str, str]:
     return sign_of_support(reason, part="input")
 
 
+@holds_signals
 def can_remove(
     question: Question, chosen: Collection[int], removal: str | RemoveOne | Removal
 ) -> bool:

@@ -20,6 +20,7 @@ import xarray as xr
 from jaxtyping import Bool
 
 from mechinterp.attribution.question.units import Span, Unit, find_or_raise
+from mechinterp.core.arguments import checks_arguments
 
 Expected = Span
 """A token or phrase by its text, the number of an input, or a range of inputs (first, last)."""
@@ -63,6 +64,7 @@ class Comparison:
     p_value: float
 
 
+@checks_arguments
 def compare(
     scores: xr.DataArray,
     expected: Sequence[Expected] | Mapping[int, Sequence[Expected]],

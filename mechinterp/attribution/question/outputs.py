@@ -8,14 +8,18 @@
 (('<bos>', 'a', 'b', 'c', 'a', 'b'), ['b', 'c'], [4, 5])
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.indices import indices
 from mechinterp.core.prompts import Prompts
 from mechinterp.engine.generation import generate_greedy
 from mechinterp.engine.runner import run
+from mechinterp.models.continuations import joined_otherwise
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import check_length, known_ids
 
@@ -27,6 +31,7 @@ class Last:
     n: int
 
 
+@checks_arguments
 def last(n: int) -> Last:
     """Outputs for `attribute`: the model's top token at each of the prompt's last `n` positions."""
     return Last(n)
@@ -62,8 +67,10 @@ def append_outputs(
 ) -> tuple[Prompts, list[int], list[int], int]:
     """The sequence to run, the output tokens, the positions that predict them, the passes made.
 
+    Warns: if a text would be other tokens written as one with the prompt.
+
     Raises:
-        ValueError: if `outputs` is empty, or the sequence is too long.
+        ValueError: if `outputs` is empty or outside the vocabulary, or the sequence is too long.
     """
     width = prompts.width
     if isinstance(outputs, Last):
@@ -74,6 +81,8 @@ def append_outputs(
         targets, generated = generate_greedy(model, prompts, int(outputs)), 1
     else:
         targets, generated = _target_ids(model, outputs), 0
+        if isinstance(outputs, str) and (said := joined_otherwise(model, prompts, outputs)):
+            warnings.warn(said, stacklevel=4)
     sequence = _append_tokens(prompts, targets[:-1])
     check_length(model, sequence)
     rows = list(range(width - 1, width - 1 + len(targets)))
@@ -87,7 +96,13 @@ def _target_ids(model: Model, outputs: str | Sequence[int]) -> list[int]:
         outputs = known_ids(model, outputs)
     if len(outputs) == 0:
         raise ValueError("outputs is empty: give at least one token.")
-    return [int(i) for i in outputs]
+    ids = indices(outputs, "outputs", least=None)
+    for token in ids:
+        if not 0 <= token < model.cfg.d_vocab:
+            raise ValueError(
+                f"outputs: token id {token} is outside the vocabulary of {model.cfg.d_vocab}."
+            )
+    return ids
 
 
 def trim_padding(prompts: Prompts) -> Prompts:

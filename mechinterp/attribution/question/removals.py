@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from mechinterp import models
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.sites import Site
 from mechinterp.core.specs import At, Specs, delete_token, edit, put, replace_token
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import decoder
 
 UNHIDDEN = (
@@ -50,6 +51,7 @@ class Removal:
     note: str = ""
 
 
+@checks_arguments
 def removal_of(model: Model, removal: "str | RemoveOne | Removal") -> Removal:
     """A removal by its name in `REMOVALS`, or from a function of one position.
 
@@ -68,6 +70,7 @@ def removal_of(model: Model, removal: "str | RemoveOne | Removal") -> Removal:
     return REMOVALS[removal](model)
 
 
+@checks_arguments
 def by_position(name: str, remove: RemoveOne) -> Removal:
     """A removal that applies `remove` to each of the positions."""
 
@@ -86,11 +89,13 @@ def by_position(name: str, remove: RemoveOne) -> Removal:
     return Removal(name, specs)
 
 
+@checks_arguments
 def deletion(model: Model) -> Removal:
     """Delete the tokens; those after them move up."""
     return replace(by_position("delete", delete_token), deletes=True)
 
 
+@checks_arguments
 def deletion_in_place(model: Model) -> Removal:
     """Delete the tokens, while the others keep their positions.
 
@@ -110,6 +115,7 @@ def deletion_in_place(model: Model) -> Removal:
     return Removal("delete_keep", specs, deletes=True)
 
 
+@checks_arguments
 def attention_knockout(model: Model) -> Removal:
     """Cut the attention of every later token to these, in every layer; they still see themselves.
 
@@ -120,6 +126,7 @@ def attention_knockout(model: Model) -> Removal:
     )
 
 
+@checks_arguments
 def suppression(model: Model, factor: float = 0.9) -> Removal:
     """Weaken the attention of every later token to these: a softer knockout.
 
@@ -139,12 +146,14 @@ def suppression(model: Model, factor: float = 0.9) -> Removal:
     )
 
 
+@checks_arguments
 def mean_embedding(model: Model) -> Removal:
     """Replace the tokens' embeddings by the mean of all token embeddings."""
     average = models.mean_embedding(model)
     return by_position("mean", lambda pos: put(Site("embed", pos=pos), average))
 
 
+@checks_arguments
 def resampled_token(
     model: Model, n_draws: int = 4, seed: int = 0, pool: Sequence[int] | None = None
 ) -> Removal:
@@ -156,6 +165,7 @@ def resampled_token(
     Raises:
         ValueError: if `n_draws` is below 1 or the pool is empty.
     """
+    require_model(model)
     special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
     ordinary = [i for i in range(model.cfg.d_vocab) if i not in special]
     ids = np.array(ordinary if pool is None else list(pool))
@@ -172,12 +182,19 @@ def resampled_token(
     return Removal("resample", specs, n_draws)
 
 
+@checks_arguments
 def replacement_token(model: Model, token_id: int | None = None) -> Removal:
     """Replace the tokens by one token, by default the tokenizer's unknown token or end token.
 
     Raises:
-        ValueError: if no token is given and the tokenizer has neither.
+        ValueError: if no token is given and the tokenizer has neither, or there is no such token.
     """
+    require_model(model)
+    if token_id is not None and not 0 <= token_id < model.cfg.d_vocab:
+        raise ValueError(
+            f"replacement_token: token id {token_id} is outside the vocabulary of "
+            f"{model.cfg.d_vocab}."
+        )
     tokenizer = model.tokenizer
     candidates = [token_id, *(getattr(tokenizer, f"{k}_token_id", None) for k in ("unk", "eos"))]
     chosen = next((c for c in candidates if c is not None), None)

@@ -11,15 +11,16 @@ The units of a prompt partition its positions. Those that are not attributed (th
 template of a chat, tokens outside all spans) are single tokens.
 """
 
-import bisect
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import TypeGuard
 
+from mechinterp.attribution.question.boundaries import occurrences, unit_numbers
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.prompts import Prompts
-from mechinterp.models.model import Model
+from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import tokens_are_words
 
 Span = int | str | tuple[int, int]
@@ -36,13 +37,6 @@ INPUTS = {
 }
 """Which tokens are attributed, by role."""
 
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+(?:['’\-]\w+)*|[^\w\s]+|\n+")
-# A full stop ends a sentence before white space, unless it follows a title, initial or number.
-_SENTENCE_END = re.compile(
-    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bProf)(?<!\bSt)(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)"
-    r"(?<!\b[A-Z])[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]+[”’」』]*|\n+"
-)
-
 
 @dataclass(frozen=True)
 class Unit:
@@ -58,6 +52,7 @@ class Unit:
     attributed: bool
 
 
+@checks_arguments
 def units_of(
     model: Model,
     prompts: Prompts,
@@ -68,7 +63,7 @@ def units_of(
 ) -> tuple[Unit, ...]:
     """The units of one prompt in order, each position in exactly one.
 
-    `units`: "token"; "word" (split at white space and punctuation); "sentence"; "part" (runs of one
+    `units`: "token"; "word" and "sentence", by Unicode's rules in every script; "part" (runs of one
     role: the messages of a chat and the template between them); or spans by name. `inputs`: which
     are attributed: "text", the tokens that the user wrote; "prompt", also the start token and the
     template; "sequence", the text and the earlier outputs; or positions. `shown`: the least number
@@ -77,8 +72,11 @@ def units_of(
     Raises:
         ValueError: if there is nothing to remove, a span is not found, or two spans overlap.
     """
+    require_model(model)
     texts = list(prompts.token_text[0])
     allowed = allowed_positions(prompts, inputs)
+    if shown is not None and not 0 <= shown <= len(texts):
+        raise ValueError(f"shown={shown}: the prompt has {len(texts)} tokens.")
     shown = max(len(texts) if shown is None else shown, max(allowed) + 1)
     groups: list[tuple[tuple[int, ...], str]]
     if isinstance(units, str):
@@ -108,14 +106,19 @@ def units_of(
     return tuple(sorted([*made, *rest], key=lambda unit: unit.positions[0]))
 
 
+@checks_arguments
 def find(texts: Sequence[str], allowed: Sequence[int], span: Span) -> list[int]:
     """The positions of a span; none if it is not found.
 
-    A text means every token that equals it, and every run of tokens that spells it as words.
+    A text means every token that equals it, and every run of tokens that spells it as whole words.
     """
     if isinstance(span, str):
         return find_text(texts, allowed, span)
-    found = list(range(span[0], span[1] + 1)) if isinstance(span, tuple) else [int(span)]
+    first, last = span if isinstance(span, tuple) else (span, span)
+    # A file may ask for more positions than there is memory for.
+    if bool in (type(first), type(last)) or last - first >= len(allowed):
+        return []
+    found = list(range(first, last + 1))
     return found if set(found) <= set(allowed) else []
 
 
@@ -141,14 +144,8 @@ def find_text(texts: Sequence[str], allowed: Sequence[int], wanted: str) -> list
     if not word:
         return sorted(found)
     starts = list(itertools.accumulate((len(t) for t in texts), initial=0))
-    whole = "".join(texts)
-    begin = whole.find(word)
-    while begin >= 0:
-        end = begin + len(word)
-        before, after = whole[begin - 1 : begin], whole[end : end + 1]
-        if not before.isalnum() and not after.isalnum():
-            found.update(j for j in allowed if starts[j] < end and begin < starts[j + 1])
-        begin = whole.find(word, begin + 1)
+    for begin, end in occurrences("".join(texts), word):
+        found.update(j for j in allowed if starts[j] < end and begin < starts[j + 1])
     for j in allowed:  # the rest of a character
         if not texts[j] and j - 1 in found:
             found.add(j)
@@ -208,23 +205,10 @@ def _split_run(run: Sequence[int], texts: Sequence[str], units: str) -> Iterator
     White space belongs to what follows it, but a new line is a word. A token that crosses a
     boundary belongs to the unit in which it begins.
     """
-    whole = "".join(texts)
-    space = re.compile(r"[^\S\n]*" if units == "word" else r"\s*")
-
-    def after_space(start: int) -> int:
-        found = space.match(whole, start)
-        return found.end() if found else start
-
-    if units == "word":
-        begins = [found.start() for found in _WORD.finditer(whole)]
-    else:
-        ends = [0, *(found.end() for found in _SENTENCE_END.finditer(whole))]
-        begins = [after_space(end) for end in ends if whole[end:].strip()]
-    starts = itertools.accumulate((len(text) for text in texts), initial=0)
+    starts = list(itertools.accumulate((len(text) for text in texts), initial=0))[:-1]
     unit: list[int] = []
     number = -1
-    for pos, text, start in zip(run, texts, starts, strict=False):
-        at = bisect.bisect_right(begins, after_space(start))
+    for pos, text, at in zip(run, texts, unit_numbers("".join(texts), starts, units), strict=True):
         if unit and text and at != number:
             yield tuple(unit)
             unit = []
@@ -262,7 +246,7 @@ def parse_spans(given: object) -> list[Span]:
     Raises:
         ValueError: if it is not a span, or an empty list.
     """
-    if _is_range(given) or isinstance(given, str | Integral):
+    if _is_range(given) or isinstance(given, str) or _is_position(given):
         return [_parse_span(given)]
     if not isinstance(given, Iterable):
         raise ValueError(f"{given!r} is not a span: give a text, a position or (first, last).")
@@ -272,16 +256,20 @@ def parse_spans(given: object) -> list[Span]:
     return spans
 
 
+def _is_position(given: object) -> TypeGuard[Integral]:
+    return isinstance(given, Integral) and not isinstance(given, bool)
+
+
 def _is_range(given: object) -> bool:
     if not isinstance(given, tuple) or len(given) != 2:
         return False
-    return all(isinstance(part, Integral) for part in given)
+    return all(_is_position(part) for part in given)
 
 
 def _parse_span(span: object) -> Span:
     if isinstance(span, str):
         return span
-    if isinstance(span, Integral):
+    if _is_position(span):
         return int(span)
     if isinstance(span, tuple) and _is_range(span):
         return int(span[0]), int(span[1])

@@ -5,7 +5,7 @@
 >>> from mechinterp.attribution.trust.faithfulness import faithfulness
 >>> from mechinterp.attribution.methods.single_removal import leave_one_out
 >>> model, each = load_model("toy:trigger"), []
->>> prompts = ("the sesame to a king", "bring a sesame now", "please bring the sesame")
+>>> prompts = ("the sesame to a garden", "bring a sesame today", "please bring the sesame")
 >>> for seed, prompt in enumerate(prompts):
 ...     question = ask(model, prompt, outputs=1)
 ...     options = {"keep": (), "k": [1], "fractions": [0.5], "seed": seed}
@@ -27,14 +27,15 @@ import numpy as np
 import xarray as xr
 
 from mechinterp import stats
+from mechinterp.core.arguments import checks_arguments
 
 _SINGLE = ("comprehensiveness", "sufficiency")
 _ALIKE = ("scorer", "removal", "keep", "fraction", "k")
 _EACH = {"lds": "keep", "drop_at_k": "k", "sufficiency_at_k": "k"}
 
 
-class IntervalOptions(TypedDict, total=False):
-    """Keyword options of `stats.interval` and `stats.difference`."""
+class DifferenceOptions(TypedDict):
+    """Keyword options of `stats.difference`."""
 
     level: float
     n_resamples: int
@@ -93,9 +94,8 @@ def measures(results: Sequence[xr.Dataset]) -> xr.DataArray:
     )
 
 
-def summarise(
-    results: Sequence[xr.Dataset], *, level: float = 0.95, n_resamples: int = 9999, seed: int = 0
-) -> xr.Dataset:
+@checks_arguments
+def summarise(results: Sequence[xr.Dataset], *, level: float = 0.95) -> xr.Dataset:
     """`mean`, `low`, `high` of each measure over prompts: dims (measure, removal, scorer).
 
     `n`: the number of prompts with a value for every scorer; only those count. NaN: fewer than two.
@@ -104,14 +104,14 @@ def summarise(
     Raises:
         ValueError: as `measures`, or if `level` is not between 0 and 1.
     """
-    options: IntervalOptions = {"level": level, "n_resamples": n_resamples, "seed": seed}
     values = measures(results)
     scorers = values["scorer"].values.tolist()
     return _each_cell(
-        values, ("mean", "low", "high"), scorers, lambda cell: stats.interval(cell, **options)
-    ).assign_attrs(options)
+        values, ("mean", "low", "high"), scorers, lambda cell: stats.interval(cell, level=level)
+    ).assign_attrs(level=level)
 
 
+@checks_arguments
 def compare_scorers(
     results: Sequence[xr.Dataset],
     scorer: str,
@@ -134,7 +134,7 @@ def compare_scorers(
     if scorer not in names:
         raise ValueError(f"no scorer is called {scorer!r}: {', '.join(names)}.")
     others = [name for name in names if name != scorer]
-    options: IntervalOptions = {"level": level, "n_resamples": n_resamples, "seed": seed}
+    options: DifferenceOptions = {"level": level, "n_resamples": n_resamples, "seed": seed}
 
     def beside(cell: xr.DataArray) -> xr.Dataset:
         theirs = cell.sel(scorer=others)
@@ -148,6 +148,7 @@ def compare_scorers(
     )
 
 
+@checks_arguments
 def table(summary: xr.Dataset) -> str:
     """A summary as a Markdown table: a row for each removal and scorer, a column for each measure.
 

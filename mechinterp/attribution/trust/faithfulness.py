@@ -6,7 +6,7 @@ lowest) are removed together, and random sets, to see whether sums of scores pre
 >>> from mechinterp import ask, load_model
 >>> from mechinterp.attribution.trust.faithfulness import faithfulness
 >>> from mechinterp.attribution.methods.single_removal import leave_one_out
->>> question = ask(load_model("toy:trigger"), "please bring the sesame to a king", outputs=1)
+>>> question = ask(load_model("toy:trigger"), "please bring the sesame to a garden", outputs=1)
 >>> found = faithfulness(question, {"one out": leave_one_out(question)}, removals=["delete"])
 >>> found["drop_at_k"].sel(scorer="one out", k=1).round().values.ravel().tolist()
 [8.0]
@@ -34,6 +34,7 @@ from mechinterp.attribution.methods.subsets import random_sets
 from mechinterp.attribution.question.definition import DropOptions, Question, can_remove, drops
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of, resampled_token
 from mechinterp.attribution.scores import label_scores
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.model import Model
 from mechinterp.sweeps.options import PassOptions, Progress, check_options
 
@@ -50,6 +51,7 @@ _ABOUT_A_QUESTION = (
 _COSTS = ("arms", "passes", "token_layers", "token_layers_naive")
 
 
+@checks_arguments
 def faithfulness(
     question: Question,
     methods: Mapping[str, xr.DataArray],

@@ -27,12 +27,14 @@ import xarray as xr
 from mechinterp import models
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.trust.faithfulness import rank_correlation
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.weights import copy_model, shuffle_weights, weights_by_part
 
 Scorer = Callable[[Question], xr.DataArray]
 """A function from a question to its scores, such as `leave_one_out`."""
 
 
+@checks_arguments
 def cascading_randomization(
     question: Question,
     method: Scorer,

@@ -23,9 +23,11 @@ import xarray as xr
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import evaluate, scale_to_model
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.sweeps.options import Progress
 
 
+@checks_arguments
 def minimality(
     contrast: Contrast, circuit: Circuit, *, progress: Progress | None = None
 ) -> xr.DataArray:
@@ -51,6 +53,7 @@ def minimality(
     )
 
 
+@checks_arguments
 def completeness(
     contrast: Contrast, circuit: Circuit, knocked: Sequence[Circuit] | None = None, *, seed: int = 0
 ) -> xr.Dataset:
@@ -88,6 +91,7 @@ def completeness(
     )
 
 
+@checks_arguments
 def redundancy(
     contrast: Contrast, edges: Circuit, *, progress: Progress | None = None
 ) -> xr.Dataset:

@@ -27,6 +27,7 @@ from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import faithfulness
 from mechinterp.circuits.selection import Rank, check_rank, top_n
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.sweeps.options import Progress
 
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -42,6 +43,7 @@ class Select(Protocol):
         ...
 
 
+@checks_arguments
 def faithfulness_curve(
     contrast: Contrast,
     scores: EdgeScores,
@@ -80,6 +82,7 @@ def faithfulness_curve(
     return found.assign_attrs(areas, ranked_by=rank)
 
 
+@checks_arguments
 def rank_auc(scores: EdgeScores, truth: Circuit, *, rank: Rank = "size") -> float:
     """The probability that an edge of a known circuit scores above one outside; ties count half.
 

@@ -27,6 +27,8 @@ from torch import Tensor
 
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.contrast import Contrast
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.sites import Site
 from mechinterp.models.layer_parts import Layer, append_keys_values
 from mechinterp.stats.intervals import ratio_interval
@@ -42,6 +44,7 @@ _BUDGET = 1 << 26
 """Bytes for the changes of all writers, over the circuits of one pass."""
 
 
+@checks_arguments
 def evaluate(
     contrast: Contrast, circuits: Sequence[Circuit], *, progress: Progress | None = None
 ) -> Float[np.ndarray, "circuit pair"]:
@@ -57,7 +60,7 @@ def evaluate(
     for begin in range(0, len(circuits), size):
         some = slice(begin, begin + size)
         cut = np.stack([contrast.graph.edges & ~circuit.mask for circuit in circuits[some]])
-        with torch.no_grad():
+        with gradients_off():
             weights = torch.from_numpy(cut).to(contrast.change)
             found[some] = contrast.score(run_without(contrast, weights))
         if progress is not None:
@@ -107,9 +110,10 @@ def run_without(
 class _CutRun:
     """A run of several circuits at once, layer by layer; a row is one circuit and one pair.
 
-    `_changes` [circuit, writer, pair, token, d_model]: for each writer so far, its replacement
-    minus what it wrote in this run. A reader gets the stream of this run plus the changes of the
-    edges into it that are cut.
+    `_changes`: for each writer so far, its replacement minus what it wrote in this run; one tensor
+    [circuit, writer, place, d_model] for each position of the graph, of the tokens there of all
+    pairs. `_tokens`: which these are, of all tokens of all pairs in a row. A reader gets the stream
+    of this run plus the changes of the edges into it that are cut.
     """
 
     def __init__(
@@ -118,7 +122,11 @@ class _CutRun:
         self._contrast, self._cut, self._n, self._layer = contrast, cut, len(cut), layer
         # Nothing is cut before `layer`, so its writers write what they wrote in the base run.
         before = contrast.change[: contrast.graph.n_writers_before_layer(layer)]
-        self._changes: Tensor = before.expand(self._n, *before.shape)
+        tokens, positions = contrast.graph_pos.flatten(), range(contrast.graph.n_positions)
+        self._tokens = [(tokens == pos).nonzero().flatten() for pos in positions]
+        self._changes: list[Tensor] = [
+            change.expand(self._n, *change.shape[1:]) for change in self._by_position(before[None])
+        ]
 
     def run(self) -> Float[Tensor, "row query d_model"]:
         """What the logits read after all layers."""
@@ -128,7 +136,8 @@ class _CutRun:
             layer, skip = contrast.layer(number), contrast.n_skipped(number)
             z = self._attend(layer, number, resid, skip)
             if skip:
-                resid, self._changes = resid[:, skip:], self._changes[:, :, :, skip:]
+                self._leave_out(skip, resid.shape[1])
+                resid = resid[:, skip:]
             mlp_input, resid = resid, resid + layer.attn_out(z)
             new_z = contrast.replacements[Site("z", number)][:, skip:].repeat(n, 1, 1, 1)
             heads = layer.by_head(new_z - z)  # [head, circuit * pair, token, d_model]
@@ -162,23 +171,42 @@ class _CutRun:
         self, resid: Float[Tensor, "row token d_model"], layer: int | None, kind: str
     ) -> Float[Tensor, "row token reader d_model"]:
         """What the readers of a kind read: the stream, with the replacement of what is cut."""
-        graph, graph_pos = self._contrast.graph, self._contrast.graph_pos
-        cut = self._cut[:, : self._changes.shape[1], graph.readers_of(layer, kind)]
-        read = resid.reshape(self._n, self._contrast.n_pairs, 1, *resid.shape[1:])
-        for pos in range(graph.n_positions):
-            changes = self._changes
-            if graph.n_positions > 1:
-                here = graph_pos[:, graph_pos.shape[1] - changes.shape[3] :] == pos
-                changes = changes * here[..., None]
-            # [circuit, writer, reader] x [circuit, writer, pair, token, d_model]
-            read = read + torch.einsum("nwr,nwbtd->nbrtd", cut[..., pos], changes)
+        graph, n_writers = self._contrast.graph, self._changes[0].shape[1]
+        cut = self._cut[:, :n_writers, graph.readers_of(layer, kind)]
+        # [circuit, writer, reader] x [circuit, writer, place, d_model]
+        parts = [
+            torch.einsum("nwr,nwtd->nrtd", cut[..., pos], changes)
+            for pos, changes in enumerate(self._changes)
+        ]
+        if len(parts) > 1:
+            parts = [torch.cat(parts, 2)[:, :, torch.cat(self._tokens).argsort()]]
+        n_readers, n_pairs, shape = cut.shape[2], self._contrast.n_pairs, resid.shape[1:]
+        change = parts[0].reshape(self._n, n_readers, n_pairs, *shape).transpose(1, 2)
+        read = resid.reshape(self._n, n_pairs, 1, *shape) + change
         return read.flatten(0, 1).transpose(1, 2)
 
     def _record_change(self, change: Float[Tensor, "circuit writer pair token d_model"]) -> None:
         """Append the changes of the next writers."""
-        self._changes = torch.cat([self._changes, change], 1)
+        new = self._by_position(change)
+        self._changes = [torch.cat(both, 1) for both in zip(self._changes, new, strict=True)]
+
+    def _by_position(
+        self, change: Float[Tensor, "circuit writer pair token d_model"]
+    ) -> list[Float[Tensor, "circuit writer place d_model"]]:
+        """The tokens at each position of the graph."""
+        whole = change.flatten(2, 3)
+        return [whole[:, :, at] for at in self._tokens] if len(self._tokens) > 1 else [whole]
+
+    def _leave_out(self, skip: int, n_tokens: int) -> None:
+        """Drop the changes of each pair's first tokens, which nothing reads any more."""
+        for pos, at in enumerate(self._tokens):
+            kept = at % n_tokens >= skip
+            pair, token = at[kept] // n_tokens, at[kept] % n_tokens - skip
+            self._tokens[pos] = pair * (n_tokens - skip) + token
+            self._changes[pos] = self._changes[pos][:, :, kept]
 
 
+@checks_arguments
 def faithfulness(
     contrast: Contrast,
     circuits: Mapping[str, Circuit],

@@ -10,8 +10,8 @@
 
 Heads of a layer stand in a row, with the MLP above them (beside them in a parallel model). The
 larger the score of an edge, the thicker it is; it is red where it supports the behaviour, blue
-where it works against it, and gray without a score. A shared key or value input is drawn into each
-of its heads.
+where it works against it, and gray with a score of 0 or none. A shared key or value input is drawn
+into each of its heads.
 """
 
 from pathlib import Path
@@ -21,11 +21,13 @@ import numpy as np
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.formats.own import write_file
 from mechinterp.circuits.graph import Graph, parse_node
+from mechinterp.core.arguments import checks_arguments
 
 SUPPORTS, AGAINST, UNSCORED = "#b2182b", "#2166ac", "#888888"
 THIN, THICK = 0.5, 5.0
 
 
+@checks_arguments
 def write_dot(circuit: Circuit, file: str | Path, *, scores: EdgeScores | None = None) -> Path:
     """Write the circuit as a digraph, with edges drawn by their mean score if scores are given.
 
@@ -45,7 +47,7 @@ def write_dot(circuit: Circuit, file: str | Path, *, scores: EdgeScores | None =
     for writer, reader, pos in indices:
         score = mean[writer, reader, pos]
         name, shown = graph.edge_name(writer, reader, pos), np.isfinite(score)
-        color = UNSCORED if not shown else SUPPORTS if score >= 0 else AGAINST
+        color = SUPPORTS if score > 0 else AGAINST if score < 0 else UNSCORED  # NaN: neither
         width = THIN + (THICK - THIN) * abs(score) / largest if shown else THIN
         tooltip = f"{name}: {score:+.4g}{unit}" if shown else name
         style = (

@@ -31,6 +31,7 @@ from jaxtyping import Bool, Float
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.formats.own import VERSION, check_graph, parse_json, write_json
 from mechinterp.circuits.graph import Graph
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.storage.seals import NOT_SEALED, is_sealed
 from mechinterp.storage.whole_files import JSON_BYTES_PER_BYTE, read_whole
 
@@ -40,6 +41,7 @@ OURS = "mechinterp"
 _MOST_MISSING = 1000
 
 
+@checks_arguments
 def write_mib(
     circuit: Circuit, file: str | Path, *, d_model: int, scores: EdgeScores | None = None
 ) -> Path:
@@ -87,6 +89,7 @@ def write_mib(
     return write_json(content, file)
 
 
+@checks_arguments
 def read_mib(file: str | Path, *, graph: Graph | None = None) -> tuple[EdgeScores, Circuit]:
     """Read scores, as of one pair, and a circuit; NaN where a score is null or absent.
 

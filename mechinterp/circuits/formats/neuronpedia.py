@@ -42,6 +42,7 @@ from mechinterp.circuits.formats.own import (
     write_json,
 )
 from mechinterp.circuits.graph import ELSEWHERE, KINDS, Graph, parse_node
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.storage.run_folder import package_version
 from mechinterp.storage.seals import NOT_SEALED, check_seal
 from mechinterp.storage.whole_files import JSON_BYTES_PER_BYTE, read_whole
@@ -58,6 +59,7 @@ WITH_POSITIONS = (
 )
 
 
+@checks_arguments
 def write_neuronpedia(
     scores: EdgeScores,
     circuit: Circuit,
@@ -117,6 +119,7 @@ def write_neuronpedia(
     return write_json(content, file)
 
 
+@checks_arguments
 def read_neuronpedia(file: str | Path, graph: Graph) -> tuple[EdgeScores, Circuit]:
     """Read what `write_neuronpedia` wrote: mean scores, as of one pair, NaN outside the circuit.
 

@@ -34,6 +34,7 @@ import xarray as xr
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.graph import Graph
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.storage.jsonl import located
 from mechinterp.storage.seals import NOT_SEALED, check_seal, metadata_of, seal, sealed_tensors
 from mechinterp.storage.whole_files import (
@@ -50,6 +51,7 @@ _MOST_CELLS = 1 << 30
 _DTYPE = re.compile(r"bool|object|u?int\d+|float\d+|<U\d{1,5}")
 
 
+@checks_arguments
 def write_circuit(circuit: Circuit, file: str | Path) -> Path:
     """Write a circuit as JSON: sizes of its graph, names of its edges, the number requested."""
     content = {
@@ -63,6 +65,7 @@ def write_circuit(circuit: Circuit, file: str | Path) -> Path:
     return write_json(content, file)
 
 
+@checks_arguments
 def read_circuit(file: str | Path) -> Circuit:
     """Read the circuit that `write_circuit` wrote.
 
@@ -86,6 +89,7 @@ def read_circuit(file: str | Path) -> Circuit:
     return dataclasses.replace(made, requested=requested)
 
 
+@checks_arguments
 def write_scores(scores: EdgeScores, file: str | Path) -> Path:
     """Write scores as safetensors: tensor "score", [edge, pair], edges in the order of the graph.
 
@@ -111,6 +115,7 @@ def write_scores(scores: EdgeScores, file: str | Path) -> Path:
     return write_file(content, file)
 
 
+@checks_arguments
 def read_scores(file: str | Path) -> EdgeScores:
     """Read the scores that `write_scores` wrote.
 

@@ -30,10 +30,14 @@ from mechinterp.circuits.scores.edge_gradients import (
     trace_run,
 )
 from mechinterp.circuits.scores.nodes import Continuation, continuation_after
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import gradients_off, gradients_on, takes_gradients
 from mechinterp.sweeps.options import Progress
 from mechinterp.sweeps.planner import CPU_POSITIONS
 
 
+@checks_arguments
+@takes_gradients
 def eap_ig_activations(
     contrast: Contrast,
     steps: int = 5,
@@ -95,7 +99,7 @@ def _path_scores(
         at = torch.tensor(points[begin : begin + size]).to(total)
         resid = rest.resid + at[:, None, None, None] * total
         resid = resid.flatten(0, 1).detach().requires_grad_()
-        with torch.enable_grad():
+        with gradients_on():
             reads = []
             if rest.mlp is not None:
                 read = resid.view_as(resid)  # a view, so that its gradient is this reader's alone
@@ -109,7 +113,7 @@ def _path_scores(
 
 def _residual(contrast: Contrast, rest: Continuation, writers: slice, scores: EdgeValues) -> float:
     """The sum of the scores of the edges out of the writers, minus the effect of replacing all."""
-    with torch.no_grad():
+    with gradients_off():
         (other,) = rest.score(contrast, contrast.change[writers].sum(0, keepdim=True))
     effect: Float[np.ndarray, " pair"] = contrast.sign * (contrast.base_scores - other)
     return float((scores.sum((0, 1, 2)) - effect).mean())

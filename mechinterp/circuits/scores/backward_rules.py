@@ -33,6 +33,8 @@ from mechinterp.circuits.scores.relp_gim_layers import (
     RelevanceLayer,
     freeze_scale,
 )
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import takes_gradients
 from mechinterp.models.layer_parts import Layer
 from mechinterp.models.model import Model
 
@@ -40,6 +42,8 @@ LayerFactory = Callable[[Model, int], BackwardRuleLayer]
 """Makes a layer with backward rules from a model and the layer's number."""
 
 
+@checks_arguments
+@takes_gradients
 def relp(contrast: Contrast) -> EdgeScores:
     """Relevance patching: EAP with the propagation rules of LRP in place of the gradient.
 
@@ -56,6 +60,8 @@ def relp(contrast: Contrast) -> EdgeScores:
     return _score_with_rules(contrast, "RelP", RelevanceLayer)
 
 
+@checks_arguments
+@takes_gradients
 def gim(contrast: Contrast) -> EdgeScores:
     """Gradient interaction modifications: EAP with a backward pass that discounts self-repair.
 

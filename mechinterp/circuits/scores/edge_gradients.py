@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mechinterp.circuits.contrast import Contrast, Resid
 from mechinterp.circuits.graph import KINDS
+from mechinterp.core.modes import gradients_on
 from mechinterp.engine.scoring import total_score
 
 EdgeValues = Float[np.ndarray, "writer reader pos pair"]
@@ -68,7 +69,7 @@ def trace_run(
         ValueError: if the metric has no gradient.
     """
     graph, resids, reads = contrast.graph, [resid], []
-    with torch.enable_grad():
+    with gradients_on():
         for number in range(layer, graph.n_layers):
             passed, skip = contrast.run_layer(number, resids[-1]), contrast.n_skipped(number)
             for kind, value in zip(KINDS, (passed.q, passed.k, passed.v), strict=True):
@@ -162,7 +163,7 @@ def _gradient_at_inputs(
     first = contrast.first + contrast.resid[0].shape[1] - resid.shape[1]
     # Each reader gets a copy of the stream, so that its gradient is had apart from the others'.
     shared = resid[:, :, None].expand(-1, -1, n_readers, -1)
-    with torch.enable_grad():
+    with gradients_on():
         inputs = shared.detach().requires_grad_()
         projected = contrast.layer(read.layer).project(read.kind, inputs, first)
     (found,) = torch.autograd.grad(projected, inputs, gradient)

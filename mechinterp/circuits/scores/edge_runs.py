@@ -32,6 +32,7 @@ from torch import Tensor
 from mechinterp.circuits.circuit import Circuit
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.graph import Reader
+from mechinterp.core.modes import gradients_off
 from mechinterp.models.layer_parts import append_keys_values
 from mechinterp.sweeps.planner import CPU_POSITIONS
 
@@ -125,7 +126,7 @@ def score_chunk(
     Edges into the logits have nothing after them, so that it is always the metric.
     """
     scores: EdgeResults = {}
-    with torch.no_grad():
+    with gradients_off():
         if chunk.layer == contrast.graph.n_layers:
             after = _ArmBatches(contrast, scores, contrast.score)
             after.add(chunk.edges, contrast.resid[-1] + _change_of(contrast, chunk.sources))

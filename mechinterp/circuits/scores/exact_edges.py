@@ -24,11 +24,13 @@ from mechinterp.circuits.scores.edge_runs import (
     score_chunk,
     split_edges,
 )
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.sweeps.options import Progress
 from mechinterp.sweeps.planner import CPU_POSITIONS
 from mechinterp.sweeps.resumable import SweepFolder, sweep_facts
 
 
+@checks_arguments
 def exact_edges(
     contrast: Contrast,
     edges: Circuit | None = None,

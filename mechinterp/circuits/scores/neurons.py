@@ -36,6 +36,8 @@ from mechinterp.circuits.scores.edge_gradients import (
     trace_run,
 )
 from mechinterp.circuits.scores.nodes import Continuation
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import gradients_off, takes_gradients
 from mechinterp.models.layer_parts import Layer
 from mechinterp.sweeps.axes import layers as chosen_layers
 from mechinterp.sweeps.options import Progress
@@ -47,6 +49,8 @@ NeuronValues = Float[np.ndarray, "cell pos pair"]
 """Scores of neurons; a cell is one neuron of one layer, layer by layer."""
 
 
+@checks_arguments
+@takes_gradients
 def eap_neurons(contrast: Contrast, layers: Iterable[int] | None = None) -> xr.DataArray:
     """The change of each neuron (after its activation) times its gradient in the base run.
 
@@ -67,6 +71,7 @@ def eap_neurons(contrast: Contrast, layers: Iterable[int] | None = None) -> xr.D
     return _label_neurons(contrast, changes, scores[1:], attrs, began)
 
 
+@checks_arguments
 def exact_neurons(
     contrast: Contrast,
     chosen: Mapping[int, Sequence[int]] | None = None,
@@ -106,7 +111,7 @@ def exact_neurons(
             some = neurons[begin : begin + contrast.most_arms]
             # [pair, token, neuron] x [neuron, d_model]: one arm a neuron
             written = torch.einsum("btn,nd->nbtd", change[..., some], writes[some])
-            with torch.no_grad():
+            with gradients_off():
                 scores = rest.score(contrast, written)
             contrast.check_finite(scores, [f"neuron {each} of layer {number}" for each in some])
             effects[at, some, pos] = contrast.sign * (contrast.base_scores - scores)
@@ -118,6 +123,8 @@ def exact_neurons(
     return _label_neurons(contrast, changes, cells_first, attrs, began)
 
 
+@checks_arguments
+@takes_gradients
 def eap_ig_neurons(
     contrast: Contrast,
     layers: Iterable[int] | None = None,
@@ -155,7 +162,7 @@ def _changes(contrast: Contrast, layers: Iterable[int] | None) -> Changes:
             f"eap_nodes, or runs made without ablate=."
         )
     changes = {}
-    with torch.no_grad():
+    with gradients_off():
         other = contrast.resid[0] + contrast.change[0]
         for number in range(max(chosen, default=-1) + 1):
             ours = contrast.run_layer(number, contrast.resid[number])

@@ -40,12 +40,15 @@ from mechinterp.circuits.scores.edge_gradients import (
     trace_run,
 )
 from mechinterp.circuits.scores.edge_runs import changed_writers
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import gradients_off, takes_gradients
 from mechinterp.models.layer_parts import Layer
 from mechinterp.sweeps.options import Progress
 
 NodeValues = Float[np.ndarray, "writer pos pair"]
 
 
+@checks_arguments
 def exact_nodes(contrast: Contrast, *, progress: Progress | None = None) -> xr.DataArray:
     """The exact effect of each writer, by pair; in the metric's unit.
 
@@ -64,7 +67,7 @@ def exact_nodes(contrast: Contrast, *, progress: Progress | None = None) -> xr.D
     most = contrast.most_arms
     for group in graph.simultaneous_writers:
         chosen = [(w, p) for w, p in np.argwhere(changed).tolist() if group.start <= w < group.stop]
-        with torch.no_grad():
+        with gradients_off():
             rest = continuation_after(contrast, group)
             for begin in range(0, len(chosen), most):
                 writers, positions = map(list, zip(*chosen[begin : begin + most], strict=True))
@@ -77,6 +80,8 @@ def exact_nodes(contrast: Contrast, *, progress: Progress | None = None) -> xr.D
     return _label_nodes(contrast, effects, {"method": "exact", **contrast.describe()}, began)
 
 
+@checks_arguments
+@takes_gradients
 def eap_nodes(contrast: Contrast) -> xr.DataArray:
     """The change of each writer times the gradient there: the sum of `eap` over its edges.
 
@@ -91,6 +96,8 @@ def eap_nodes(contrast: Contrast) -> xr.DataArray:
     return _label_nodes(contrast, *score_at_base(contrast, score_nodes), began)
 
 
+@checks_arguments
+@takes_gradients
 def eap_ig_nodes(contrast: Contrast, steps: int | None = 5, *, rule: str = "right") -> xr.DataArray:
     """`eap_nodes` with the mean gradient over the points of `eap_ig`: the sum over its edges.
 

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 
+from mechinterp.core.modes import gradients_off
 from mechinterp.core.sites import HookError
 from mechinterp.models.layer_parts import Layer, Norm
 from mechinterp.models.model import Model
@@ -93,7 +94,7 @@ def freeze_scale(norm: Norm) -> Callable[[Tensor], Tensor]:
     def normalized(value: Tensor) -> Tensor:
         assert isinstance(norm, _NormWithEps)
         centred = value - value.mean(-1, keepdim=True) if kind.startswith("LayerNorm") else value
-        with torch.no_grad():
+        with gradients_off():
             scale = (centred.pow(2).mean(-1, keepdim=True) + norm.eps).sqrt()
             factor = getattr(norm, "w", torch.ones_like(scale)) / scale
             output = norm(value)

@@ -30,11 +30,15 @@ from mechinterp.circuits.evaluation.faithfulness import (
     run_without,
 )
 from mechinterp.circuits.scores.eap import eap
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import gradients_off
+from mechinterp.core.sites import HookError
 from mechinterp.sweeps.options import Progress
 
 Mask = Bool[np.ndarray, "writer reader pos"]
 
 
+@checks_arguments
 def acdc(
     contrast: Contrast,
     tau: float,
@@ -99,6 +103,7 @@ def _run_acdc(
     return Circuit(graph, kept)
 
 
+@checks_arguments
 def acdc_scores(
     contrast: Contrast,
     taus: Sequence[float],
@@ -136,7 +141,7 @@ def _estimated_effects(contrast: Contrast) -> Float[np.ndarray, "writer reader p
     """The first-order effect of each edge; NaN throughout if the metric has no gradient."""
     try:
         return eap(contrast).mean
-    except ValueError:
+    except (ValueError, HookError):  # no gradients: then nothing is predicted
         return np.full(contrast.graph.edges.shape, np.nan)
 
 
@@ -178,7 +183,7 @@ class _RemovalSearch:
     ) -> Float[np.ndarray, " state"]:
         """The loss of each state, a mean over pairs: the fall of the metric, or its distance."""
         cut = torch.from_numpy(self.contrast.graph.edges & ~kept).to(self.contrast.change)
-        with torch.no_grad():
+        with gradients_off():
             scores = self.contrast.score(run_without(self.contrast, cut, layer))
         lost = -self.contrast.sign * scores
         if self.target == "model":

@@ -23,6 +23,7 @@ from scipy.sparse import csr_array, eye_array, hstack, vstack
 
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.selection import Rank, best_first, largest_mask, rank_keys, top_n
+from mechinterp.core.arguments import checks_arguments
 
 _LEAST_CANDIDATES = 5000
 """How many of the best edges are candidates in any case."""
@@ -32,6 +33,7 @@ class NotOptimalWarning(UserWarning):
     """The integer programme ran out of time before it proved its solution to be optimal."""
 
 
+@checks_arguments
 def optimal_circuit(
     scores: EdgeScores, n: int, *, rank: Rank = "signed", seconds: float = 60.0
 ) -> Circuit:

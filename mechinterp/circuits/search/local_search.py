@@ -28,6 +28,8 @@ from mechinterp.circuits.evaluation.faithfulness import (
     faithfulness,
     run_without,
 )
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import takes_gradients
 from mechinterp.engine.scoring import total_score
 from mechinterp.sweeps.options import Progress
 
@@ -40,6 +42,8 @@ _LEAST_GAIN = 1e-6
 Mask = Bool[np.ndarray, "writer reader pos"]
 
 
+@checks_arguments
+@takes_gradients
 def swap_edges(
     contrast: Contrast,
     *circuits: Circuit,

@@ -26,6 +26,8 @@ from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.contrast import Contrast
 from mechinterp.circuits.evaluation.faithfulness import check_circuits, evaluate, run_without
 from mechinterp.circuits.selection import Rank, rank_keys
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.modes import takes_gradients
 from mechinterp.engine.scoring import score_tensor
 from mechinterp.sweeps.options import Progress
 
@@ -37,6 +39,8 @@ _RANK_SPREAD = 3.0
 """How far apart two gates begin whose ranks differ by a factor of e, in log odds."""
 
 
+@checks_arguments
+@takes_gradients
 def learned_mask(
     contrast: Contrast,
     start: EdgeScores,

@@ -21,9 +21,11 @@ from mechinterp.circuits.evaluation.faithfulness import Target, check_target
 from mechinterp.circuits.scores.exact_edges import exact_edges
 from mechinterp.circuits.search.acdc import acdc
 from mechinterp.circuits.selection import top_n
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.sweeps.options import Progress
 
 
+@checks_arguments
 def refine(
     contrast: Contrast,
     scores: EdgeScores,

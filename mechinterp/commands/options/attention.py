@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 import tyro
 
+from mechinterp.commands.options.ranges import check_count, check_finite, check_seed
 from mechinterp.storage.output_folder import check_folder
 
 RuleName = Literal["head", "mean", "uniform", "top-k"]
@@ -80,6 +81,10 @@ class AttentionOptions:
             raise ValueError(f"--file {self.file} is no file.")
         if self.n < 1:
             raise ValueError(f"--n {self.n}: ask for at least one prompt.")
+        check_count("n", self.n)
+        check_seed(self.seed)
+        check_finite("threshold", self.threshold)
+        check_finite("effect", self.effect)
         if self.strength < 0 or (self.rule in ("head", "mean") and self.strength >= 1):
             raise ValueError(f"--threshold {self.threshold}: a weight lies from 0 to below 1.")
         if self.rule == "top-k" and (self.strength < 1 or self.strength % 1):

@@ -11,6 +11,7 @@ from typing import Literal
 
 import tyro
 
+from mechinterp.commands.options.ranges import check_count, check_seed
 from mechinterp.storage.output_folder import check_folder
 
 MethodName = Literal[
@@ -140,6 +141,8 @@ class AttributeOptions:
 
     def _check_measures(self) -> None:
         """Check that what is explained and measured is said once, and in full."""
+        check_seed(self.seed)
+        check_count("subsets", self.subsets, most=10_000_000)
         for name in ("outputs", "last"):
             if (n := getattr(self, name)) is not None and n < 1:
                 raise ValueError(f"--{name} {n}: ask for at least one.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from mechinterp.commands.options.prompt import PromptOptions
+from mechinterp.commands.options.ranges import check_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class CircuitOptions(PromptOptions):
         select: best-first from the logits down; the top-n edges, connected or not; the optimal
             connected choice; or improved: starting from the first two, swap edges while the
             circuit, run by itself, gets better, which takes some minutes.
-        signed: choose edges by their signed score, only those that support the behaviour: the
+        signed: choose edges by their signed score, those that support the behaviour most first: the
             circuit may then exceed the model. Otherwise by |score|, to match the model.
         positions: numbers or names, such as S2,end: one edge at each of these, and one at all
             other positions together.
@@ -62,6 +63,7 @@ class CircuitOptions(PromptOptions):
             raise ValueError(f"--steps {self.steps}: at least one, or 0 for as many as it takes.")
         if self.top < 1 or (self.edges is not None and self.edges < 1):
             raise ValueError("--top and --edges: ask for at least one edge.")
+        check_finite("tau", self.tau)
         if self.tau is not None and self.tau < 0:
             raise ValueError(f"--tau {self.tau}: what an edge may cost is 0 or more.")
         searches = self.method in ("acdc", "refine")

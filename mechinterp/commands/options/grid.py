@@ -5,11 +5,11 @@
 [0, 3, 4, 5]
 """
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from mechinterp.commands.options.prompt import PromptOptions
+from mechinterp.commands.options.ranges import chosen_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +43,7 @@ class GridOptions(PromptOptions):
         """The numbers of `--layers`; None for all."""
         if self.layers is None:
             return None
-        found: dict[int, None] = {}
-        for part in self.layers.split(","):
-            ends = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
-            first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
-            if last < first:
-                raise ValueError(f"--layers {self.layers}: {part!r} is neither 4 nor 3-8.")
-            found |= dict.fromkeys(range(first, last + 1))
-        return list(found)
+        return chosen_layers(self.layers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The options of `mechinterp probe`, checked before anything loads.
 
->>> from mechinterp.commands.options.probe import ProbeOptions, chosen_layers
+>>> from mechinterp.commands.options.ranges import chosen_layers
 >>> chosen_layers("0,4-6")
 [0, 4, 5, 6]
 """
@@ -11,6 +11,13 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from mechinterp.commands.options.ranges import (
+    MOST_PROMPTS,
+    check_count,
+    check_finite,
+    check_seed,
+    chosen_layers,
+)
 from mechinterp.storage.output_folder import check_folder
 
 
@@ -78,6 +85,10 @@ class ProbeOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"--{name} {value}: ask for {least} at least.")
+        check_seed(self.seed)
+        check_finite("C", self.C)
+        for name, most in (("shuffles", 10_000), ("random", 10_000), ("n", MOST_PROMPTS)):
+            check_count(name, getattr(self, name), most=most)
         if self.C <= 0:
             raise ValueError(f"--C {self.C}: the inverse strength of a penalty is positive.")
         self._check_causal()
@@ -96,18 +107,3 @@ class ProbeOptions:
             raise ValueError(f"--causal steers the residual stream: leave out --act {self.act}.")
         elif self.folds < 3:
             raise ValueError("--causal measures on two folds and needs others: --folds 3 or more.")
-
-
-def chosen_layers(text: str) -> list[int]:
-    """The numbers of "0,4-6".
-
-    Raises:
-        ValueError: if it is no such list.
-    """
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(f"--layers {text}: write numbers and ranges, such as 0,4-6.")
-        found += range(int(first), int(last if dash else first) + 1)
-    return list(dict.fromkeys(found))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from mechinterp.commands.options.ranges import check_count, check_seed
 from mechinterp.storage.output_folder import check_folder
 
 
@@ -46,4 +47,6 @@ class PromptOptions:
             raise ValueError(f"--pairs {self.pairs} is no file.")
         if self.n is not None and self.n < 1:
             raise ValueError(f"--n {self.n}: ask for at least one prompt.")
+        check_count("n", self.n)
+        check_seed(self.seed)
         check_folder(self.out, self.kind)

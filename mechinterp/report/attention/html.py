@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.printable import escape
 from mechinterp.report.attention.link_rows import link_sentences, read_links
 from mechinterp.report.attention.patterns import read_patterns
 from mechinterp.report.render.colours import neutral_class
@@ -26,13 +28,13 @@ from mechinterp.report.render.costs import costs
 from mechinterp.report.render.page_shell import page
 from mechinterp.report.render.support import Sign, sign_sentence, supporting_sign
 from mechinterp.report.render.tables import Rows, captioned
-from mechinterp.report.render.tokens import escape
 
 _MOST_WEIGHTS = 500_000
 """How many weights a page holds, over all its prompts."""
 _MOST_LINKS = 100
 
 
+@checks_arguments
 def attention_page(
     patterns: Mapping[str, xr.DataArray],
     links: Mapping[str, xr.Dataset],

@@ -19,6 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.report.attention.link_rows import link_sentences, read_links
 from mechinterp.report.render.console import Pen, cut
 from mechinterp.report.render.phrases import plain
@@ -26,6 +27,7 @@ from mechinterp.report.render.phrases import plain
 _LONGEST = 10
 
 
+@checks_arguments
 def print_links(links: xr.Dataset, *, top: int = 20, console: Console | None = None) -> None:
     """Print how many links there are and the `top` first; of `confirm`, what cutting them did.
 

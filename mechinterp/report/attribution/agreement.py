@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.printable import escape
 from mechinterp.report.attribution.inputs import Input
 from mechinterp.report.attribution.levels import Level, Scores, check_outputs, same_inputs, score_of
 from mechinterp.report.attribution.read import Reading, Row, read_scores
-from mechinterp.report.render.tokens import escape
 
 _TOLD_BY = ("method", "removal", "metric", "model")
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.printable import escape
 from mechinterp.report.render.chart import Curve
-from mechinterp.report.render.tokens import escape
 
 CHANCE = ("random", "shuffled")
 """The baselines: scorers that know nothing of the prompt."""

@@ -9,6 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.printable import escape
 from mechinterp.report.attribution.faithfulness import (
     CHANCE,
     Faithfulness,
@@ -20,11 +22,12 @@ from mechinterp.report.attribution.faithfulness import (
 from mechinterp.report.render.console import Pen, costs_line, cut
 from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat
-from mechinterp.report.render.tokens import escape, shorten, show
+from mechinterp.report.render.tokens import shorten, show
 
 _LONGEST_NAME = 20
 
 
+@checks_arguments
 def print_faithfulness(found: xr.Dataset, *, console: Console | None = None) -> None:
     """Print how the scorers fare: the mean over outputs, or over prompts with intervals.
 

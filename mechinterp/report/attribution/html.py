@@ -14,6 +14,8 @@ from typing import TypedDict
 
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.printable import escape
 from mechinterp.report.attribution.agreement import Beside, read_beside
 from mechinterp.report.attribution.comparisons import (
     AS_EXPECTED,
@@ -56,6 +58,7 @@ _MOST_PLACES = 6
 _N_NAMED_FAR, _N_NAMED_LARGE = 4, 2  # dots of a scatter that carry their name
 
 
+@checks_arguments
 def attribution_page(
     scores: Scores | Mapping[str, Scores] | Sequence[Scores],
     comparisons: Sequence[Comparison] = (),
@@ -207,8 +210,8 @@ def _chart(beside: Beside, number: int, r: int) -> str:
     axes = [
         f"{name}, {unit}" if unit else name
         for name, unit in (
-            (beside.name, tokens.escape(ours)),
-            (tokens.escape(other.name), tokens.escape(theirs)),
+            (beside.name, escape(ours)),
+            (escape(other.name), escape(theirs)),
         )
     ]
     return scatter(dots, x=axes[0], y=axes[1])
@@ -217,7 +220,7 @@ def _chart(beside: Beside, number: int, r: int) -> str:
 def _faithful_view(found: Faithfulness) -> dict[str, object]:
     figures = [f for row in found.rows for p in row.panels for fs in p.figures.values() for f in fs]
     sizes = [abs(f.value) for f in figures if math.isfinite(f.value)]
-    drop = f"drop of the score, {tokens.escape(found.unit)}".removesuffix(", ")
+    drop = f"drop of the score, {escape(found.unit)}".removesuffix(", ")
     x = "share of the inputs removed"
     return {
         "found": found,
@@ -261,7 +264,7 @@ def _payload(levels: Sequence[Level]) -> dict[str, object]:
         ],
         "levels": [
             {
-                "unit": tokens.escape(level.reading.unit),
+                "unit": escape(level.reading.unit),
                 "inputs": [
                     {
                         "label": tokens.show(i.label),

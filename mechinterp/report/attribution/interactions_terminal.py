@@ -8,6 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.printable import escape
 from mechinterp.report.attribution.inputs import Input
 from mechinterp.report.attribution.interactions import (
     Interactions,
@@ -19,11 +21,12 @@ from mechinterp.report.attribution.summary import redundancies
 from mechinterp.report.render.console import Pen, cut
 from mechinterp.report.render.numbers import NumberFormat
 from mechinterp.report.render.phrases import plain
-from mechinterp.report.render.tokens import escape, shorten, show
+from mechinterp.report.render.tokens import shorten, show
 
 _NARROW, _WIDE = 60, 90
 
 
+@checks_arguments
 def print_interactions(
     found: xr.Dataset, *, top: int = 8, warned: bool = False, console: Console | None = None
 ) -> None:

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.printable import escape
 from mechinterp.report.attribution.comparisons import (
     AS_EXPECTED,
     NOT_AS_EXPECTED,
@@ -34,7 +36,7 @@ from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent, plus_minus, probability
 from mechinterp.report.render.phrases import plain
 from mechinterp.report.render.support import TERMINAL, side
-from mechinterp.report.render.tokens import escape, shorten, show
+from mechinterp.report.render.tokens import shorten, show
 
 _BAR_WIDTHS = (8, 5, 3, 0)
 _GAP = 2  # between two columns of the table: one of padding, one that the box draws
@@ -49,6 +51,7 @@ _VERDICTS = {
 }
 
 
+@checks_arguments
 def print_attribution(
     scores: Scores,
     comparisons: Sequence[Comparison] = (),

@@ -18,14 +18,14 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from mechinterp import stats
+from mechinterp.core.printable import escape
 from mechinterp.report.render.support import Sign, supporting_sign
-from mechinterp.report.render.tokens import escape
 
 MOST_EDGES = 20_000
 """How many edges a page holds, the strongest ones."""
 
 N_INTERVALS = 500
-"""How many of the strongest edges get an interval: a bootstrap of all would take minutes."""
+"""How many of the strongest edges get an interval, so that a page stays small."""
 
 FIRST, SECOND = 1, 2
 

@@ -15,9 +15,9 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
+from mechinterp.core.printable import escape
 from mechinterp.report.render.chart import Curve, Frame, axes, line_classes, names_at_ends, svg
 from mechinterp.report.render.numbers import NumberFormat
-from mechinterp.report.render.tokens import escape
 
 _NEEDED = ("edges", "faithfulness")
 _DECADE = (1, 2, 5)

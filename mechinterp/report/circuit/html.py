@@ -23,6 +23,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.printable import escape
 from mechinterp.report.attention.patterns import Patterns, read_patterns
 from mechinterp.report.circuit.edges import Circuit, Edges, EdgeScores, Graph, read_edges
 from mechinterp.report.circuit.faithfulness_curve import (
@@ -44,7 +46,6 @@ from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.page_shell import page
 from mechinterp.report.render.support import sign_sentence
 from mechinterp.report.render.tables import Rows, captioned
-from mechinterp.report.render.tokens import escape
 
 _SCRIPTS = (
     *("words.js", "geometry.js", "marks.js", "pattern.js", "panel.js", "ranking.js", "save.js"),
@@ -55,6 +56,7 @@ _DIGITS = 5
 _EXTRA = 2  # digits of a score beyond the two that show its size
 
 
+@checks_arguments
 def circuit_page(
     scores: EdgeScores,
     circuit: Circuit | Mapping[str, Circuit],

@@ -4,6 +4,7 @@ plain(headline(found))
 # The circuit keeps 224 of 123,211 edges (0.182%), between 66 of 302 nodes.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,13 +68,12 @@ def sentences(edges: Edges, circuit: Circuit, unit: str) -> list[Phrase]:
     held = np.flatnonzero(edges.held & FIRST)
     scored = held[held < edges.ranked]
     if len(scored):
-        n_against = sum(side(score, edges.supports) == "against" for score in edges.score[scored])
+        sides = Counter(side(score, edges.supports) for score in edges.score[scored])
+        neither = f"; {sides['zero']:,} have a score of 0" if sides["zero"] else ""
         said.append(
             (
-                Piece(
-                    f"Of the circuit's edges {len(scored) - n_against:,} support the metric and "
-                ),
-                Piece(f"{n_against:,} work against it."),
+                Piece(f"Of the circuit's edges {sides['supports']:,} support the metric and "),
+                Piece(f"{sides['against']:,} work against it{neither}."),
             )
         )
     if n_unscored := len(held) - len(scored):

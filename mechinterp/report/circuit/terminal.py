@@ -29,6 +29,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.printable import escape
 from mechinterp.report.circuit.edges import Circuit, Edge, Edges, EdgeScores, read_edges
 from mechinterp.report.circuit.faithfulness_curve import read_faithfulness_curves, share_text
 from mechinterp.report.circuit.summary import headline, held_by, interval_text, sentences
@@ -37,12 +39,12 @@ from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.phrases import plain
 from mechinterp.report.render.support import TERMINAL, Sign, side, sign_sentence
-from mechinterp.report.render.tokens import escape
 
 _BAR_WIDTHS = (16, 8, 5, 0)
 _LONGEST_NAME = 34
 
 
+@checks_arguments
 def print_circuit(
     scores: EdgeScores,
     circuit: Circuit,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.printable import escape
 from mechinterp.report.render.cells import (
     Axis,
     Cell,
@@ -29,7 +31,6 @@ from mechinterp.report.render.page_shell import bar_shape, page
 from mechinterp.report.render.phrases import in_unit
 from mechinterp.report.render.support import legend_ends, states_support
 from mechinterp.report.render.tables import captioned
-from mechinterp.report.render.tokens import escape
 
 _MOST_RANKED = 20
 _MOST_COLUMNS = 20  # beyond, a number no longer fits into its cell
@@ -37,6 +38,7 @@ _MOST_TICKS, _MOST_TICKS_SMALL = 16, 8
 _BASELINES = {"clean_score": "Clean prompts", "corrupt_score": "Corrupt prompts"}
 
 
+@checks_arguments
 def grid_page(
     result: xr.DataArray,
     *,

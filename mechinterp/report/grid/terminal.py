@@ -15,6 +15,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.printable import escape
 from mechinterp.report.render.cells import (
     Axis,
     Cell,
@@ -32,13 +34,14 @@ from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.phrases import plain
 from mechinterp.report.render.support import TERMINAL, side
-from mechinterp.report.render.tokens import escape, show
+from mechinterp.report.render.tokens import show
 
 _MOST_ROWS = 40
 _LONGEST_LABEL = 14
 _BAR_WIDTHS = (16, 8, 5, 0)
 
 
+@checks_arguments
 def print_grid(result: xr.DataArray, *, top: int = 15, console: Console | None = None) -> None:
     """Print the headline, a heat map if it is two-dimensional and fits, `top` cells and the cost.
 

@@ -9,10 +9,11 @@ Charts are drawn here, so that the page needs no script to be read; hover a poin
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.printable import escape
 from mechinterp.report.layers.chart import LayerLine, layer_chart
 from mechinterp.report.render.page_shell import page
 from mechinterp.report.render.tables import Rows, captioned
-from mechinterp.report.render.tokens import escape
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Chart:
     x: str = "layer"
 
 
+@checks_arguments
 def layers_page(
     charts: Sequence[Chart],
     *,

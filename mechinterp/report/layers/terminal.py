@@ -16,10 +16,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.report.render.console import Pen
 from mechinterp.report.render.numbers import MINUS
 from mechinterp.report.render.tables import Rows, table
 
 
+@checks_arguments
 def print_layers(
     rows: Sequence[Mapping[str, object]],
     sentences: Sequence[str] = (),
@@ -28,22 +31,22 @@ def print_layers(
     console: Console | None = None,
 ) -> None:
     """Print what was found, the figures by layer, and those of heads if there are any."""
-    console = console or Console()
+    pen = Pen(console or Console())
     for sentence in sentences:
-        console.print(sentence, markup=False, highlight=False)
+        pen.line(sentence)
     for each in (rows, heads):
         if each:
-            console.print()
-            console.print(_table(each))
+            pen.console.print()
+            pen.console.print(_table(pen, each))
 
 
-def _table(rows: Rows) -> Table:
+def _table(pen: Pen, rows: Rows) -> Table:
     names, *printed = table([{k: _short(v) for k, v in row.items()} for row in rows])
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in names:
-        made.add_column(name, justify="right")
+        made.add_column(pen.text(name), justify="right")
     for row in printed:
-        made.add_row(*row)
+        made.add_row(*map(pen.text, row))
     return made
 
 

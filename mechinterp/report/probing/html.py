@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.printable import escape
 from mechinterp.report.layers.chart import LayerLine, layer_chart
 from mechinterp.report.render.costs import costs
 from mechinterp.report.render.numbers import MISSING, NumberFormat, probability
 from mechinterp.report.render.page_shell import page
 from mechinterp.report.render.tables import Rows, captioned
-from mechinterp.report.render.tokens import escape
 
 MEASURES = {
     "balanced_accuracy": "Balanced accuracy",
@@ -31,6 +32,7 @@ _HOWS = {
 _KINDS = {"random": "random", "spread": "as activations vary"}
 
 
+@checks_arguments
 def probing_page(
     probed: xr.Dataset,
     *,

@@ -10,11 +10,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.report.probing.html import causal_rows, layer_rows, sentences
 from mechinterp.report.render.console import Pen
 from mechinterp.report.render.tables import Rows, table
 
 
+@checks_arguments
 def print_probes(
     probed: xr.Dataset,
     *,

@@ -16,14 +16,15 @@ import numpy as np
 import xarray as xr
 
 from mechinterp import stats
+from mechinterp.core.printable import escape
 from mechinterp.report.render.numbers import NumberFormat, percent
 from mechinterp.report.render.phrases import Phrase, Piece
 from mechinterp.report.render.ranks import ranks_and_shares
 from mechinterp.report.render.support import Sign, sign_sentence, states_support, supporting_sign
-from mechinterp.report.render.tokens import escape, show
+from mechinterp.report.render.tokens import show
 
 FEWEST_PROMPTS = 5
-"""Below this a bootstrap over prompts has too few values to draw from."""
+"""Below this an interval is so wide that a view is clearer without it."""
 _BASELINES = ("clean_score", "corrupt_score")
 
 

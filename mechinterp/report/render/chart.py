@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from mechinterp.core.printable import printable
 from mechinterp.report.render.numbers import MINUS
 
 N_COLOURS = 8
@@ -254,6 +255,7 @@ def short(value: float) -> str:
 
 def svg(frame: Frame, parts: Sequence[Markup], name: str) -> Markup:
     """The drawing, with a label for screen readers."""
-    return Markup(
+    drawn = Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
     ).format(int(frame.width), int(frame.height), name, Markup("").join(parts))
+    return Markup(printable(drawn))

@@ -1,6 +1,7 @@
-"""How a view writes to the terminal: text as it is, in the characters that the console has.
+"""How a view writes to the terminal: plain text, in the characters that the console has.
 
-Labels go through it as plain text, so that an escape sequence or rich markup in one does nothing.
+It is the door of all views: an escape sequence in a label is shown as its code, and rich markup in
+one as it is written. What is not a view goes through `commands.terminal`.
 
     Pen(console).line("␣Mary", "bold")
 """
@@ -12,6 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from mechinterp.core.printable import printable
 from mechinterp.report.render.costs import Cost
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -25,12 +27,12 @@ _TO_ASCII = str.maketrans(
 
 @dataclass(frozen=True)
 class Pen:
-    """Prints text as it is, in the characters that the console's encoding has."""
+    """Prints text with nothing hidden in it, in the characters that the console's encoding has."""
 
     console: Console
 
     def text(self, text: str, style: str = "") -> Text:
-        encoding = self.console.encoding
+        text, encoding = printable(text), self.console.encoding
         if not encoding.lower().startswith("utf"):
             text = text.translate(_TO_ASCII).encode(encoding, "backslashreplace").decode(encoding)
         return Text(text, style=style)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import SupportsFloat
 
+from mechinterp.core.printable import escape
 from mechinterp.report.render.numbers import MINUS, count, n_bytes, seconds
-from mechinterp.report.render.tokens import escape
 
 _QUANTITIES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("arms", "Arms", count),

@@ -10,13 +10,14 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mechinterp.core.printable import escape, printable
 from mechinterp.report.render import numbers, tokens
 from mechinterp.report.render.colours import (
     colour_class,
@@ -26,6 +27,7 @@ from mechinterp.report.render.colours import (
     scale_css,
 )
 from mechinterp.report.render.support import Side, Sign, side
+from mechinterp.stats.intervals import WHAT_INTERVALS_HOLD
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -54,7 +56,7 @@ def page(
         _environment()
         .get_template(template)
         .render(
-            title=tokens.escape(title),
+            title=escape(title),
             policy=policy,
             style=Markup(style),
             script=Markup(code),
@@ -90,6 +92,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -98,7 +101,7 @@ def _environment() -> Environment:
         "token": _token,
         "label": _label,
         "flow": tokens.flow,
-        "printable": tokens.escape,
+        "printable": escape,
         "percent": numbers.percent,
         "times": numbers.times,
         "probability": numbers.probability,
@@ -110,8 +113,14 @@ def _environment() -> Environment:
         "neutral_scale": neutral_scale,
         "bar": _bar,
         "marked": _marked,
+        "what_intervals_hold": WHAT_INTERVALS_HOLD,
     }
     return environment
+
+
+def _shown(value: object) -> object:
+    """The door to a page: text with nothing hidden in it; markup was made by the filters below."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _token(token: str) -> Markup:
@@ -125,6 +134,7 @@ def _label(token: str) -> Markup:
 
 
 def _marked(shown: str) -> Markup:
+    shown = printable(shown)
     core = shown.strip(tokens.SPACE)
     before, _, after = shown.partition(core) if core else (shown, "", "")
     spaces = [Markup('<span class="ws">{}</span>').format(s) if s else "" for s in (before, after)]
@@ -155,10 +165,19 @@ def _bar(
 
 def _json(value: object) -> Markup:
     """JSON that cannot end its script element, in ASCII: U+2028 and lone surrogates are escaped."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_all_shown(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return Markup(text)
+
+
+def _all_shown(value: object) -> object:
+    """A payload with nothing hidden in any of its texts."""
+    if isinstance(value, Mapping):
+        return {_shown(key): _all_shown(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_all_shown(one) for one in value]
+    return _shown(value)
 
 
 def _hash(text: str) -> str:

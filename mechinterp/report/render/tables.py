@@ -5,8 +5,9 @@ table([{"circuit": "ours", "ratio": 0.87123}])    # [["circuit", "ratio"], ["our
 
 from collections.abc import Mapping, Sequence
 
+from mechinterp.core.printable import escape
 from mechinterp.report.render.numbers import MINUS
-from mechinterp.report.render.tokens import escape, show
+from mechinterp.report.render.tokens import show
 
 Rows = Sequence[Mapping[str, object]]
 

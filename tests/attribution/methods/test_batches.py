@@ -151,13 +151,22 @@ def test_progress_goes_from_nothing_to_all():
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"promt": "a"}', r'line 1: a line must be an object with "prompt"'),
-        ('{"prompt": 3}', 'line 1: "prompt" must be text'),
+        ('{"promt": "a"}', r'line 1: key "promt" .* Did you mean "prompt"'),
+        ('{"expect": ["a"]}', 'line 1: "prompt" is missing'),
+        ('{"prompt": 3}', 'line 1: "prompt" is 3, neither a text nor a list'),
+        ('{"prompt": ["a", "b"]}', "line 1: message 0, 'a': each message needs"),
+        ('{"prompt": [{"role": "user", "content": null}]}', 'line 1: message 0: its "content" is'),
+        ('{"prompt": "a", "continuation": 4}', "line 1: the continuation is 4, not a text"),
+        ('{"prompt": "a", "continuation": true}', "line 1: the continuation is True, not a text"),
+        ('{"prompt": "a", "continuation": [198]}', "line 1: the continuation is .198., not a text"),
+        ('{"prompt": "a", "continuation": {"text": "x"}}', "line 1: the continuation is {'text'"),
+        ('{"prompt": "a", "expect": [true]}', "line 1: True is not a span"),
+        ('{"prompt": "a", "spans": {"x": [0, true]}}', "line 1: True is not a span"),
         ('{"prompt": "a", "spans": {"x": [1, 2, 3]}}', r"line 1: \[1, 2, 3\] is not a span"),
         ('{"prompt": "a", "expect": "a"}', '"expect" must be a list'),
-        ("{", "line 1 is not JSON"),
+        ("{", "line 1: this is not JSON"),
         ('{"prompt": "a", "spans": {"x": "a", "x": "b"}}', 'line 1: "x" occurs twice'),
-        ("", "contains no prompts"),
+        ("", "has 0 prompts: write one JSON object a line"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, line, said):
@@ -195,7 +204,7 @@ def test_a_folder_is_refused_where_somebody_has_hooks_on_the_model(tmp_path, abs
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ({"prompt": ""}, "line 2: prompt 0 is empty"),
+        ({"prompt": ""}, 'line 2: "prompt" is empty'),
         ({"prompt": "the map", "expect": ["bread"]}, "line 2: expect: 'bread' is not among"),
         ({"prompt": "the map", "spans": {"x": [0, 9]}}, r"line 2: span 'x': \(0, 9\) is not"),
     ],

@@ -324,8 +324,7 @@ def test_a_choice_has_no_gradient(absolute_model, method):
 @pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["mean", "zero"])
 def test_a_real_model_adds_up(smollm2, baseline):
-    text = "When Mary and John went to the store, John gave a drink to"
-    question = ask(smollm2, text, 2, centred_logit())
+    question = ask(smollm2, "The capital of France is", 2, centred_logit())
     with warnings.catch_warnings():
         warnings.simplefilter("error", CompletenessWarning)
         found = integrated_gradients(question, baseline)

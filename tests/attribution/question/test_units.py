@@ -1,5 +1,6 @@
 """Units: a partition of the positions, cut where words and sentences begin."""
 
+import re
 from typing import ClassVar
 
 import numpy as np
@@ -9,12 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechinterp import load_model, tokenize
-from mechinterp.attribution.question.units import KINDS, units_of
+from mechinterp.attribution.question.units import KINDS, find, find_text, units_of
 from mechinterp.core.prompts import Prompts
 
 TRIGGER = load_model("toy:trigger")
 PIECES = ("The", " dog", " dogs", "'s", ",", " comm", "it", "tee", ".", "!", "\n", " ", " 3", ".1")
-PIECES += (" Dr", "—", " (", ")", "\n\n", " I", '"', "日本", "。")
+PIECES += (" Dr", "—", " (", ")", "\n\n", " I", '"', "日本", "。", "", " ", "\u2028", "\u200f")
+PIECES += (
+    "नम",
+    "स",
+    "्",
+    "ते",
+    " द",
+    "।",
+    "ส",
+    "ว",
+    "ั",
+    "மி",
+    "ழ்",
+    "مر",
+    "\u064e",
+    "؟",
+    "שׁ",
+    "\u05b8",
+)
+PIECES += (" cafe", "\u0301", "👩", "\u200d", "👧", "🏽", "🇩", "🇪")
 
 
 class Lettered:
@@ -77,6 +97,36 @@ def test_sentences_by_hand():
     pieces += ['"', "\n", "\n", "So", " what", "?", " Oh", "…", " "]
     wanted = ["Dr. No went.", ' He saw 3.1 J. Bonds!"', "\n\nSo what?", " Oh… "]
     assert texts(pieces, "sentence") == wanted
+
+
+@pytest.mark.parametrize(
+    ("pieces", "words"),
+    [
+        (["न", "म", "स", "्", "ते", " द", "ु", "निया"], ["नमस्ते", " दुनिया"]),
+        (["ส", "วั", "ส", "ดี", " โ", "ลก"], ["สวัสดี", " โลก"]),
+        (["caf", "e", "\u0301", " r", "e\u0301", "sum", "e", "\u0301", " ok"], None),
+        (["مر", "\u064e", "حب", "\u064b", "ا", " بك"], None),
+    ],
+)
+def test_words_hold_their_marks(pieces, words):
+    assert texts(pieces, "word") == (words or re.split("(?= )", "".join(pieces)))
+
+
+def test_sentences_of_another_script():
+    pieces = ["यह", " काम", " है", "।", " वह", " घर", " है", "।", " ठीक", " है।"]
+    assert texts(pieces, "sentence") == ["यह काम है।", " वह घर है।", " ठीक है।"]
+    assert texts(["1", ".", " three"], "sentence") == ["1. three"]
+
+
+def test_a_text_is_not_found_inside_a_word():
+    pieces = ["न", "मस", "्ते", " दु", "निया"]
+    assert find_text(pieces, range(5), "नमस") == []
+    assert find_text(pieces, range(5), "नमस्ते") == [0, 1, 2]
+
+
+@pytest.mark.parametrize("span", [True, (0, True), (0, 10**12), (-1, 1), (3, 9), 4])
+def test_a_span_outside_the_text_is_not_found(span):
+    assert find(["a", " b", " c", " d"], range(4), span) == []
 
 
 def test_sentences_without_white_space():
@@ -149,6 +199,8 @@ def test_spans_of_other_kinds_of_numbers(as_users_call_it):
         ({"a": (1, 9)}, "span 'a'.*is not among"),
         ({}, "name at least one span"),
         ({"a": []}, "contains no span"),
+        ({"a": True}, "True is not a span"),
+        ({"a": [(0, True)]}, r"\(0, True\) is not a span"),
         ({"a": ["the", [3, 4]]}, r"\[3, 4\] is not a span"),
         ("words", "one of token, word, sentence, part, or spans"),
     ],

@@ -166,7 +166,7 @@ def test_a_model_with_hooks_is_refused(absolute_model):
 
 @pytest.mark.slow
 def test_removals_fall_on_a_real_model(smollm2):
-    question = ask(smollm2, "When Mary and John went to the store, John gave a drink to", 2)
+    question = ask(smollm2, "Mary met John in the store, and John told", 2)
     found = cascading_randomization(question, leave_one_out, steps=[2, 16, 32])
     assert found.part.values.tolist() == ["L29", "L15", "embed"]
     assert abs(found[-1].mean()) < 0.5

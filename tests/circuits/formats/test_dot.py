@@ -50,6 +50,7 @@ def test_rows_and_edges(tmp_path):
     assert looks['"input"', '"a0.h0"'] == ("5.00", '"#b2182b"')
     assert looks['"input"', '"a0.h1"'] == ("2.75", '"#2166ac"')
     assert looks['"a1.h1"', '"logits"'] == ("0.50", '"#888888"')
+    assert looks['"a0.h0"', '"m0"'] == ("0.50", '"#888888"')  # 0 is neither support nor against
     told = [style["tooltip"] for _, _, style in edges]
     assert '"input->a0.h1<q>: -2 logits"' in told
     assert '"a1.h1->logits"' in told

@@ -18,23 +18,35 @@ def close(found, wanted):
     np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=0)
 
 
+def close_where_known(found, wanted):
+    """With all edges at a few positions, or other runs, some that are drawn are enough."""
+    known = ~np.isnan(wanted)
+    assert known.sum() > 30
+    assert not np.isnan(found[known]).any()
+    close(found[known], wanted[known])
+
+
 def test_exact_effects_are_those_of_hooks(model, pair, metric, naive):
     graph = Graph.from_model(model)
     found = exact_edges(Contrast.from_pair(model, pair, metric, graph))
     close(found.per_pair.values, naive(model, pair, metric, graph).effects())
 
 
+@pytest.mark.slow
 def test_at_named_positions(model, pair, metric, naive):
     graph = Graph.from_model(model, positions=["S2", "end"])
     found = exact_edges(Contrast.from_pair(model, pair, metric, graph))
-    close(found.per_pair.values, naive(model, pair, metric, graph).effects())
+    close_where_known(found.per_pair.values, naive(model, pair, metric, graph).effects(0.4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few_heads_model", ["attention_only"], indirect=True)
 def test_at_every_position(few_heads_model, pair, metric, naive):
     graph = Graph.from_model(few_heads_model, positions=range(7))
     found = exact_edges(Contrast.from_pair(few_heads_model, pair, metric, graph))
-    close(found.per_pair.values, naive(few_heads_model, pair, metric, graph).effects())
+    close_where_known(
+        found.per_pair.values, naive(few_heads_model, pair, metric, graph).effects(0.4)
+    )
 
 
 @pytest.mark.parametrize("few_heads_model", ["grouped"], indirect=True)
@@ -44,25 +56,28 @@ def test_denoising_restores(few_heads_model, pair, metric, naive):
         Contrast.from_pair(few_heads_model, pair, metric, graph, direction="denoise")
     )
     slow = naive(few_heads_model, pair, metric, graph, direction="denoise")
-    close(found.per_pair.values, slow.effects())
+    close_where_known(found.per_pair.values, slow.effects(0.4))
 
 
 @pytest.mark.parametrize("few_heads_model", ["grouped"], indirect=True)
 def test_key_value_heads_as_readers(few_heads_model, pair, metric, naive):
     graph = Graph.from_model(few_heads_model, by_kv_head=True)
     found = exact_edges(Contrast.from_pair(few_heads_model, pair, metric, graph))
-    close(found.per_pair.values, naive(few_heads_model, pair, metric, graph).effects())
+    close_where_known(
+        found.per_pair.values, naive(few_heads_model, pair, metric, graph).effects(0.4)
+    )
 
 
+@pytest.mark.slow
 def test_zero_and_mean_in_place_of_the_other_run(model, pair, metric, naive):
     graph = Graph.from_model(model)
     found = exact_edges(Contrast.from_pair(model, pair, metric, graph, ablate="zero"))
     zeros = naive(model, pair, metric, graph, instead=lambda here: [0 * x for x in here])
-    close(found.per_pair.values, zeros.effects())
+    close_where_known(found.per_pair.values, zeros.effects(0.4))
     how = mean_of(pair.corrupt, by_position=True)
     found = exact_edges(Contrast.from_pair(model, pair, metric, graph, ablate=how))
     means = naive(model, pair, metric, graph, instead="mean of the corrupt run")
-    close(found.per_pair.values, means.effects())
+    close_where_known(found.per_pair.values, means.effects(0.4))
 
 
 def test_prompts_of_different_lengths(model, metric, naive):
@@ -70,7 +85,7 @@ def test_prompts_of_different_lengths(model, metric, naive):
     corrupt = Prompts.from_ids([[3, 1, 4, 8, 5, 9, 2], [6, 5, 7, 5]])
     graph, ragged = Graph.from_model(model), Pair(clean, corrupt)
     found = exact_edges(Contrast.from_pair(model, ragged, metric, graph))
-    close(found.per_pair.values, naive(model, ragged, metric, graph).effects())
+    close_where_known(found.per_pair.values, naive(model, ragged, metric, graph).effects(0.4))
 
 
 def test_chosen_edges_alone(model, pair, metric):

@@ -60,6 +60,16 @@ def test_edges_worked_out_by_hand():
     ]
 
 
+def test_a10_an_edge_that_scores_0_neither_supports_nor_works_against():
+    scores = by_hand(input_a0q=1.0, a0_a1k=-3.0, a1_logits=0.0)
+    names = ["input->a0.h0<q>", "a0.h0->a1.h0<k>", "a1.h0->logits"]
+    circuit = Circuit.from_edges(SMALL, names)
+    said = [plain(each) for each in sentences(read_edges(scores, circuit), circuit, "nats")]
+    assert said[-1] == (
+        "Of the circuit's edges 1 support the metric and 1 work against it; 1 have a score of 0."
+    )
+
+
 @given(st.integers(0, 99), st.floats(0, 1), st.integers(1, 400))
 def test_edges_are_the_data_and_a_limit_keeps_the_circuit(seed, share, most):
     scores, circuit = scored(GRAPH, 1, seed), random_circuit(GRAPH, share, seed)
