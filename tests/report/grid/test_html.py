@@ -274,7 +274,7 @@ def test_a_result_that_does_not_say_what_a_sign_means_has_no_words_for_it(effect
     html = grid_page(effect, title="x")
     assert "supports the behaviour" not in html
     assert "<span>negative</span>" in html
-    ablated = grid_page(effect.assign_attrs(how="zero"), title="x")
+    ablated = grid_page(effect.assign_attrs(supports="negative"), title="x")
     assert "Negative: it supports the behaviour" in ablated
 
 
