@@ -41,7 +41,7 @@ _C_DEFINED: tuple[type, ...] = (
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
 )
-_CHECKERS = re.compile(r"jaxtyping|beartype|typeguard")
+_CHECKERS = re.compile(r"jaxtyping|beartype|typeguard|mechinterp.core.arguments\.py")
 _MISSING = object()
 
 

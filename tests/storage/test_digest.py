@@ -18,6 +18,7 @@ import torch
 import xarray as xr
 
 from mechinterp import HookError, Prompts, Site, edit, log_prob, patch, read, run, sweep
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.storage import function_reads
 from mechinterp.storage.digest import digest
 from mechinterp.storage.function_reads import version_of
@@ -255,3 +256,19 @@ def test_objects_of_packages_and_subclasses_count_whole():
     ]
     for one, other in pairs:
         assert digest(one) == digest(copy.deepcopy(one)) != digest(other)
+
+
+def test_a_check_of_arguments_changes_nothing():
+    """It keeps what it found out about annotations from its first call on."""
+
+    def made():
+        @checks_arguments
+        def twice(value: int) -> int:
+            return value * 2
+
+        return twice
+
+    first, second = made(), made()
+    before = digest(first)
+    first(1)
+    assert digest(first) == before == digest(second)
