@@ -37,11 +37,12 @@ class interruptible:  # noqa: N801 - used as a context manager, like contextlib'
     """The context: signals wait until `check()`, or until its end.
 
     `lock`: held around this context, and given back while the user's code runs, so that this code
-    may wait for another thread that needs it.
+    may wait for another thread that needs it. `but_ctrl_c`: KeyboardInterrupt does not wait.
     """
 
-    def __init__(self, lock: RLock | None = None) -> None:
+    def __init__(self, lock: RLock | None = None, *, but_ctrl_c: bool = False) -> None:
         self._lock = lock
+        self._but_ctrl_c = but_ctrl_c
         self._thread: int | None = None
         self._in_user_code = False
         self._closing: CodeType | None = None
@@ -96,15 +97,20 @@ class interruptible:  # noqa: N801 - used as a context manager, like contextlib'
             if self._lock is not None:
                 self._lock.acquire()
 
-    def _is_open(self, frame: FrameType | None) -> bool:
-        closing = self._closing
-        return self._in_user_code or (closing is not None and not _runs(closing, frame))
+    def _is_open(self, number: int, frame: FrameType | None) -> bool:
+        if self._in_user_code:
+            return True
+        if self._but_ctrl_c and _user_handler(number) is signal.default_int_handler:
+            return True
+        return self._closing is not None and not _runs(self._closing, frame)
 
     def _take_handlers(self) -> None:
         """Put our handler in the place of each of the user's."""
         for number in _SIGNALS:
             handler = _handler_of(number)
             if not callable(handler):
+                continue
+            if self._but_ctrl_c and handler is signal.default_int_handler:
                 continue
             taken = any(number in each._taken for each in _ACTIVE)
             if handler is not _on_signal:
@@ -146,12 +152,13 @@ class interruptible:  # noqa: N801 - used as a context manager, like contextlib'
 def holds_signals(function: Callable[P, T]) -> Callable[P, T]:
     """The function, which signals do not end: for those that catch what a library raises.
 
-    What a signal's handler raises, such as a TimeoutError, must not be taken for the library's.
+    What a signal's handler raises, such as a TimeoutError, must not be taken for the library's. A
+    KeyboardInterrupt, which nobody takes for an error, does not wait.
     """
 
     @functools.wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> T:
-        with interruptible():
+        with interruptible(but_ctrl_c=True):
             return function(*args, **kwargs)
 
     return inside
@@ -180,8 +187,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def _pass_on_waiting(safe: interruptible | None = None, frame: FrameType | None = None) -> None:
     """Call the handlers of the signals that wait, unless a context other than `safe` is shut."""
-    while _WAITING and all(each is safe or each._is_open(frame) for each in _ACTIVE):
-        number = _WAITING.pop(0)
+    while (number := _next_to_pass_on(safe, frame)) is not None:
+        _WAITING.remove(number)
         # Another signal must not interrupt the clean-up after this one.
         ended = [each for each in _ACTIVE if each._in_user_code]
         for each in ended:
@@ -194,6 +201,13 @@ def _pass_on_waiting(safe: interruptible | None = None, frame: FrameType | None 
             raise
         for each in ended:
             each._in_user_code = True
+
+
+def _next_to_pass_on(safe: interruptible | None, frame: FrameType | None) -> int | None:
+    for number in _WAITING:
+        if all(each is safe or each._is_open(number, frame) for each in _ACTIVE):
+            return number
+    return None
 
 
 def _call_handler(number: int, frame: FrameType | None) -> None:

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.models.model import Tokenizer
 from mechinterp.models.model_folder import (
     CheckpointError,
@@ -56,6 +57,7 @@ def from_directory(directory: Path, dtype: torch.dtype) -> Checkpoint:
     return model, tokenizer
 
 
+@holds_signals
 def _in_one_sentence(what: str, read: Callable[..., Result], *arguments: object) -> Result:
     """What `read` returns; what it raises, which may be anything, as one sentence."""
     try:
@@ -137,6 +139,7 @@ def _check_room(kind: type, config: object, folder: ModelFolder) -> None:
         )
 
 
+@holds_signals
 def _read_tokenizer(directory: Path) -> Tokenizer | None:
     from transformers import AutoTokenizer
 
@@ -168,6 +171,7 @@ _BESIDE_WEIGHTS = ["*.json", "*.txt", "*.model", "*.jinja"]
 """What is fetched from the hub before the weights, which follow if their names are safe."""
 
 
+@holds_signals
 def from_hub(name: str, dtype: torch.dtype) -> Checkpoint:
     """A Hugging Face model and its tokenizer by hub name, from the hub or its local cache.
 

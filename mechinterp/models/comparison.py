@@ -25,7 +25,7 @@ from transformer_lens import HookedTransformer
 from transformer_lens.components import AbstractAttention
 from transformers import PreTrainedModel
 
-from mechinterp.core.interrupts import holds_signals
+from mechinterp.core.interrupts import holds_signals, interruptible
 from mechinterp.core.modes import gradients_off
 from mechinterp.models.facts import device
 from mechinterp.models.forward_parts import (
@@ -170,14 +170,18 @@ def _all_of_original(
     """The original's log-probabilities `[pos, vocab]` in each trial."""
     # A model that was made in inference mode runs nowhere else.
     made_there = any(x.is_inference() for x in original.parameters())
-    with torch.inference_mode(made_there), in_single_precision(original):
-        return [
-            _of_original(original, tokens, trial, label)
-            for trial, tokens in zip(trials, prompts, strict=True)
-        ]
+    found = []
+    with (
+        interruptible() as interrupts,  # the original is not to stay changed
+        torch.inference_mode(made_there),
+        in_single_precision(original),
+    ):
+        for trial, tokens in zip(trials, prompts, strict=True):
+            interrupts.check()
+            found.append(_of_original(original, tokens, trial, label))
+    return found
 
 
-@holds_signals
 def _of_original(
     original: PreTrainedModel, tokens: Tensor, trial: Trial, label: str
 ) -> Float[Tensor, "pos vocab"]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from mechinterp.core.interrupts import holds_signals
+
 try:
     import resource
 except ImportError:  # Windows
@@ -18,6 +20,7 @@ except ImportError:  # Windows
 _UNKNOWN = 1 << 62
 
 
+@holds_signals
 def available_bytes(device: torch.device) -> int:
     """The bytes that can still be allocated on the device; a huge number if that is not known.
 

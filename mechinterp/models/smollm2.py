@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.models.model_folder import CheckpointError
 
 _LOG = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def _is_the_known_one(directory: Path) -> bool:
     return whole and hashes["model.safetensors"] == SMOLLM2_WEIGHTS_SHA256
 
 
+@holds_signals
 def is_intact(directory: Path) -> bool:
     """True if the files of a converted model are those that were recorded, each with its hash.
 

@@ -162,7 +162,6 @@ def token_id(model: Model, text: str) -> int:
 
 
 @holds_signals
-@holds_signals
 def known_ids(model: Model, text: str) -> list[int]:
     """The token ids of a text, without a start token.
 

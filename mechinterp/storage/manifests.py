@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.storage.jsonl import JsonObject
 from mechinterp.storage.seals import is_sealed, sealed_json
 from mechinterp.storage.whole_files import JSON_BYTES_PER_BYTE, hash_of, read_whole, write_whole
@@ -38,6 +39,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
     write_whole(folder / "manifest.json", sealed_json({"layout": LAYOUT, **manifest}))
 
 
+@holds_signals
 def manifest_of(folder: Path) -> JsonObject:
     """The manifest of a folder, checked against its seal.
 

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.storage.jsonl import JsonObject
 from mechinterp.storage.manifests import AGAIN, LAYOUT, manifest_of, write_manifest
 from mechinterp.storage.whole_files import (
@@ -207,6 +208,7 @@ class FinishedParts:
     manifest: JsonObject
     files: tuple[tuple[Path, str], ...]
 
+    @holds_signals
     def content(self, number: int) -> bytes:
         """The content of a part.
 
@@ -263,6 +265,7 @@ def read_parts(folder: str | Path, kind: str) -> FinishedParts:
     return FinishedParts(manifest, tuple(named[number] for number in range(len(named))))
 
 
+@holds_signals
 def _check_hash(file: Path, wanted: str) -> None:
     try:
         same = hash_of_file(file) == wanted

@@ -20,6 +20,7 @@ import pandas as pd
 import xarray as xr
 
 import mechinterp
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.storage.jsonl import JsonObject
 from mechinterp.storage.manifests import AGAIN, manifest_of, write_manifest
 from mechinterp.storage.output_folder import holds_files
@@ -109,6 +110,7 @@ def read_manifest(directory: str | Path) -> JsonObject:
     return manifest
 
 
+@holds_signals
 def _check_files(folder: Path, files: Mapping[str, str]) -> None:
     for name, wanted in files.items():
         file, inside = folder / name, PurePosixPath(name)

@@ -23,12 +23,14 @@ from pathlib import Path
 
 import torch
 
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.models.memory import available_bytes, readable
 
 JSON_BYTES_PER_BYTE = 12
 """What a byte of JSON takes once it is parsed, at most: `"m0->m1": {"score": 0.1}` and the like."""
 
 
+@holds_signals
 def write_whole(file: Path, content: bytes) -> None:
     """Write a file so that it appears whole or not at all.
 

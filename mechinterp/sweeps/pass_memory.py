@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mechinterp import models
-from mechinterp.core.interrupts import holds_signals
+from mechinterp.core.interrupts import holds_signals, interruptible
 from mechinterp.core.modes import gradients_off
 from mechinterp.core.sites import ACTS, Site
 from mechinterp.models.model import Model
@@ -203,7 +203,7 @@ class Footprint:
 
             handles.append(layer.get_submodule(point).register_forward_hook(copy_value))
         try:
-            with meter, gradients_off():
+            with interruptible(), meter, gradients_off():
                 entry = models.cache_entry(*past) if before else None
                 layer(resid, past_kv_cache_entry=entry)
         finally:

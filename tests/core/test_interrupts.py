@@ -2,12 +2,15 @@
 
 # ruff: noqa: PT012 - what happens inside the block is what is tested
 
+import ast
 import itertools
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
+import mechinterp
 from mechinterp.core.interrupts import holds_signals, interruptible
 
 # A press that comes while Python deletes an object is reported and dropped, not raised.
@@ -261,3 +264,58 @@ def test_what_a_handler_raises_is_not_taken_for_a_librarys_error(alarm):
 
     with pytest.raises(TimeoutError):
         number("3")
+
+
+BROAD = {"Exception", "BaseException", "OSError", "RuntimeError"}
+# Below a function that holds them, or a generator, which has no end to pass them on at.
+HELD_ABOVE = {"_free_on_the_machine", "_left_of_the_group", "_of_original", "filled_lines"}
+
+
+def caught(handler):
+    """The names of the exceptions that an except clause names."""
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return {ast.unparse(kind) for kind in kinds if kind is not None}
+
+
+def broad_functions(tree, inside=()):
+    """The functions that catch what a handler may raise, each with the functions around it."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield from broad_functions(node, (*inside, node))
+            continue
+        if isinstance(node, ast.ExceptHandler) and caught(node) & BROAD:
+            again = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+            if not again:
+                yield inside
+        yield from broad_functions(node, inside)
+
+
+def test_whoever_catches_broadly_holds_signals():
+    package = Path(mechinterp.__file__).parent
+    for room in ("models", "tasks", "sweeps", "storage", "layers", "engine", "circuits"):
+        for file in (package / room).rglob("*.py"):
+            for functions in broad_functions(ast.parse(file.read_text())):
+                names = {each.name for each in functions}
+                marks = {ast.unparse(mark) for each in functions for mark in each.decorator_list}
+                held = "holds_signals" in marks or names & (HELD_ABOVE | {"__init__"})
+                assert held, f"{file}: {names} may take a signal's TimeoutError for an error"
+
+
+def test_ctrl_c_does_not_wait_for_what_holds_other_signals(alarm):
+    reached = []
+
+    @holds_signals
+    def slow():
+        signal.raise_signal(signal.SIGALRM)
+        reached.append("the alarm waits")
+        signal.raise_signal(signal.SIGINT)
+        reached.append("Ctrl-C waits too")
+
+    with pytest.raises((KeyboardInterrupt, TimeoutError)):
+        slow()
+    assert reached == ["the alarm waits"]
+    with interruptible() as outer:
+        outer.open_until(closing.__code__)
+        with pytest.raises((KeyboardInterrupt, TimeoutError)):
+            slow()
+    assert reached == ["the alarm waits"] * 2
