@@ -18,7 +18,6 @@ import torch
 import xarray as xr
 
 from mechinterp import HookError, Prompts, Site, edit, log_prob, patch, read, run, sweep
-from mechinterp.core.arguments import checks_arguments
 from mechinterp.storage import function_reads
 from mechinterp.storage.digest import digest
 from mechinterp.storage.function_reads import version_of
@@ -48,7 +47,14 @@ def test_what_functions_close_over_counts():
 def test_digests_are_those_of_another_process():
     program = (
         "from mechinterp import *; from mechinterp.storage.digest import digest; import torch\n"
-        "print(digest([zero(Site('z', 1)), logit_diff(3, 1), {'a': {1, 2, 'b'}}, torch.ones(3)]))"
+        "from mechinterp.core.arguments import checks_arguments; import os\n"
+        "@checks_arguments\n"
+        "def twice(value: int) -> int:\n"
+        "    return value * 2\n"
+        "if os.environ['PYTHONHASHSEED'] == '1':\n"
+        "    twice(1)  # what a check keeps from its first call on is no part of a function\n"
+        "print(digest([zero(Site('z', 1)), logit_diff(3, 1), {'a': {1, 2, 'b'}}, torch.ones(3)]))\n"
+        "print(digest(twice))"
     )
     made = {
         subprocess.run(
@@ -256,19 +262,3 @@ def test_objects_of_packages_and_subclasses_count_whole():
     ]
     for one, other in pairs:
         assert digest(one) == digest(copy.deepcopy(one)) != digest(other)
-
-
-def test_a_check_of_arguments_changes_nothing():
-    """It keeps what it found out about annotations from its first call on."""
-
-    def made():
-        @checks_arguments
-        def twice(value: int) -> int:
-            return value * 2
-
-        return twice
-
-    first, second = made(), made()
-    before = digest(first)
-    first(1)
-    assert digest(first) == before == digest(second)
