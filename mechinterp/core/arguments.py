@@ -135,7 +135,7 @@ def words_for(hint: Hint, *, several: bool = False) -> str:
         words = dict.fromkeys(words_for(one, several=several) for one in inner)
         return ", or ".join(words)
     if origin is Literal:
-        return " or ".join(map(repr, inner))
+        return f"one of {', '.join(map(repr, inner))}"
     if origin is collections.abc.Callable:
         return "a function"
     if typing.is_typeddict(hint) or (isinstance(origin, type) and issubclass(origin, Mapping)):
@@ -163,7 +163,9 @@ def _fits_plain(value: object, hint: Hint) -> bool:
 
 def _fits_several(value: object, kind: type, inner: tuple[Hint, ...]) -> bool:
     """Whether a value is a list, or what else can be gone through, of what `inner` says."""
-    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return False
+    if isinstance(value, Mapping) and issubclass(kind, Sequence):
         return False
     if getattr(value, "ndim", 1) == 0:
         return False

@@ -87,12 +87,12 @@ def real(value: object, name: str, *, least: float = -math.inf) -> float:
     """The value as a float; `name` is for the message.
 
     Raises:
-        ValueError: if it is no finite number, or below `least`.
+        ValueError: if it is no number, or below `least`.
     """
     number = float(value) if is_real(value) else math.nan  # type: ignore[arg-type]
-    if not math.isfinite(number) or number < least:
+    if math.isnan(number) or number < least:
         from_least = "" if least == -math.inf else f" from {least:g} on"
-        raise ValueError(f"{name} is {value!r}: give a finite number{from_least}.")
+        raise ValueError(f"{name} is {value!r}: give a number{from_least}.")
     return number
 
 

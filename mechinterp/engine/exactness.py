@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from mechinterp import models
 from mechinterp.core.interrupts import interruptible
@@ -27,6 +28,7 @@ from mechinterp.models.fused_attention import FROM, can_fuse
 from mechinterp.models.model import Model
 
 _RESUMES: WeakKeyDictionary[Model, dict[Hashable, tuple[bool, bool]]] = WeakKeyDictionary()
+_CONTINUES: WeakKeyDictionary[Model, dict[Hashable, bool]] = WeakKeyDictionary()
 _FUSES: WeakKeyDictionary[Model, dict[Hashable, bool]] = WeakKeyDictionary()
 
 
@@ -64,6 +66,37 @@ def resumes_exactly(model: Model) -> tuple[bool, bool]:
     return tested[now]
 
 
+def continues_exactly(model: Model) -> bool:
+    """Whether a position on top of cached keys and values gives what the whole prompt gives."""
+    if not models.can_start_at_any_layer(model) or model.cfg.n_ctx < 2:
+        return False
+    tested, now = _CONTINUES.setdefault(model, {}), models.as_it_is(model)
+    if now not in tested:
+        check_not_random(model)
+        ids = _three_tokens(model)
+        cache = models.key_value_cache(model, 1)
+        with torch.no_grad():
+            for part, first in ((ids[:, :-1], 0), (ids[:, -1:], ids.shape[1] - 1)):
+                resid, positions = models.embed(model, part, first)
+                for layer in range(model.cfg.n_layers):
+                    resid = models.run_block(model, layer, resid, positions, cache[layer])
+            found = models.unembed(model, models.normalize(model, resid))[:, -1].float()
+            whole = models.library_logits(model, ids)[:, -1].float()
+        tested[now] = bool((found - whole).abs().max() <= _allowed(model, whole))
+    return tested[now]
+
+
+def _three_tokens(model: Model) -> Tensor:
+    width = min(3, model.cfg.n_ctx)
+    ids = torch.linspace(0, model.cfg.d_vocab - 1, width, device=models.device(model))
+    return ids.long()[None]
+
+
+def _allowed(model: Model, logits: Tensor) -> Tensor:
+    """How far rounding may carry logits."""
+    return 100 * torch.finfo(model.cfg.dtype).eps * logits.abs().max().clamp(min=1.0)
+
+
 def fuses_exactly(model: Model, n_positions: int) -> bool:
     """Whether passes of so many positions run with fused attention: it pays and is exact."""
     if n_positions < FROM or not can_fuse(model):
@@ -78,9 +111,8 @@ def fuses_exactly(model: Model, n_positions: int) -> bool:
 
 def _equals_whole_pass(model: Model, first_pos: int, *, fused: bool) -> bool:
     """Whether rows that start at every layer, from a position on, give the library's logits."""
-    n_layers, width = model.cfg.n_layers, min(3, model.cfg.n_ctx)
-    ids = torch.linspace(0, model.cfg.d_vocab - 1, width).long().tolist()
-    prompts = Prompts.from_ids([ids], device=models.device(model))
+    n_layers, ids = model.cfg.n_layers, _three_tokens(model)
+    width, prompts = ids.shape[1], Prompts.from_ids(ids.tolist(), device=ids.device)
     reading = torch.full((n_layers + 1, 1), width - 1, device=models.device(model))
     arms = [Arm(prompts, (), 0, -1, 0, alone=False) for _ in reading]  # no specs: unchanged
     first_layers = list(range(n_layers + 1))
@@ -96,8 +128,7 @@ def _equals_whole_pass(model: Model, first_pos: int, *, fused: bool) -> bool:
         whole, again = (
             models.library_logits(model, prompts.tokens)[:, -1].float() for _ in range(2)
         )
-    precision = torch.finfo(model.cfg.dtype).eps
-    allowed = 100 * precision * whole.abs().max().clamp(min=1.0)
+    allowed = _allowed(model, whole)
     if not (apart := (whole - again).abs().max()) <= allowed:
         raise HookError(
             f"two passes of the model over the same tokens differ by up to {apart:.2g}: something "

@@ -14,6 +14,7 @@ from mechinterp.core.interrupts import interruptible
 from mechinterp.core.modes import gradients_off
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.turns import lock_of
+from mechinterp.engine.exactness import continues_exactly
 from mechinterp.models.model import Model
 
 
@@ -21,10 +22,11 @@ def generate_greedy(model: Model, prompts: Prompts, n: int) -> list[int]:
     """The greedy continuation of one prompt: up to `n` token ids, or to its end token.
 
     Each step is one position on top of cached keys and values. Where that is not exact (foreign
-    hooks on the model, or positions that each layer reads), each step is a whole pass.
+    hooks on the model, a module of somebody's own, or positions that each layer reads), each step
+    is a whole pass.
     """
     end = getattr(model.tokenizer, "eos_token_id", None)
-    cached = models.can_start_at_any_layer(model) and not models.has_foreign_hooks(model)
+    cached = not models.has_foreign_hooks(model) and continues_exactly(model)
     cache = models.key_value_cache(model, 1) if cached else [None] * model.cfg.n_layers
     ids = prompts.tokens  # [1, pos]
     made: list[int] = []

@@ -13,6 +13,7 @@ which it will run, so that folding loses nothing and rounding hides nothing.
 
 import copy
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens import loading_from_pretrained as library
 from transformer_lens.utilities.activation_functions import softcap_enabled
 from transformer_lens.weight_processing import ProcessWeights
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from mechinterp.core.interrupts import holds_signals
 from mechinterp.models.comparison import check_conversion, check_runs
@@ -31,6 +32,9 @@ from mechinterp.models.model_folder import MOST_POSITIONS, CheckpointError
 
 _BY_NAME = ("Gemma", "Olmo")
 """Families of which TransformerLens knows the published models alone, by their names."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Held while the library reads a configuration through us: other threads load models too."""
 
 _READABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -188,20 +192,24 @@ def _moved_attributes(config: PretrainedConfig) -> Iterator[None]:
     if hasattr(config, "partial_rotary_factor") or not isinstance(rope, dict):
         yield
         return
-    share = rope.get("partial_rotary_factor", 1.0)
-    read = library.AutoConfig.from_pretrained
+    share, whole = rope.get("partial_rotary_factor", 1.0), AutoConfig
 
-    def with_share(*arguments: object, **options: object) -> PretrainedConfig:
-        found: PretrainedConfig = read(*arguments, **options)
-        if isinstance(found, kind):
-            found.partial_rotary_factor = share
-        return found
+    class WithShare:
+        """The library's reader of configurations, which adds what has moved."""
 
-    library.AutoConfig.from_pretrained = with_share
-    try:
-        yield
-    finally:
-        library.AutoConfig.from_pretrained = read
+        @staticmethod
+        def from_pretrained(*arguments: object, **options: object) -> PretrainedConfig:
+            found: PretrainedConfig = whole.from_pretrained(*arguments, **options)
+            if isinstance(found, kind):
+                found.partial_rotary_factor = share
+            return found
+
+    with _ONE_AT_A_TIME:
+        library.AutoConfig = WithShare
+        try:
+            yield
+        finally:
+            library.AutoConfig = whole
 
 
 def _filled(

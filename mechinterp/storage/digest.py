@@ -41,7 +41,7 @@ _C_DEFINED: tuple[type, ...] = (
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
 )
-_CHECKERS = re.compile(r"jaxtyping|beartype|typeguard")
+_CHECKERS = re.compile(r"jaxtyping|beartype|typeguard|mechinterp.core.arguments\.py")
 _MISSING = object()
 
 
@@ -74,6 +74,8 @@ class _Digests:
         return made
 
     def _new(self, value: object) -> str:
+        if isinstance(value, tuple | list) and type(value) in (tuple, list):
+            return _hash(_kind(value), *map(self.of, value))
         for digest_of in (self._array, self._collection, self._callable, self._definition):
             made = digest_of(value)
             if made is not None:
@@ -90,10 +92,8 @@ class _Digests:
 
     def _collection(self, value: object) -> str | None:
         kind = _kind(value)
-        if isinstance(value, np.ndarray) or (
-            isinstance(value, list | tuple) and type(value) in (list, tuple)
-        ):
-            return _hash(kind, *map(self.of, value))
+        if isinstance(value, np.ndarray):  # of objects
+            return _hash(kind, str(value.shape), *map(self.of, value.ravel().tolist()))
         if isinstance(value, set | frozenset):
             return _hash(kind, *sorted(map(self.of, value)))
         return None
@@ -267,9 +267,15 @@ def _kind_of(kind: type) -> str:
 
 
 def _hash(*parts: str | bytes) -> str:
-    made = hashlib.sha256()
+    made, small = hashlib.sha256(), b""
     for part in parts:
         content = part.encode(errors="surrogatepass") if isinstance(part, str) else part
-        made.update(len(content).to_bytes(8, "little"))
-        made.update(content)
+        small += len(content).to_bytes(8, "little")
+        if len(content) < 1024:
+            small += content
+        else:
+            made.update(small)
+            made.update(content)
+            small = b""
+    made.update(small)
     return made.hexdigest()

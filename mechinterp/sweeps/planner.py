@@ -15,7 +15,6 @@ that are read need queries. Identical arms run once.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int
@@ -51,8 +50,9 @@ def plan_passes(
 
     `n_columns`: token ids that are read at each position, None for the whole vocabulary.
     """
+    footprint = Footprint.from_model(model)
     if savings == NAIVE or models.has_foreign_hooks(model):
-        return _plan(model, arms, readings, n_columns, budget_bytes, NAIVE)
+        return _plan(footprint, model, arms, readings, n_columns, budget_bytes, NAIVE)
     layers, positions = resumes_exactly(model)
     allowed = replace(
         savings,
@@ -66,7 +66,9 @@ def plan_passes(
         replace(allowed, positions=False),
         replace(allowed, positions=False, layers=False),
     }
-    plans = [_plan(model, arms, readings, n_columns, budget_bytes, c) for c in candidates]
+    plans = [
+        _plan(footprint, model, arms, readings, n_columns, budget_bytes, c) for c in candidates
+    ]
     return min(plans, key=lambda made: (max(made.planned_bytes - budget_bytes, 0), made.cost))
 
 
@@ -80,6 +82,7 @@ class _ArmStart:
 
 
 def _plan(
+    footprint: Footprint,
     model: Model,
     arms: Sequence[Arm],
     readings: Sequence[Int[Tensor, "prompt k"]],
@@ -109,9 +112,9 @@ def _plan(
     starts = [start for group in groups.values() for start in group]
     base_first_pos = max(start.first_pos for start in starts)
     kept = {start.first_layer for start in starts} - {0}
-    kept_bytes = Footprint.from_model(model).base_bytes(n_prompts, width, len(kept), base_first_pos)
+    kept_bytes = footprint.base_bytes(n_prompts, width, len(kept), base_first_pos)
     costs = _PassCosts(
-        model, arms, readings[0].shape[1], n_columns, whole_logits=not savings.columns
+        footprint, model, arms, readings[0].shape[1], n_columns, whole_logits=not savings.columns
     )
     passes: list[Pass] = []
     for (width, touches, alone), group in sorted(groups.items()):
@@ -159,6 +162,7 @@ def _repeats(arms: Sequence[Arm], readings: Sequence[Tensor]) -> list[int]:
 class _PassCosts:
     """What passes of these arms cost, in positions and bytes."""
 
+    footprint: Footprint
     model: Model
     arms: Sequence[Arm]
     n_read: int
@@ -168,10 +172,6 @@ class _PassCosts:
     def n_positions(self, width: int, first_pos: int) -> int:
         """Positions of an arm that are computed, in all its prompts."""
         return (width - first_pos) * len(self.arms[0].prompts)
-
-    @cached_property
-    def _footprint(self) -> Footprint:
-        return Footprint.from_model(self.model)
 
     def n_bytes(self, chunk: list[_ArmStart], width: int, first_pos: int) -> int:
         """The most that a pass of these arms takes."""
@@ -189,7 +189,7 @@ class _PassCosts:
         edited = {spec.site for spec in specs if spec.edit is not None}
         reads = [spec.site for spec in specs if spec.edit is None]
         held = read_bytes(self.model, self.arms[chunk[0].arm].prompts, reads)
-        return self._footprint.peak_bytes(shape, edited) + held
+        return self.footprint.peak_bytes(shape, edited) + held
 
     def make_pass(self, chunk: list[_ArmStart], width: int, *, last_queries: bool) -> Pass:
         """The pass of these arms."""

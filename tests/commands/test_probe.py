@@ -75,7 +75,7 @@ def test_other_probes_and_places(mechinterp, labelled, more):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--layers", "3-"], "write numbers and ranges"),
+        (["--layers", "3-"], "Write numbers and ranges"),
         (["--layers", "9"], "layers 0 (the embedding) to 2"),
         (["--folds", "1"], "--folds 1: ask for 2 at least"),
         (["--folds", "20"], "fewer than 20 folds"),

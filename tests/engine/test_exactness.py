@@ -9,6 +9,7 @@ from torch import nn
 
 from mechinterp import HookError, Prompts, Site, log_prob, run, sweep, zero
 from mechinterp.engine.exactness import resumes_exactly
+from mechinterp.engine.generation import generate_greedy
 from mechinterp.models import as_it_is
 from mechinterp.models.layer_parts import check_parts
 
@@ -78,6 +79,19 @@ def test_what_was_found_out_holds_for_the_model_as_it_is(absolute_model, change)
     found = sweep(model, PROMPTS, over, arm, log_prob(7))
     slow = sweep(model, PROMPTS, over, arm, log_prob(7), exact="naive")
     np.testing.assert_allclose(found.values, slow.values, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [module, forward])
+def test_a_continuation_is_that_of_the_model_as_it_is(absolute_model, change):
+    model = tiny_model_again(absolute_model)
+    generate_greedy(model, PROMPTS, 6)
+    change(model)
+    made = generate_greedy(model, PROMPTS, 6)
+    ids = PROMPTS.tokens
+    with torch.no_grad():
+        for _ in range(6):
+            ids = torch.cat([ids, model(ids)[:, -1:].argmax(-1)], 1)
+    assert made == ids[0, -6:].tolist()
 
 
 def test_a_patched_class_is_noticed(absolute_model, monkeypatch):

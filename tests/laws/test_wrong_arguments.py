@@ -162,10 +162,10 @@ def test_nothing_but_a_whole_number_is_an_index(absolute_model, prompts, wrong, 
 
 def test_numbers_that_are_none(absolute_model, prompts, refuses):
     for wrong in (True, "2", None, [2.0]):
-        refuses(lambda w=wrong: mi.scale(Z, w), "the factor is", "finite number")
+        refuses(lambda w=wrong: mi.scale(Z, w), "the factor is", "give a number")
         refuses(lambda w=wrong: mi.put(Z, w), "neither a number nor a tensor")
         refuses(lambda w=wrong: mi.add(Z, w), "Give a tensor")
-    refuses(lambda: mi.add(Z, torch.ones(6), float("nan")), "finite number")
+    refuses(lambda: mi.add(Z, torch.ones(6), float("nan")), "give a number")
     for wrong in ([Z], ("z", 1), 3, None):
         refuses(lambda w=wrong: zero(w), "is no site")
         refuses(lambda w=wrong: read(w), "is no site")

@@ -47,7 +47,14 @@ def test_what_functions_close_over_counts():
 def test_digests_are_those_of_another_process():
     program = (
         "from mechinterp import *; from mechinterp.storage.digest import digest; import torch\n"
-        "print(digest([zero(Site('z', 1)), logit_diff(3, 1), {'a': {1, 2, 'b'}}, torch.ones(3)]))"
+        "from mechinterp.core.arguments import checks_arguments; import os\n"
+        "@checks_arguments\n"
+        "def twice(value: int) -> int:\n"
+        "    return value * 2\n"
+        "if os.environ['PYTHONHASHSEED'] == '1':\n"
+        "    twice(1)  # what a check keeps from its first call on is no part of a function\n"
+        "print(digest([zero(Site('z', 1)), logit_diff(3, 1), {'a': {1, 2, 'b'}}, torch.ones(3)]))\n"
+        "print(digest(twice))"
     )
     made = {
         subprocess.run(

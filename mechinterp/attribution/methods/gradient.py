@@ -40,6 +40,8 @@ from mechinterp.sweeps.options import Progress
 BASELINES = ("mean", "zero")
 
 _EMBED = Site("embed")
+_MOST = 256
+"""Gradients to take, unless `steps` says how many."""
 _FIRST, _ROUND = 9, 8  # points to begin with, and added by a round of refinement at most
 
 
@@ -82,7 +84,7 @@ def gradient_x_input(question: Question, *, budget_bytes: int | None = None) -> 
 def integrated_gradients(
     question: Question,
     baseline: str | int = "mean",
-    steps: int = 256,
+    steps: int | None = None,
     *,
     budget_bytes: int | None = None,
     progress: Progress | None = None,
@@ -90,14 +92,15 @@ def integrated_gradients(
     """Integral of the gradients on the path from a baseline to the prompt, of each unit.
 
     In the metric's unit; positive: the input supports the output. `baseline`: "mean", the mean of
-    all token embeddings; "zero"; or a token id. Only attributed positions move. `steps`: the most
-    gradients to take. The integral is a sum of trapezoids. Intervals are halved where a trapezoid
-    misses the known change of the score, or the gradients of an input bend, so a smooth path takes
-    fewer steps.
+    all token embeddings; "zero"; or a token id. Only attributed positions move. The integral is a
+    sum of trapezoids. Intervals are halved where a trapezoid misses the known change of the score,
+    or the gradients of an input bend. `steps`: how many gradients to take, exactly; by default as
+    many as the path needs for the errors below, 9 to 256.
 
     Coordinates, of each output: `baseline_score`; `completeness_error`, the sum of all scores minus
     (`output_score` - `baseline_score`), with the opposite sign for a distance; and of each score
-    `integration_error`, its estimated error. `attrs["steps"]` are those taken, and
+    `integration_error`, which bounds its error: in 95 of 100 questions all scores are within it of
+    an integral in float64, often far within. `attrs["steps"]` are those taken, and
     `attrs["token_layers"]` counts a backward pass, one for each step and output, as two forward
     ones.
 
@@ -111,14 +114,18 @@ def integrated_gradients(
     Source: Sundararajan et al. 2017, sections 3 and 5, arXiv 1703.01365, with a refined sum.
     """
     began = time.perf_counter()
-    if steps < 2:
+    if steps is not None and steps < 2:
         raise ValueError(f"integrated_gradients: steps={steps}. Give 2 or more, for the two ends.")
+    most = _MOST if steps is None else steps
     path = IntegrationPath.from_question(
-        question, _baseline_embedding(question.model, baseline), budget_bytes, progress, steps
+        question, _baseline_embedding(question.model, baseline), budget_bytes, progress, most
     )
-    path.evaluate(np.linspace(0, 1, min(_FIRST, steps)).tolist())
-    while middles := path.midpoints_to_refine(min(_ROUND, steps - len(path.points))):
+    path.evaluate(np.linspace(0, 1, min(_FIRST, most)).tolist())
+    while middles := path.midpoints_to_refine(min(_ROUND, most - len(path.points))):
         path.evaluate(middles)
+    while steps is not None and len(path.points) < steps:
+        n_more = max(_ROUND, len(path.points) // 4)
+        path.evaluate(path.next_midpoints(min(n_more, steps - len(path.points))))
     path.finish()
     sign = -1.0 if question.metric.distance else 1.0  # positive: a removal raises the distance
     error = sign * path.trapezoid_errors().sum(0)
@@ -134,7 +141,7 @@ def integrated_gradients(
         },
         baseline_score=path.points[0.0].scores,
         completeness_error=error,
-        integration_error=sum_by_unit(question, path.position_errors()),
+        integration_error=sum_by_unit(question, path.position_bounds()),
     )
 
 

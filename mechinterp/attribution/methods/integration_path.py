@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechinterp.attribution.question.definition import Question
@@ -42,6 +42,12 @@ POSITION_TOLERANCE = 0.02
 """Error of each position that is accepted, as a share of the absolute sum over positions."""
 UNIT_TOLERANCE = 0.01
 """Error that is always accepted, in the metric's unit."""
+_SAFETY = 4.0
+"""How many times the estimate of an interval's error its bound is, at most."""
+_NEGLIGIBLE = 0.01
+"""An error of an interval that is a hundredth of what is accepted does not guide refinement."""
+_ROUNDING_STEPS = 100
+"""How many roundings of the model's dtype an integral may be off, relative to the sum of all."""
 
 _EMBED = Site("embed")
 
@@ -141,8 +147,39 @@ class IntegrationPath:
         return np.asarray(widths**3 / 6 * larger)
 
     def position_errors(self) -> Float[np.ndarray, "output pos"]:
-        """The error of each position's integral, as the root of summed squares over intervals."""
+        """The likely error of each position's integral: the root of summed squares over intervals.
+
+        Where to refine goes by it. It is no bound.
+        """
         return np.asarray(np.sqrt((self.interval_errors() ** 2).sum(0)))
+
+    def position_bounds(self) -> Float[np.ndarray, "output pos"]:
+        """What the error of each position's integral does not exceed, in nearly all cases.
+
+        In each interval some times what second differences tell there and beside it, but no more
+        than all of the trapezoid: half the step of the gradient times the width. At least what is
+        known: of each interval the errors of all positions are no less than that of their sum. And
+        what rounding leaves. How often it holds: scripts/proofs/integration_error.py.
+        """
+        shares = np.array(sorted(self.points))
+        gradients = np.stack([self.points[share].gradients for share in shares])
+        widths = np.diff(shares)[:, None, None]
+        steps = widths / 2 * np.abs(np.diff(gradients, axis=0))
+        bent = self.interval_errors()
+        if len(shares) > 2:
+            beside = np.pad(bent, ((1, 1), (0, 0), (0, 0)), mode="edge")
+            around = np.max([beside[:-2], bent, beside[2:]], axis=0)
+            bent = np.minimum(_SAFETY * around, steps)
+        total = bent.sum(-1)
+        known = np.abs(self.trapezoid_errors())
+        short = known > total
+        factor = np.where(short, known / np.where(total > 0, total, 1.0), 1.0)
+        rounding = _ROUNDING_STEPS * torch.finfo(self.baseline.dtype).eps
+        size = np.abs(self.integral()).sum(1, keepdims=True)
+        return np.asarray((bent * factor[..., None]).sum(0) + rounding * size * self._does_move())
+
+    def _does_move(self) -> Float[np.ndarray, " pos"]:
+        return self.moves[:, 0].double().cpu().numpy()
 
     def tolerance(self) -> Float[np.ndarray, " output"]:
         """The accepted error of each output's sum."""
@@ -164,14 +201,34 @@ class IntegrationPath:
             self.position_errors() <= self.tolerance_by_position()
         ).all():
             return []
-        middles = [(a + b) / 2 for a, b in itertools.pairwise(sorted(self.points))]
+        errors = self._errors_by_interval()
+        order = np.argsort(-errors, kind="stable")[:most]
+        return self._middles(order[errors[order] > 1])
+
+    def next_midpoints(self, most: int) -> list[float]:
+        """The midpoints of the `most` intervals with the largest error, though it be accepted.
+
+        Where errors are a hundredth of what is accepted, the widest come first.
+        """
+        errors = self._errors_by_interval()
+        errors[errors < _NEGLIGIBLE] = 0
+        order = np.lexsort((-np.diff(sorted(self.points)), -errors))
+        return self._middles(order[:most])
+
+    def _errors_by_interval(self) -> Float[np.ndarray, " interval"]:
+        """The error of each of the n intervals, relative to an equal share of what is accepted.
+
+        That is 1 / n where errors add up, and 1 / sqrt(n) where their squares do.
+        """
+        of_sums = (np.abs(self.trapezoid_errors()) / self.tolerance()).max(1)
         of_positions = (self.interval_errors() / self.tolerance_by_position()).max((1, 2))
-        # Relative to an equal share of the tolerance for each of the n intervals: 1 / n where
-        # errors add up, 1 / sqrt(n) where their squares do.
-        n = len(middles)
-        worst = np.maximum(of_sums.max(1) * n, of_positions * n**0.5)
-        order = np.argsort(-worst, kind="stable")[:most]
-        return [middles[i] for i in order if worst[i] > 1]
+        n = len(of_sums)
+        return np.asarray(np.maximum(of_sums * n, of_positions * n**0.5))
+
+    def _middles(self, intervals: Int[np.ndarray, " chosen"]) -> list[float]:
+        shares = np.array(sorted(self.points))
+        middles: list[float] = ((shares[intervals] + shares[intervals + 1]) / 2).tolist()
+        return middles
 
     def _trapezoid(self, a: float, b: float) -> Float[np.ndarray, "output pos"]:
         return np.asarray((b - a) / 2 * (self.points[a].gradients + self.points[b].gradients))

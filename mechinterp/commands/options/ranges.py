@@ -60,6 +60,9 @@ def chosen_layers(text: str) -> list[int]:
         first, dash, last = part.partition("-")
         begin, end = whole_number(first), whole_number(last if dash else first)
         if begin is None or end is None or not begin <= end < 10_000:
-            raise ValueError(f"--layers {text}: {part!r} is neither 4 nor 3-8.")
+            raise ValueError(
+                f"--layers {text}: {part!r} is neither 4 nor 3-8. Write numbers and ranges, such "
+                f"as 0,4-6."
+            )
         found |= dict.fromkeys(range(begin, end + 1))
     return list(found)

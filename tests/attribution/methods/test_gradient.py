@@ -175,6 +175,28 @@ def test_scores_are_the_integral_though_what_one_gains_another_loses(absolute_mo
     assert (off <= 2 * found.integration_error.values[:, question.attributed] + 1e-3 * size).all()
 
 
+@rough_is_fine
+@pytest.mark.parametrize("baseline", ["zero", "mean", 5])
+def test_a9_stated_errors_bound_the_true_ones_and_what_is_known(model, baseline):
+    """In 200 random cases: scripts/proofs/integration_error.py."""
+    question = ask(model, torch.tensor(IDS), 2, inputs=INPUTS)
+    found = integrated_gradients(question, baseline)
+    own, goal = embeddings_of(model, question), baseline_of(model, baseline)
+    shares = (torch.arange(1000) + 0.5) / 1000
+    rows = torch.cat([moved(question, own, goal, share) for share in shares])
+    truth = (slopes_of(model, question, rows).mean(1) * (own[0] - goal)).sum(-1)[:, INPUTS].numpy()
+    stated = found.integration_error.values[:, INPUTS]
+    assert (np.abs(found.values[:, INPUTS] - truth) <= stated).all()
+    assert (np.abs(found.completeness_error.values) <= stated.sum(1)).all()
+
+
+@rough_is_fine
+@pytest.mark.parametrize("steps", [2, 11, 100])
+def test_a9_as_many_steps_are_taken_as_are_asked_for(absolute_model, steps):
+    question = ask(absolute_model, torch.tensor(IDS), 1)
+    assert integrated_gradients(question, steps=steps).attrs["steps"] == steps
+
+
 def test_an_output_has_the_same_scores_beside_others(smollm2):
     """The sum over inputs converges long before each of them does."""
     one, two = (

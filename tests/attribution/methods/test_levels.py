@@ -70,7 +70,7 @@ def test_a_unit_that_reaches_over_the_border_goes_with_what_is_opened():
 
 @pytest.mark.parametrize("wrong", [{"levels": ()}, {"levels": "word"}, {"share": 0.0}, {"most": 0}])
 def test_errors_say_what_to_do(wrong):
-    with pytest.raises(ValueError, match="give a list of levels"):
+    with pytest.raises(ValueError, match=r"give a list of (levels|texts)"):
         attribute_by_level(TRIGGER, TEXT, 1, **wrong)
 
 

@@ -196,11 +196,11 @@ def test_a_number_twice_in_a_set_is_once_and_a_wrong_one_an_error():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"outputs": 1.5}, r"outputs=1.5: give how many tokens"),
-        ({"outputs": None}, r"outputs=None: give how many tokens"),
+        ({"outputs": 1.5}, r"outputs is 1.5: give a whole number"),
+        ({"outputs": None}, r"outputs is None: give a whole number"),
         ({"outputs": "zebra"}, "does not know a word of 'zebra'"),
-        ({"metric": "log_prob"}, "metric='log_prob' is not a Metric"),
-        ({"metric": log_prob}, "is not a Metric: make one, such as log_prob"),
+        ({"metric": "log_prob"}, "metric is 'log_prob': give a metric"),
+        ({"metric": log_prob}, "metric is a function: give a metric: log_prob"),
         ({"removal": lambda pos: None}, "removal custom returned None for position 0"),
         ({"removal": lambda pos: ()}, r"removal custom returned \(\) for position 0"),
     ],

@@ -236,3 +236,15 @@ def test_words_hold_their_characters_whole(smollm2):
     wholes["你好世界"] = wholes["你好世界"][1:]  # its space is a token
     named = {unit.name: unit.positions for unit in spans if unit.attributed}
     assert named == {"world": wholes["你好世界"], "bird": wholes["ñandú"]}
+
+
+SCRIPTS = "नमस्ते दुनिया। வணக்கம் สวัสดี مَرْحَبًا؟ שָׁלוֹם cafe\u0301 👩‍👧👍🏽🇩🇪 你好。 a's 3.1!\n"
+
+
+@given(st.text(st.sampled_from(SCRIPTS), min_size=1))
+def test_units_of_a_real_tokenizer_hold_every_token_once(smollm2, text):
+    prompts = tokenize(smollm2, text)
+    for kind in ("word", "sentence"):
+        units = units_of(smollm2, prompts, kind)
+        assert [pos for unit in units for pos in unit.positions] == list(range(prompts.width))
+        assert "".join(unit.text for unit in units) == "".join(prompts.token_text[0])

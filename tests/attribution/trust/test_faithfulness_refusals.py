@@ -71,7 +71,7 @@ def test_scores_of_another_question_are_refused(made, said):
     [
         ({"methods": {}}, "give at least one method"),
         ({"removals": []}, "a list of removals"),
-        ({"removals": "delete"}, "a list of removals"),
+        ({"removals": "delete"}, "removals is .delete.: give a list"),
         ({"removals": ["remove"]}, "removal 'remove' is unknown"),
         ({"removals": ["delete", deletion(TRIGGER)]}, "two removals have the same name"),
         ({"n_subsets": 2}, "n_subsets=2"),

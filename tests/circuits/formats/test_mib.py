@@ -56,7 +56,7 @@ def put(tmp_path, content):
 @pytest.mark.parametrize("version", [current, of_2024])
 def test_files_typed_by_hand(tmp_path, version):
     scores, circuit = read_mib(put(tmp_path, version()), graph=GRAPH)
-    assert circuit == Circuit.from_edges(GRAPH, INSIDE)
+    assert circuit == Circuit.from_edges(GRAPH, list(INSIDE))
     assert {name: scores[name] for name in INSIDE} == INSIDE
     assert scores["input->m0"] == 0
     assert np.isnan(scores["m0->m1"]) == (version is of_2024)
@@ -70,7 +70,7 @@ def test_written_as_the_current_version(tmp_path):
         values[GRAPH.edge(name)] = score
     scores = EdgeScores.from_array(GRAPH, values)
     file = write_mib(
-        Circuit.from_edges(GRAPH, INSIDE), tmp_path / "a.json", d_model=16, scores=scores
+        Circuit.from_edges(GRAPH, list(INSIDE)), tmp_path / "a.json", d_model=16, scores=scores
     )
     found = json.loads(file.read_text())
     assert set(found.pop("mechinterp")) == {"version", "seal"}
@@ -94,7 +94,7 @@ def test_scores_of_nodes_and_circuits_without_scores(tmp_path):
     for edge in content["edges"].values():
         del edge["score"]
     scores, circuit = read_mib(put(tmp_path, content))
-    assert circuit == Circuit.from_edges(GRAPH, INSIDE)
+    assert circuit == Circuit.from_edges(GRAPH, list(INSIDE))
     assert np.isnan(scores.mean).all()
 
 
@@ -180,7 +180,7 @@ def test_neurons_that_are_null_are_none(tmp_path):
     content["neurons"] = None
     for node in content["nodes"].values():
         node["neurons"] = None
-    assert read_mib(put(tmp_path, content))[1] == Circuit.from_edges(GRAPH, INSIDE)
+    assert read_mib(put(tmp_path, content))[1] == Circuit.from_edges(GRAPH, list(INSIDE))
 
 
 def test_sizes_are_not_taken_on_trust(tmp_path, refuses):

@@ -110,7 +110,7 @@ def of(graph, **edges):
     values = np.full((*graph.edges.shape, 1), np.nan)
     for name, score in edges.items():
         values[graph.edge(name)] = score
-    return EdgeScores.from_array(graph, values), Circuit.from_edges(graph, edges)
+    return EdgeScores.from_array(graph, values), Circuit.from_edges(graph, list(edges))
 
 
 def test_without_positions_all_is_at_the_last_token(tmp_path):

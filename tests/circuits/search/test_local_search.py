@@ -76,11 +76,13 @@ def test_what_cannot_be_improved(absolute_model, pair, metric, refuses):
 
 
 @pytest.mark.usefixtures("as_users_call_it")
-def test_an_unknown_target_is_refused_with_the_choices(refuses):
+def test_an_unknown_target_is_refused_with_the_choices(absolute_model, pair, metric, refuses):
+    contrast = Contrast.from_pair(absolute_model, pair, metric)
+    scores = EdgeScores.from_array(contrast.graph, np.zeros((*contrast.graph.edges.shape, 1)))
     for search in (
-        lambda: swap_edges(None, target="best"),
-        lambda: acdc(None, 0.1, target="best"),
-        lambda: acdc_scores(None, [0.1], target="best"),
-        lambda: refine(None, None, tau=0.1, target="best"),
+        lambda: swap_edges(contrast, target="best"),
+        lambda: acdc(contrast, 0.1, target="best"),
+        lambda: acdc_scores(contrast, [0.1], target="best"),
+        lambda: refine(contrast, scores, tau=0.1, target="best"),
     ):
         refuses(search, "'best'", "'model', 'above'")
