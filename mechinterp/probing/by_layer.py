@@ -89,6 +89,7 @@ def probe_layers(  # noqa: PLR0913 - each option is a choice of the study
     )
 
 
+@checks_arguments
 def grouped_by_tokens(labelled: Labelled, acts: xr.DataArray) -> Labelled:
     """The prompts, those of the same tokens in one group, where `gather` noted which they are.
 
@@ -100,6 +101,7 @@ def grouped_by_tokens(labelled: Labelled, acts: xr.DataArray) -> Labelled:
     return labelled.by_content(acts[CONTENT].values.tolist())
 
 
+@checks_arguments
 def out_of_fold(
     acts: xr.DataArray,
     label_sets: Sequence[Int[np.ndarray, " prompt"]],

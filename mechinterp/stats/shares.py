@@ -17,9 +17,11 @@ import xarray as xr
 from jaxtyping import Float
 from scipy import special, stats
 
+from mechinterp.core.arguments import checks_arguments
 from mechinterp.stats.samples import check_same_labels, labelled_cells, sample_of
 
 
+@checks_arguments
 def share_interval(
     hits: xr.DataArray,
     tries: xr.DataArray | None = None,
