@@ -20,7 +20,7 @@ def test_indirect_object_circuit(smollm2):
     ):
         assert not verdicts[claim]
     for claim in (
-        "name movers write to the logits",
+        "S-inhibition heads act on the queries of name movers",
         "negative name movers write against",
         "as many random heads of the same layers do none of it",
     ):
