@@ -32,10 +32,10 @@ def main():
             device="cpu",
         )
     )
-    prompts = Prompts.from_ids([[i % 100, i // 100] for i in range(9000)])
+    prompts = Prompts.from_ids([[i % 100, i // 100 % 100] for i in range(18000)])
     gather(model, prompts.rows(torch.arange(500)))  # what a first pass loads is loaded
     taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_DATA, (taken + (60 << 20),) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + (100 << 20),) * 2)
     with tempfile.TemporaryDirectory() as folder:
         kept = gather(model, prompts, out=folder)
     try:

@@ -113,7 +113,9 @@ n = len(tokenizer)
 cfg = types.SimpleNamespace(
     n_ctx=120, d_vocab=n, default_prepend_bos=True, attention_dir="causal"
 )
-model = types.SimpleNamespace(tokenizer=tokenizer, cfg=cfg, W_E=torch.zeros(n, 1))
+model = types.SimpleNamespace(
+    tokenizer=tokenizer, cfg=cfg, hook_dict={}, W_E=torch.zeros(n, 1)
+)
 made = {name: task(name, model, n=6, seed=2) for name in TASKS}
 print(json.dumps({name: [t.pair.clean.tokens.tolist(), t.pair.corrupt.tokens.tolist(),
     t.answers.tolist(), t.others.tolist()] for name, t in made.items()}))

@@ -116,7 +116,6 @@ def kernel_shap(
     removal = removal_of(question.model, removal)
     n = len(question.attributed)
     least = min(2 * n, 2**n - 2)
-    _check_number(n_subsets)
     if n_subsets < least:
         raise ValueError(
             f"kernel_shap: n_subsets={n_subsets} cannot tell {n} units apart. Take at least "
@@ -174,7 +173,6 @@ def sparse_surrogate(
     began = time.perf_counter()
     removal = removal_of(question.model, removal)
     wanted = question.attributed
-    _check_number(n_subsets)
     _check_draws(len(wanted), n_subsets, keep)
     if n_subsets < 2 * N_FOLDS or (alpha is not None and not 0 < alpha < math.inf):
         raise ValueError(
@@ -229,11 +227,6 @@ def random_sets(
 
 
 # Sets
-
-
-def _check_number(n_subsets: object) -> None:
-    if not isinstance(n_subsets, int | np.integer):
-        raise ValueError(f"n_subsets={n_subsets!r} is not a whole number of sets.")
 
 
 def _check_draws(n_units: int, n_sets: int, keep: float) -> None:

@@ -369,5 +369,5 @@ def test_more_sets_come_closer_on_a_real_model(smollm2):
 @pytest.mark.parametrize("method", [kernel_shap, sparse_surrogate])
 def test_sets_are_counted(as_users_call_it, method):
     question = ask(load_model("toy:trigger"), "please bring the sesame", outputs=1)
-    with pytest.raises(ValueError, match=r"n_subsets=20.5 is not a whole number"):
+    with pytest.raises(ValueError, match=r"n_subsets is 20.5: give a whole number"):
         method(question, 20.5)

@@ -124,7 +124,7 @@ def test_a_text_is_not_found_inside_a_word():
     assert find_text(pieces, range(5), "नमस्ते") == [0, 1, 2]
 
 
-@pytest.mark.parametrize("span", [True, (0, True), (0, 10**12), (-1, 1), (3, 9), 4])
+@pytest.mark.parametrize("span", [(0, True), (0, 10**12), (-1, 1), (3, 9), 4])
 def test_a_span_outside_the_text_is_not_found(span):
     assert find(["a", " b", " c", " d"], range(4), span) == []
 
