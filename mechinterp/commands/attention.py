@@ -39,7 +39,7 @@ from mechinterp.attention.links import Rule
 from mechinterp.commands.attention_request import AttentionRequest, attention_requests
 from mechinterp.commands.options.attention import AttentionOptions
 from mechinterp.commands.outcome import Outcome, View, finish
-from mechinterp.commands.terminal import say
+from mechinterp.commands.terminal import complain, say
 from mechinterp.models.memory import readable
 from mechinterp.models.model import Model
 from mechinterp.report import attention_page, print_links
@@ -97,7 +97,7 @@ def _announce_size(model: Model, requests: Sequence[AttentionRequest], out: Path
             f"{cfg.n_heads} heads. Give shorter or fewer prompts, or leave --out out."
         )
     if n > _MUCH_BYTES:
-        print(f"mechinterp: patterns.safetensors will take {readable(n)}", file=sys.stderr)
+        complain(f"patterns.safetensors will take {readable(n)}")
 
 
 @dataclass(frozen=True, eq=False)

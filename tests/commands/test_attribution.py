@@ -154,7 +154,7 @@ def test_a_file_of_prompts(mechinterp, prompts, tmp_path):
     assert "1 as expected" in done.stdout
     assert "1 not as expected" in done.stdout
     assert re.search(r"trigger: \+8.00 \[\+?\d.\d\d, \+8.00\] of 2 prompts", done.stdout)
-    assert len(list((tmp_path / "out").glob("prompt-*.json"))) == 2
+    assert len(list((tmp_path / "out" / "prompts").glob("part-*"))) == 2
     again = mechinterp(*asked, "--out", tmp_path / "out")
     assert again.stdout == done.stdout
 
