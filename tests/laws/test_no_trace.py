@@ -1,8 +1,8 @@
 """No trace: whatever happens during a run, the model is afterwards what it was before.
 
 Its hooks, flags and weights are the same, bit by bit, and so are its logits: after a run that ended
-well, and after an exception in an edit at any site. Presses of Ctrl-C: `test_no_trace_of_presses.py`
-and `test_ctrl_c.py`.
+well, and after an exception in an edit at any site. After presses of Ctrl-C:
+`test_no_trace_of_presses.py` and `test_ctrl_c.py`.
 """
 
 from dataclasses import replace
