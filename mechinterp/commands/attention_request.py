@@ -9,13 +9,13 @@
 'bring the sesame: the metric is log_prob of what the model says next, REFUSE.'
 """
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from mechinterp.commands.options.attention import AttentionOptions
 from mechinterp.commands.options.prompt import PromptOptions
 from mechinterp.commands.prompt_request import PromptRequest, requested_text
+from mechinterp.core.cautions import caution
 from mechinterp.core.metrics import Metric, log_prob, logit_diff
 from mechinterp.core.prompts import Prompts
 from mechinterp.engine.runner import run
@@ -82,7 +82,7 @@ def _of_text(model: Model, options: AttentionOptions, text: str) -> AttentionReq
     answer = token_id(model, options.answer)
     for word in filter(None, (options.answer, options.other)):
         if sentence := joined_otherwise(model, prompts, word):
-            warnings.warn(sentence, stacklevel=3)
+            caution(sentence)
     if options.other is None:
         return AttentionRequest(name, prompts, log_prob(answer))
     return AttentionRequest(name, prompts, logit_diff(answer, token_id(model, options.other)))

@@ -33,6 +33,7 @@ from mechinterp.commands.attribution_request import AttributionRequest
 from mechinterp.commands.options.attribution import AttributeOptions
 from mechinterp.commands.outcome import Outcome, View, finish
 from mechinterp.commands.prompt_request import requested_text
+from mechinterp.core.cautions import caution
 from mechinterp.models.facts import fingerprint
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
@@ -119,7 +120,7 @@ def _attribute_levels(
     try:
         return PromptAttribution(levels, compare(levels[-1], expected) if expected else ())
     except ValueError as error:  # what was not opened cannot be compared
-        warnings.warn(f"--expect was not compared: {error}", stacklevel=2)
+        caution(f"--expect was not compared: {error}")
         return PromptAttribution(levels)
 
 

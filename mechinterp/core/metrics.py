@@ -19,7 +19,6 @@ token a metric measures a run. Without one, as `log_prob()`, `attribute` binds i
 1 bca 18.2
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -28,6 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechinterp.core.cautions import caution
 from mechinterp.core.indices import holds_indices, index, indices, is_index, positions
 from mechinterp.core.modes import ordinary
 from mechinterp.core.sites import Pos
@@ -129,10 +129,9 @@ def logit(answers: Answers | None = None, *, at: Pos = "end") -> Metric:
     Warns: a raw logit contains a constant per position on which no output depends, so its drops
     cannot be compared between models, or between ways of folding one.
     """
-    warnings.warn(
+    caution(
         "a raw logit contains a constant per position that changes no output; "
         "centred_logit and log_prob do not.",
-        stacklevel=2,
     )
     return _of_tokens("logit", lambda x: x[..., 0], answers, None, at)
 

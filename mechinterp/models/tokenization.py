@@ -7,7 +7,6 @@
 ('<bos>', 'please', 'bring', 'the', 'sesame')
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -16,6 +15,7 @@ from jaxtyping import Int
 from jinja2 import TemplateError
 from torch import Tensor
 
+from mechinterp.core.cautions import caution
 from mechinterp.core.indices import indices, is_index
 from mechinterp.core.interrupts import holds_signals
 from mechinterp.core.prompts import Prompts
@@ -273,10 +273,9 @@ def _warn_of_unknown(model: Model, text: str, ids: Sequence[int], row: int) -> N
     except NotImplementedError:  # a tokenizer in Python, which knows no places
         words = {text: None}
     named = ", ".join(repr(word) for word in words)
-    warnings.warn(
+    caution(
         f"prompt {row}: the model does not know {named}: it reads "
         f"{tokenizer.convert_ids_to_tokens(unknown_id)} there.",
-        stacklevel=4,
     )
 
 
@@ -287,9 +286,8 @@ def _warn_of_lost(tokenizer: Tokenizer, text: str, ids: Sequence[int], row: int)
         return
     read = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
     if lost := "" if read == text else "".join(dict.fromkeys(c for c in text if c not in read)):
-        warnings.warn(
+        caution(
             f"prompt {row}: the tokenizer has no token for {lost!r}: the model does not read it.",
-            stacklevel=4,
         )
 
 

@@ -16,12 +16,11 @@ another number.
 ('negative', 0.0)
 """
 
-import warnings
-
 import numpy as np
 import xarray as xr
 
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.cautions import caution
 from mechinterp.core.metrics import Metric
 from mechinterp.core.signs import sign_of_change
 from mechinterp.engine.runner import Run
@@ -157,11 +156,10 @@ def _scores(result: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
 
 def _warn_if_uneven(clean: xr.DataArray, corrupt: xr.DataArray) -> None:
     if found := uneven_prompts(clean, corrupt):
-        warnings.warn(
+        caution(
             f"{found} Where the metric does not tell a prompt's two versions apart, a patch of it "
             f"shows nothing. Leave such prompts out, result.sel(prompt=[...]), or read `effect`.",
             UnevenPromptsWarning,
-            stacklevel=3,
         )
 
 

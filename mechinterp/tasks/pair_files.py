@@ -18,13 +18,13 @@ answer. A position is a number, or the text of a token that occurs once in the c
 ([3], 'log_prob')
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from mechinterp.core.cautions import caution
 from mechinterp.core.metrics import Metric, log_prob, logit_diff
 from mechinterp.core.pairs import Pair
 from mechinterp.core.prompts import Prompts
@@ -55,9 +55,8 @@ def read_pairs(model: Model, file: str | Path, n: int | None = None) -> tuple[Pa
         _check_alike(path, rows[0], row)
     if joined := [row for row in rows if row.joined is not None]:
         more = f" and {len(joined) - 1} more" if len(joined) > 1 else ""
-        warnings.warn(
+        caution(
             f"{path}, line {joined[0].number}{more}: {joined[0].joined}",
-            stacklevel=2,
         )
     sides = ([row.clean for row in rows], [row.corrupt for row in rows])
     names = {name: [row.positions[name] for row in rows] for name in rows[0].positions}

@@ -15,7 +15,6 @@ All outputs share a forward pass; each takes a backward pass of its own.
 """
 
 import time
-import warnings
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from mechinterp.attribution.methods.positions import sum_by_unit
 from mechinterp.attribution.question.definition import Question
 from mechinterp.attribution.scores import label_scores, run_cost
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.cautions import caution
 from mechinterp.core.modes import takes_gradients
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Site
@@ -176,12 +176,11 @@ def _warn(question: Question, error: Float[np.ndarray, " output"], path: Integra
     i = int(over.argmax())
     if over[i] > 1:
         change = path.points[1.0].scores[i] - path.points[0.0].scores[i]
-        warnings.warn(
+        caution(
             f"integrated gradients of {question.output_texts[i]!r} miss the change of "
             f"{abs(change):.2f} {question.metric.unit} that they should add up to by "
             f"{abs(error[i]):.2f}, and single ones may be off by {each[i].max():.2f}: gradients "
             f"change fast on the path from the baseline. Raise steps={2 * path.steps}, or try "
             f"another baseline.",
             CompletenessWarning,
-            stacklevel=4,  # above `takes_gradients`
         )

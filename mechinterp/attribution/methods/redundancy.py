@@ -23,7 +23,6 @@ subtracted: the last word of a prompt needs nearly all others, and would end bel
 
 import itertools
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
@@ -39,6 +38,7 @@ from mechinterp.attribution.question.removals import Removal, RemoveOne, removal
 from mechinterp.attribution.question.units import Spans
 from mechinterp.attribution.scores import label_scores
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.cautions import caution
 from mechinterp.core.metrics import Metric
 from mechinterp.core.signs import no_support
 from mechinterp.models.model import Model
@@ -288,11 +288,10 @@ def _warn(question: Question, groups: Sequence[Group]) -> None:
     if groups:
         group = groups[0]
         *before, final = [repr(text.strip()) for text in group["texts"]]
-        warnings.warn(
+        caution(
             f"redundancy: {', '.join(before)} and {final} stand in for each other: together they "
             f"{'lower' if group['joint'] > 0 else 'raise'} "
             f"{question.output_texts[group['output']]!r} by {abs(group['joint']):.2f} "
             f"{question.metric.unit}, one at a time by {abs(group['sum']):.2f} in all.",
             RedundancyWarning,
-            stacklevel=3,
         )

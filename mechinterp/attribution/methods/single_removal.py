@@ -17,7 +17,6 @@ Source: leave-one-out, or occlusion: Zeiler and Fergus 2014; Li et al. 2016, arX
 """
 
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Unpack
 
@@ -37,6 +36,7 @@ from mechinterp.attribution.question.removals import Removal, RemoveOne, removal
 from mechinterp.attribution.question.units import Spans
 from mechinterp.attribution.scores import label_scores, sweep_cost
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.cautions import caution
 from mechinterp.core.metrics import Metric
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text
@@ -145,11 +145,10 @@ def _warn(question: Question, single: np.ndarray, joint: np.ndarray) -> None:
     hidden = np.flatnonzero(shows_redundancy(single, joint, question.metric.unit))
     if len(hidden):
         i = int(hidden[0])
-        warnings.warn(
+        caution(
             f"redundancy: removing all inputs together {'lowers' if joint[i] > 0 else 'raises'} "
             f"{question.output_texts[i]!r} by {abs(joint[i]):.2f} {question.metric.unit}, but "
             f"removing them one at a time only by {np.abs(single[i]).sum():.2f} in all: some "
             f"inputs stand in for others. attribute_pairs finds which.",
             RedundancyWarning,
-            stacklevel=4,
         )

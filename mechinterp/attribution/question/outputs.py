@@ -8,13 +8,13 @@
 (('<bos>', 'a', 'b', 'c', 'a', 'b'), ['b', 'c'], [4, 5])
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.cautions import caution
 from mechinterp.core.indices import indices
 from mechinterp.core.prompts import Prompts
 from mechinterp.engine.generation import generate_greedy
@@ -82,7 +82,7 @@ def append_outputs(
     else:
         targets, generated = _target_ids(model, outputs), 0
         if isinstance(outputs, str) and (said := joined_otherwise(model, prompts, outputs)):
-            warnings.warn(said, stacklevel=4)
+            caution(said)
     sequence = _append_tokens(prompts, targets[:-1])
     check_length(model, sequence)
     rows = list(range(width - 1, width - 1 + len(targets)))

@@ -28,6 +28,7 @@ import xarray as xr
 
 from mechinterp import stats
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.cautions import caution
 
 _SINGLE = ("comprehensiveness", "sufficiency")
 _ALIKE = ("scorer", "removal", "keep", "fraction", "k")
@@ -179,12 +180,11 @@ def _check_alike(results: Sequence[xr.Dataset]) -> None:
                 )
     seeds = [result.attrs["seed"] for result in results]
     if len(set(seeds)) < len(seeds):
-        warnings.warn(
+        caution(
             f"{len(seeds)} prompts have {len(set(seeds))} seed(s): prompts of equally many units "
             f"share random sets and scores, whose errors do not average out, and the intervals do "
             f"not show it. Give faithfulness another seed for each prompt.",
             SharedSeedWarning,
-            stacklevel=4,
         )
 
 

@@ -14,8 +14,6 @@ weak one. Here every chosen edge lies on a path from the embedding to the logits
 choice has a larger sum.
 """
 
-import warnings
-
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -24,6 +22,7 @@ from scipy.sparse import csr_array, eye_array, hstack, vstack
 from mechinterp.circuits.circuit import Circuit, EdgeScores
 from mechinterp.circuits.selection import Rank, best_first, largest_mask, rank_keys, top_n
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.cautions import caution
 
 _LEAST_CANDIDATES = 5000
 """How many of the best edges are candidates in any case."""
@@ -74,11 +73,10 @@ def optimal_circuit(
         mask[candidates[chosen, 0], candidates[chosen, 1], 0] = True
         found = Circuit(graph, mask, requested=n).pruned()
     if gap > 0:
-        warnings.warn(
+        caution(
             f"out of time after {seconds:g} s: this is the best circuit so far; the sum of another "
             f"may be larger by up to {100 * gap:.2g}%. Give more seconds=.",
             NotOptimalWarning,
-            stacklevel=2,
         )
     return found
 

@@ -1,0 +1,25 @@
+"""Warnings that point at the user's line, however many functions of ours stand in between.
+
+>>> import warnings
+>>> from mechinterp.core.cautions import caution
+>>> with warnings.catch_warnings(record=True) as found:
+...     caution("few prompts")
+>>> str(found[0].message)
+'few prompts'
+"""
+
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
+
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+def caution(said: str, kind: type[Warning] = UserWarning) -> None:
+    """Warn, as from the line that called into this package."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(said, kind, stacklevel=level)
