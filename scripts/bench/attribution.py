@@ -22,8 +22,8 @@ from typing import Any
 import captum_side
 import numpy as np
 import torch
+from random_models import as_the_library_keeps_it, random_gpt2, tiny_models, word_tokenizer
 from random_models import gpt2_shape as gpt2_shape  # sweeps.py takes it from here
-from random_models import random_gpt2, tiny_models, word_tokenizer
 from transformer_lens import HookedTransformer
 
 from mechinterp import attribute, load_model
@@ -123,11 +123,12 @@ def fast(quick: bool, repeats: int) -> list[str]:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(1, hf.config.vocab_size, (1, n_tokens), generator=generator)
     targets = torch.randint(1, hf.config.vocab_size, (N_OUTPUTS,), generator=generator).tolist()
+    plain = as_the_library_keeps_it(model)
     attribute(model, tokens, 1)  # whether passes may begin late is found out once a model
 
     made, seconds = by_turns(
         {
-            "naive": lambda: naive(model, tokens),
+            "naive": lambda: naive(plain, tokens),
             "ours": lambda: attribute(model, tokens, N_OUTPUTS).values,
         },
         repeats,

@@ -5,6 +5,8 @@ what `load_model` makes of it. The weights are larger than a fresh model's, so t
 changes a score by about a nat: an error of the method would show.
 """
 
+import copy
+
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
@@ -29,6 +31,14 @@ SMALL = {"n_layer": 3, "n_embd": 48, "n_head": 4, "n_inner": 80, "vocab_size": 1
 def gpt2_shape(quick: bool, n_ctx: int = 64) -> HookedTransformer:
     """Random weights in the shape of GPT-2 small, or of a model a hundred times smaller."""
     return load_model(random_gpt2(quick, n_ctx), device="cpu")
+
+
+def as_the_library_keeps_it(model: HookedTransformer) -> HookedTransformer:
+    """A copy whose weights lie in memory as TransformerLens itself keeps them."""
+    plain = copy.deepcopy(model)
+    for weight in plain.parameters():
+        weight.data = weight.data.contiguous()
+    return plain
 
 
 def random_gpt2(quick: bool, n_ctx: int = 1024) -> PreTrainedModel:

@@ -11,7 +11,6 @@ both computed must agree. `--check` exits with 1 if they do not, or if a ratio i
 """
 
 import argparse
-import copy
 import itertools
 import statistics
 import time
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from random_models import gpt2_shape
+from random_models import as_the_library_keeps_it, gpt2_shape
 from transformer_lens import patching
 
 from mechinterp import (
@@ -139,14 +138,6 @@ def compared(model: Model, grid: Grid, n_tokens: int, repeats: int, quick: bool)
     if grid.wanted and not quick and ratio < grid.wanted:
         short.append(f"{grid.name}: {ratio:.1f} times faster, wanted {grid.wanted}")
     return short
-
-
-def as_the_library_keeps_it(model: Model) -> Model:
-    """A copy whose weights lie in memory as TransformerLens itself keeps them."""
-    plain = copy.deepcopy(model)
-    for weight in plain.parameters():
-        weight.data = weight.data.contiguous()
-    return plain
 
 
 def library(
