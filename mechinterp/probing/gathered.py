@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mechinterp import models
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.hashes import hash_of
 from mechinterp.core.prompts import Prompts
 from mechinterp.core.sites import Pos, Site
 from mechinterp.core.specs import read
@@ -32,7 +33,6 @@ from mechinterp.models.hook_points import axis_size, read_bytes
 from mechinterp.models.model import Model, require_model
 from mechinterp.probing.activation_parts import ActivationFolder
 from mechinterp.storage.provenance import resumable_facts
-from mechinterp.storage.whole_files import hash_of
 
 MEAN = "mean"
 """Instead of a position: the mean over the user's text, without start token and template."""

@@ -15,10 +15,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from mechinterp.core.hashes import hash_of
 from mechinterp.core.interrupts import holds_signals
 from mechinterp.storage.jsonl import JsonObject
 from mechinterp.storage.seals import is_sealed, sealed_json
-from mechinterp.storage.whole_files import JSON_BYTES_PER_BYTE, hash_of, read_whole, write_whole
+from mechinterp.storage.whole_files import JSON_BYTES_PER_BYTE, read_whole, write_whole
 
 LAYOUT = 3
 """How a folder is laid out, and the package: names of modules are part of what is hashed there.

@@ -25,12 +25,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mechinterp.core.hashes import hash_of, hash_of_file
 from mechinterp.core.interrupts import holds_signals
 from mechinterp.storage.jsonl import JsonObject
 from mechinterp.storage.manifests import AGAIN, LAYOUT, manifest_of, write_manifest
 from mechinterp.storage.whole_files import (
-    hash_of,
-    hash_of_file,
     read_whole,
     remove_scratch,
     write_whole,

@@ -20,13 +20,12 @@ import pandas as pd
 import xarray as xr
 
 import mechinterp
+from mechinterp.core.hashes import hash_of, hash_of_file
 from mechinterp.core.interrupts import holds_signals
 from mechinterp.storage.jsonl import JsonObject
 from mechinterp.storage.manifests import AGAIN, manifest_of, write_manifest
 from mechinterp.storage.output_folder import holds_files
 from mechinterp.storage.whole_files import (
-    hash_of,
-    hash_of_file,
     remove_scratch,
     write_whole,
 )

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 import safetensors.torch
 import torch
 
+from mechinterp.core.hashes import hash_of
 from mechinterp.storage.jsonl import JsonObject
-from mechinterp.storage.whole_files import hash_of
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ b'ok'
 """
 
 import glob
-import hashlib
 import os
 import platform
 import re
@@ -93,21 +92,6 @@ def check_memory(n_bytes: int, what: str) -> None:
             f"{what} takes {readable(n_bytes)} of memory, and {readable(free)} are free. Free "
             f"memory, or use a smaller one."
         )
-
-
-def hash_of(content: bytes) -> str:
-    """The SHA-256 of a content, in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def hash_of_file(file: Path) -> str:
-    """The SHA-256 of a file, which need not fit into memory.
-
-    Raises:
-        OSError: if it cannot be read.
-    """
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _scratch_of(name: str) -> str:

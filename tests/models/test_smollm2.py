@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mechinterp import load_model
+from mechinterp.core.hashes import hash_of_file
 from mechinterp.models import smollm2
 from mechinterp.models.model_folder import CheckpointError
 from mechinterp.models.smollm2 import cache_directory, is_intact, smollm2_directory
@@ -30,7 +31,7 @@ def converted(tmp_path):
     folder.mkdir()
     (folder / "a.json").write_bytes(b"{}")
     (folder / "b.safetensors").write_bytes(bytes(range(64)))
-    hashes = {file.name: smollm2._sha256(file) for file in folder.iterdir()}
+    hashes = {file.name: hash_of_file(file) for file in folder.iterdir()}
     (folder / "hashes.json").write_text(json.dumps(hashes))
     assert is_intact(folder)
     return folder
@@ -117,7 +118,7 @@ def test_other_weights_with_hashes_of_their_own_are_not_the_known_ones(tmp_path)
     folder.mkdir()
     for name in smollm2._FILES:
         (folder / name).write_bytes(b"of somebody else")
-    hashes = {file.name: smollm2._sha256(file) for file in folder.iterdir()}
+    hashes = {file.name: hash_of_file(file) for file in folder.iterdir()}
     (folder / "hashes.json").write_text(json.dumps(hashes))
     assert is_intact(folder)
     assert not smollm2._is_the_known_one(folder)
