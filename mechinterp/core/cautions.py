@@ -3,6 +3,7 @@
 >>> import warnings
 >>> from mechinterp.core.cautions import caution
 >>> with warnings.catch_warnings(record=True) as found:
+...     warnings.simplefilter("always")
 ...     caution("few prompts")
 >>> str(found[0].message)
 'few prompts'
