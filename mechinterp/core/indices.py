@@ -17,6 +17,7 @@ import math
 import numbers
 import operator
 from collections.abc import Iterable
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from torch import Tensor
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def is_index(value: object) -> bool:
+def is_index(value: object) -> TypeGuard[int]:
     """Whether it is a whole number: Python's, numpy's or a tensor's, and no bool."""
     if type(value) is int:
         return True
@@ -44,7 +45,7 @@ def index(value: object, name: str, *, least: int | None = 0) -> int:
     Raises:
         ValueError: if it is no whole number, or below `least`.
     """
-    number = operator.index(value) if is_index(value) else None  # type: ignore[arg-type]
+    number = operator.index(value) if is_index(value) else None
     if number is None or (least is not None and number < least):
         from_least = "" if least is None else f" from {least} on"
         raise ValueError(f"{name} is {value!r}: give a whole number{from_least}.")

@@ -14,7 +14,7 @@ True
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -34,7 +34,10 @@ from mechinterp.models.model import Model
 log = logging.getLogger(__name__)
 
 _SHAPES = ((2, 2, 3), (3, 3, 2), (2, 3, 6), (5, 2, 7))
-"""Four shapes for the four numbers of `_basis`: rows, positions, positions in the cache."""
+"""Shapes for the four numbers of `_basis`: rows, positions, positions in the cache.
+
+Without a cache two of the numbers are the same, and the first three shapes are enough.
+"""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Footprint:
 
     @holds_signals
     def _measure(self, acts: frozenset[str], *, cached: bool, several: bool) -> _Curve:
-        shapes = [(r, n, before if cached else 0) for r, n, before in _SHAPES]
+        shapes = list(_SHAPES) if cached else [(rows, n_new, 0) for rows, n_new, _ in _SHAPES[:3]]
         try:
             if self._cfg.positional_embedding_type == "alibi":
                 # The biases are made at the first run and kept: make them before counting.
@@ -222,13 +225,8 @@ def _basis(rows: int, n_new: int, before: int) -> np.ndarray:
     return np.array([1, rows * n_new, rows * n_new * width, rows * width], dtype=float)
 
 
-class _StorageReference(Protocol):
-    """A weak reference to a tensor's storage."""
-
-    cdata: int
-
-    def expired(self) -> bool:
-        """True if the storage is freed."""
+def _reference(tensor: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
 
 
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -237,16 +235,18 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, free: Iterable[Tensor], counted: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.curve: list[int] = []
-        self._alive: dict[int, tuple[_StorageReference, int]] = {}
-        for tensor in free:
-            self._note(tensor, 0)
+        self._free = [_reference(tensor) for tensor in free]
+        self._addresses = {reference.cdata for reference in self._free}
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
         for tensor in counted:
-            self._note(tensor, tensor.untyped_storage().nbytes())
+            self._note(tensor)
 
-    def _note(self, tensor: Tensor, n_bytes: int) -> None:
+    def _note(self, tensor: Tensor) -> None:
         # Views share a storage, which is counted once, under the address of its weak reference.
-        reference: _StorageReference = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-        self._alive.setdefault(reference.cdata, (reference, n_bytes))
+        reference = _reference(tensor)
+        if reference.cdata not in self._addresses:
+            n_bytes = tensor.untyped_storage().nbytes()
+            self._alive.setdefault(reference.cdata, (reference, n_bytes))
 
     def __torch_dispatch__(
         self,
@@ -256,9 +256,9 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         made = func(*args, **(kwargs or {}))
-        self._alive = {k: v for k, v in self._alive.items() if not v[0].expired()}
+        self._alive = {k: v for k, v in self._alive.items() if not v[0].expired()}  # type: ignore[no-untyped-call]
         for leaf in tree_leaves(made):
             if isinstance(leaf, Tensor):
-                self._note(leaf, leaf.untyped_storage().nbytes())
+                self._note(leaf)
         self.curve.append(sum(n for _, n in self._alive.values()))
         return made

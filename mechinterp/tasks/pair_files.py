@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 
 from mechinterp.core.cautions import caution
+from mechinterp.core.indices import is_index
 from mechinterp.core.metrics import Metric, log_prob, logit_diff
 from mechinterp.core.pairs import Pair
 from mechinterp.core.prompts import Prompts
@@ -144,7 +145,7 @@ def _position(clean: Prompts, name: str, where: object) -> int:
                 f"{f', at {at}' if at else ''}; its tokens are {texts}. Give the number, from 0."
             )
         return at[0]
-    if not isinstance(where, int) or isinstance(where, bool) or not 0 <= where < len(texts):
+    if not is_index(where) or not 0 <= where < len(texts):
         raise ValueError(
             f'position "{name}" is {where!r}: a number from 0 to {len(texts) - 1}, or the text of '
             f"a token, of {texts}."

@@ -11,7 +11,7 @@ EXPERIMENT = Path(__file__).parents[2] / "experiments" / "harmful_direction.py"
 @pytest.mark.slow
 def test_harmful_direction(smollm2):
     main = runpy.run_path(str(EXPERIMENT))["main"]
-    verdicts, found = main(smollm2, n_per_topic=6, layers=(0, 16, 26), n_random=2, n_measured=6)
+    verdicts, found = main(smollm2, n_per_topic=6, layers=(0, 14, 16), n_random=2, n_measured=6)
     assert len(verdicts) == 7
     for claim, holds in verdicts.items():
         if "is the best" in claim or "refuse" in claim or "learnt better" in claim:

@@ -16,8 +16,8 @@ from mechinterp import Site, edit, hooked, run, zero
 HERE = Path(__file__).parent
 
 
-TIMED = {"run": 250, "sweep": 200, "hooked": 250}
-STEPS = {"run": 7, "sweep": 37, "hooked": 5}
+TIMED = {"run": 150, "sweep": 100, "hooked": 150}
+STEPS = {"run": 13, "sweep": 71, "hooked": 9}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_real_presses_at_random_moments(ends, name, times):
 @pytest.mark.parametrize(("name", "step"), STEPS.items())
 def test_every_moment_at_which_python_hands_a_signal_on(ends, name, step):
     interrupted, finished, swallowed = ends[f"every:{name}:{step}"]
-    assert interrupted > 250
+    assert interrupted > 120
     assert finished == 1  # the last one, after the end of the call
     assert swallowed <= interrupted / 200
 

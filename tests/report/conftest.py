@@ -1,5 +1,7 @@
 """Results built by hand, and a browser to look at their pages with."""
 
+import functools
+import itertools
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -340,23 +342,42 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def page_with(browser: Browser) -> Callable[..., Page]:
+    """A page in a context of these options; one for all tests, since a new one is a new process."""
+
+    @functools.cache
+    def make(**options: object) -> Page:
+        return browser.new_context(**options).new_page()
+
+    return make
+
+
 @pytest.fixture
-def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
-    """Opens HTML from a file: `open_page(html, width=400, color_scheme="dark")`."""
-    contexts = []
+def open_page(page_with: Callable[..., Page], tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+    """Opens HTML from a file, one at a time: `open_page(html, width=400, color_scheme="dark")`."""
+    listening: list[tuple[Page, str, Callable[..., None]]] = []
+    files = itertools.count()
 
     def open_html(html: str, *, width: int = 1280, **options: object) -> Opened:
-        path = tmp_path / "report.html"
+        path = tmp_path / f"report{next(files)}.html"
         path.write_text(html, encoding="utf-8")
-        context = browser.new_context(viewport={"width": width, "height": 800}, **options)
-        contexts.append(context)
-        opened = Opened(context.new_page(), path.as_uri())
-        context.on("request", lambda request: opened.requests.append(request.url))
-        opened.page.on("console", lambda message: opened.complaints.append(message.text))
-        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        opened.page.goto(opened.url)
+        page = page_with(**options)
+        page.set_viewport_size({"width": width, "height": 800})
+        opened = Opened(page, path.as_uri())
+        for event, listen in (
+            ("request", lambda request: opened.requests.append(request.url)),
+            ("console", lambda message: opened.complaints.append(message.text)),
+            ("pageerror", lambda error: opened.complaints.append(str(error))),
+        ):
+            page.on(event, listen)
+            listening.append((page, event, listen))
+        page.goto(opened.url)
         return opened
 
     yield open_html
-    for context in contexts:
-        context.close()
+    for page, event, listen in listening:
+        page.remove_listener(event, listen)
+    for page, _, _ in listening[::3]:
+        page.mouse.move(0, 0)
+        page.goto("about:blank")

@@ -11,6 +11,7 @@ from mechinterp.storage import whole_files
 from mechinterp.storage.whole_files import read_whole, write_whole
 
 
+@pytest.mark.usefixtures("as_users_call_it")
 def test_a_failed_write_leaves_the_old_file_and_no_scraps(tmp_path):
     file = tmp_path / "a.txt"
     write_whole(file, b"old")

@@ -18,7 +18,7 @@ faster: the variants of one prompt fill the passes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeGuard, Unpack, cast
+from typing import Unpack, cast
 
 import numpy as np
 import xarray as xr
@@ -37,6 +37,7 @@ from mechinterp.attribution.question.units import (
 )
 from mechinterp.attribution.tables import from_json, to_json
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.indices import is_index
 from mechinterp.core.metrics import Metric
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.chats import read_prompt
@@ -234,21 +235,17 @@ def _case(line: JsonObject) -> Case:
 
 def _spans(span: object) -> Span | list[Span]:
     """The spans under one name in JSON: one, or a list of them."""
-    if isinstance(span, list) and not all(_is_position(part) for part in span):
+    if isinstance(span, list) and not all(is_index(part) for part in span):
         return [_span(part) for part in span]
     return _span(span)
 
 
 def _span(span: object) -> Span:
-    if isinstance(span, list) and len(span) == 2 and all(_is_position(part) for part in span):
+    if isinstance(span, list) and len(span) == 2 and all(is_index(part) for part in span):
         return (span[0], span[1])
-    if isinstance(span, str) or _is_position(span):
+    if isinstance(span, str) or is_index(span):
         return span
     raise ValueError(f"{span!r} is not a span: give a text, a position or [first, last].")
-
-
-def _is_position(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _prompts(

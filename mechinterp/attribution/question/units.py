@@ -14,11 +14,10 @@ template of a chat, tokens outside all spans) are single tokens.
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
-from typing import TypeGuard
 
 from mechinterp.attribution.question.boundaries import occurrences, unit_numbers
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.indices import is_index
 from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model, require_model
 from mechinterp.models.tokenization import tokens_are_words
@@ -246,7 +245,7 @@ def parse_spans(given: object) -> list[Span]:
     Raises:
         ValueError: if it is not a span, or an empty list.
     """
-    if _is_range(given) or isinstance(given, str) or _is_position(given):
+    if _is_range(given) or isinstance(given, str) or is_index(given):
         return [_parse_span(given)]
     if not isinstance(given, Iterable):
         raise ValueError(f"{given!r} is not a span: give a text, a position or (first, last).")
@@ -256,20 +255,16 @@ def parse_spans(given: object) -> list[Span]:
     return spans
 
 
-def _is_position(given: object) -> TypeGuard[Integral]:
-    return isinstance(given, Integral) and not isinstance(given, bool)
-
-
 def _is_range(given: object) -> bool:
     if not isinstance(given, tuple) or len(given) != 2:
         return False
-    return all(_is_position(part) for part in given)
+    return all(is_index(part) for part in given)
 
 
 def _parse_span(span: object) -> Span:
     if isinstance(span, str):
         return span
-    if _is_position(span):
+    if is_index(span):
         return int(span)
     if isinstance(span, tuple) and _is_range(span):
         return int(span[0]), int(span[1])
