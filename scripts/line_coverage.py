@@ -44,13 +44,11 @@ Figures = Mapping[str, tuple[int, int]]
 
 
 def pytest_runtest_setup(item: object) -> None:
-    """As a plugin: go on with tracing where a test before has ended it, and note which."""
+    """As a plugin: begin to trace anew, since a test before may have ended it."""
     measuring = coverage.Coverage.current()
-    if measuring is not None and sys.gettrace() is None:
+    if measuring is not None:
         measuring.stop()
         measuring.start()
-        with (FOLDER / f"lost-{os.getpid()}").open("a") as notes:
-            print(item, file=notes)
 
 
 def measured(arguments: Sequence[str]) -> int:

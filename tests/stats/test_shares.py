@@ -37,6 +37,14 @@ def test_groups_that_agree_count_as_one_prompt_each():
     assert alone["high"].item() <= grouped["high"].item() <= 1
 
 
+@pytest.mark.parametrize("n_right", [0, 4])
+def test_where_nothing_varies_there_are_as_many_as_groups(n_right):
+    tries = xr.DataArray([4] * 8, dims="group")
+    found = share_interval(counts([[n_right] * 8], "group"), tries, dim="group")
+    expected = binomtest(2 * n_right, 8).proportion_ci(0.95)
+    np.testing.assert_allclose([found["low"][0], found["high"][0]], expected)
+
+
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.97])
 @pytest.mark.parametrize("n_groups", [6, 16])
 def test_a12_shares_hold_the_truth_as_often_as_they_say(share, n_groups):

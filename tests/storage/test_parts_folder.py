@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from mechinterp.core.hashes import hash_of
 from mechinterp.storage.manifests import manifest_of, write_manifest
 from mechinterp.storage.parts_folder import PartsFolder, read_parts
 
@@ -83,6 +84,14 @@ def forged(path, files):
     manifest = manifest_of(path) | {"files": files}
     del manifest["seal"]
     write_manifest(path, manifest)
+
+
+def test_a_part_has_the_hash_of_the_manifest(tmp_path, refuses):
+    filled(tmp_path).finish(3, {})
+    files = manifest_of(tmp_path)["files"]
+    last = sorted(files)[-1]
+    forged(tmp_path, files | {last: hash_of(b"something else")})
+    refuses(lambda: read_parts(tmp_path, "example").check(), last, "damaged")
 
 
 @pytest.mark.parametrize("name", ["../out.txt", "/etc/hostname", "part-00000-../../../x.txt", ""])
