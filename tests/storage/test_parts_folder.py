@@ -79,6 +79,14 @@ def test_names_exchanged_or_changed_are_seen(tmp_path, refuses):
     refuses(lambda: read_parts(tmp_path, "example").check(), "part-00002", "cannot be read")
 
 
+def test_a_part_under_another_number_is_not_its_part(tmp_path):
+    filled(tmp_path)
+    _, second, third = sorted(tmp_path.glob("part-*"))
+    second.rename(tmp_path / second.name.replace("part-00001", "part-00002"))
+    third.unlink()
+    assert PartsFolder(tmp_path, "example", FACTS).load(2, ".txt") is None
+
+
 def forged(path, files):
     """Seal a manifest that names other files, as somebody might who knows how."""
     manifest = manifest_of(path) | {"files": files}

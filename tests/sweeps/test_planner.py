@@ -57,6 +57,23 @@ def test_arms_join_one_batch_at_their_layer(absolute_model):
     assert made.token_layers_naive == 12 * 15 * 3
 
 
+def test_the_budget_holds_a_pass_and_what_the_unchanged_run_keeps(absolute_model):
+    def made(budget):
+        return plan_of(
+            absolute_model,
+            15,
+            {"layer": range(3), "head": range(4), "pos": range(8)},
+            lambda layer, head, pos: zero(Site("z", layer, head, pos=pos)),
+            budget_bytes=budget,
+        )
+
+    whole = made(10**9).planned_bytes
+    for budget in range(whole // 4, whole, whole // 40):
+        planned = made(budget)
+        assert planned.base_bytes > 0
+        assert planned.planned_bytes <= budget
+
+
 def test_positions_that_nothing_touches_are_not_computed():
     model = long_model()
     made = plan_of(model, 256, {"pos": range(256)}, delete_token)
