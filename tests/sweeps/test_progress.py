@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from mechinterp import progress_bar
+from mechinterp import Site, log_prob, progress_bar, sweep, zero
 from mechinterp.sweeps import progress as module
 from mechinterp.sweeps.progress import time_left
 
@@ -78,3 +78,24 @@ def test_an_error_inside_puts_the_terminal_right(monkeypatch):
     with pytest.raises(RuntimeError, match="mine"):
         fails()
     assert "\x1b[?25h" in to.file.getvalue()
+
+
+def test_a_finished_sweep_is_at_its_end_at_once(absolute_model, tmp_path):
+    def ticks(out):
+        told = []
+        sweep(
+            absolute_model,
+            [[3, 1, 4, 1]],
+            {"layer": range(1, 3)},
+            lambda layer: zero(Site("mlp_out", layer)),
+            log_prob(5),
+            out=out,
+            progress=lambda done, total: told.append((done, total)),
+        )
+        return told
+
+    first = ticks(None)
+    assert first[0][0] == 0 < first[-1][0] == first[-1][1]
+    assert ticks(tmp_path / "run") == first
+    ((done, total),) = ticks(tmp_path / "run")
+    assert done == total > 0
