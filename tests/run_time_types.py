@@ -46,7 +46,11 @@ def decorated(function):
     """With the checks of jaxtyping where there are arrays, else those of beartype."""
     if has_arrays(function):
         return OF_THE_LIBRARY(function, typechecker=checked_once)
-    return beartype(function)
+    before = set(vars(function))
+    with_checks = beartype(function)
+    for note in set(vars(function)) - before:  # of beartype's, which a digest would see
+        delattr(function, note)
+    return with_checks
 
 
 def checked_once(stand_in):

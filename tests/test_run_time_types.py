@@ -9,8 +9,9 @@ from jaxtyping import Float, TypeCheckError
 from run_time_types import checked
 from torch import Tensor
 
-from mechinterp import Site
+from mechinterp import Site, log_prob
 from mechinterp.core.indices import index
+from mechinterp.storage.digest import digest
 
 
 @pytest.fixture
@@ -41,3 +42,10 @@ def test_functions_without_arrays_and_classes_of_the_package():
 def test_switched_off_they_are_not_there(turned, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     assert turned(3) == 3
+
+
+def test_a_function_stays_what_it_was():
+    metric = log_prob(5)
+    before = digest(metric)
+    metric.score(torch.zeros(2, 1, 7))
+    assert digest(metric) == before == digest(log_prob(5))
