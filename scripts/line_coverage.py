@@ -64,10 +64,11 @@ def measured(arguments: Sequence[str]) -> int:
     runs = [traced] if arguments else [traced, ["pytest", *laws]]
     found = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": found}
-    done = [
-        subprocess.run([sys.executable, "-m", *run], env=environment, check=False) for run in runs
+    codes = [
+        subprocess.run([sys.executable, "-m", *run], env=environment, check=False).returncode
+        for run in runs
     ]
-    return max(run.returncode for run in done)
+    return next(filter(None, codes), 0)  # a negative one is that of a signal
 
 
 def by_room(

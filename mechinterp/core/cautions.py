@@ -9,12 +9,13 @@
 'few prompts'
 """
 
+import os
 import sys
 import warnings
 from pathlib import Path
 from types import FrameType
 
-_PACKAGE = str(Path(__file__).parents[1])
+_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"  # not a folder beside it of a longer name
 
 
 def caution(said: str, kind: type[Warning] = UserWarning) -> None:

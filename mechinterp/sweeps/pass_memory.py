@@ -235,8 +235,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, free: Iterable[Tensor], counted: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.curve: list[int] = []
-        self._free = [_reference(tensor) for tensor in free]
-        self._addresses = {reference.cdata for reference in self._free}
+        self._free = {reference.cdata: reference for reference in map(_reference, free)}
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
         for tensor in counted:
             self._note(tensor)
@@ -244,7 +243,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _note(self, tensor: Tensor) -> None:
         # Views share a storage, which is counted once, under the address of its weak reference.
         reference = _reference(tensor)
-        if reference.cdata not in self._addresses:
+        if reference.cdata not in self._free:
             n_bytes = tensor.untyped_storage().nbytes()
             self._alive.setdefault(reference.cdata, (reference, n_bytes))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from mechinterp.attribution.question.expectations import Comparison, RankedInput
 from mechinterp.report.render.numbers import MINUS
@@ -356,7 +356,8 @@ def page_with(browser: Browser) -> Callable[..., Page]:
 @pytest.fixture
 def open_page(page_with: Callable[..., Page], tmp_path: Path) -> Iterator[Callable[..., Opened]]:
     """Opens HTML from a file, one at a time: `open_page(html, width=400, color_scheme="dark")`."""
-    listening: list[tuple[Page, str, Callable[..., None]]] = []
+    listening: list[tuple[Page | BrowserContext, str, Callable[..., None]]] = []
+    pages: set[Page] = set()
     files = itertools.count()
 
     def open_html(html: str, *, width: int = 1280, **options: object) -> Opened:
@@ -365,19 +366,20 @@ def open_page(page_with: Callable[..., Page], tmp_path: Path) -> Iterator[Callab
         page = page_with(**options)
         page.set_viewport_size({"width": width, "height": 800})
         opened = Opened(page, path.as_uri())
-        for event, listen in (
-            ("request", lambda request: opened.requests.append(request.url)),
-            ("console", lambda message: opened.complaints.append(message.text)),
-            ("pageerror", lambda error: opened.complaints.append(str(error))),
+        pages.add(page)
+        for source, event, listen in (
+            (page.context, "request", lambda request: opened.requests.append(request.url)),
+            (page, "console", lambda message: opened.complaints.append(message.text)),
+            (page, "pageerror", lambda error: opened.complaints.append(str(error))),
         ):
-            page.on(event, listen)
-            listening.append((page, event, listen))
+            source.on(event, listen)
+            listening.append((source, event, listen))
         page.goto(opened.url)
         return opened
 
     yield open_html
-    for page, event, listen in listening:
-        page.remove_listener(event, listen)
-    for page, _, _ in listening[::3]:
+    for source, event, listen in listening:
+        source.remove_listener(event, listen)
+    for page in pages:
         page.mouse.move(0, 0)
         page.goto("about:blank")
