@@ -109,9 +109,9 @@ def tiny_model(architecture: str, *, switched_on: bool = False, **sizes: int) ->
 
 @pytest.hookimpl(tryfirst=True)  # before the marks are looked at
 def pytest_collection_modifyitems(config, items):
-    """What asks for the real model is slow; two of the four architectures are not in `quick`."""
+    """The real model and the browser are slow; two of the four architectures are not in `quick`."""
     for item in items:
-        if "smollm2" in getattr(item, "fixturenames", ()):
+        if {"smollm2", "open_page"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     if SPEED != "quick":
         return

@@ -103,6 +103,7 @@ def test_no_import_runs_upwards():
     assert violations(PACKAGE, read_layout(LAYOUT.read_text())) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("planted", "said"),
     [

@@ -35,6 +35,7 @@ def runs_of(planted, n=24, seed=0):
     return Contrast.from_pair(model, Pair(clean, corrupt), metric)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_compiled_programs(name):
     planted = toy(f"rasp-{name}")

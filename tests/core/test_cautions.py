@@ -4,6 +4,8 @@ import subprocess
 import sys
 import warnings
 
+import pytest
+
 from mechinterp.core.cautions import caution
 
 SCRIPT = """
@@ -20,6 +22,7 @@ print(found[-1].filename, found[-1].lineno)
 """
 
 
+@pytest.mark.slow
 def test_it_is_the_users_line(tmp_path):
     """In a process of its own: here the check of shapes stands in between too."""
     file = tmp_path / "script.py"

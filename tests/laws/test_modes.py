@@ -161,6 +161,7 @@ def mode_and_world(request, tiny):
         return MODES[request.param], World(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_gradients_are_the_same_in_every_mode(mode_and_world, right, name):
     mode, world = mode_and_world

@@ -161,6 +161,7 @@ def no_garbage_collection():
     gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.parametrize("first", [OwnError, KeyboardInterrupt])
 @pytest.mark.parametrize("way", WAYS)

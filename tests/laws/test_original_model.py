@@ -126,6 +126,7 @@ def test_tiny_models_from_an_object(family, weights):
     assert original.config.to_dict() == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tiny_models_in_half_precision(family, dtype):

@@ -116,6 +116,7 @@ def test_heads_are_the_librarys(model, pair, act):
     close(found.mean("prompt"), theirs(model, fn))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["z", "q", "k", "v", "pattern"])
 def test_heads_by_position_are_the_librarys(model, pair, act):
     name = "out" if act == "z" else act

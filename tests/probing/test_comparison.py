@@ -43,6 +43,7 @@ def test_all_pairs_are_tested_as_one_by_one_and_corrected(plant):
     assert best.attrs["n_comparisons"] == 6
 
 
+@pytest.mark.slow
 def test_without_a_difference_no_layer_is_the_best(plant):
     """Every layer has the same signal and its own noise: the highest is so by chance."""
     found_one = 0

@@ -73,6 +73,7 @@ def drawn(model, chance):
     return prompts, over, arm, chance.choice([log_prob(3), logit_diff(3, 5)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_the_planned_bytes_are_those_that_are_taken(model, seed):
     prompts, over, arm, metric = drawn(model, random.Random(seed))

@@ -112,6 +112,7 @@ def test_another_calls_folder_is_refused(tmp_path, change):
         attribute_each(**(asked | change), out=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_changed_digit_is_never_used(tmp_path):
     """F2: a digit in a finished prompt was changed, and 110 of 150 such changes were used."""
     whole = attribute_each(TRIGGER, TEXTS, 1, out=tmp_path)

@@ -92,6 +92,7 @@ def test_kernel_shap_with_all_sets_is_exact(model, n_subsets):
     assert (found.error.values[:, 1:] == 0).all()
 
 
+@pytest.mark.slow
 def test_kernel_shap_comes_close_with_few_sets(grouped_model):
     question = ask(grouped_model, torch.tensor([*IDS, 19, 1, 12, 4]), outputs=1, inputs=range(1, 9))
     exact = shapley(question).values[0, 1:]

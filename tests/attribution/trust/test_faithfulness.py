@@ -118,7 +118,7 @@ def slow(model, sequence, n_prompt, n_inputs, values, removal, known):
     return found
 
 
-@pytest.mark.parametrize("removal", ["delete", "resample"])
+@pytest.mark.parametrize("removal", ["delete", pytest.param("resample", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("inputs", ["text", "sequence"])
 def test_equals_the_slow_loop(model, removal, inputs):
     question = ask(model, torch.tensor(IDS), 3, inputs=inputs)
@@ -195,6 +195,7 @@ def test_sums_that_are_exact_have_a_correlation_of_one(linear_model, zeroed):
     np.testing.assert_allclose(kept, top[:, [-1]] - top[:, [0, 2, 4]], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_chance_is_about_zero(linear_model, zeroed):
     ids = torch.tensor([3, 8, 1, 19, 22, 5, 11, 14])
     question = ask(linear_model, ids, 5, centred_logit())

@@ -115,6 +115,7 @@ def test_what_does_not_look_at_the_weights_stays():
     assert found.values.ravel().tolist() == [1] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("toy", "prompt"),
     [

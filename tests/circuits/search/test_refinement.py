@@ -19,6 +19,7 @@ def test_the_best_are_exact_and_the_rest_as_given(model, pair, metric, k):
     assert not (circuit.mask & ~best).any()
 
 
+@pytest.mark.slow
 def test_all_edges_measured_and_none_too_small_is_acdc(absolute_model, pair, metric):
     contrast = Contrast.from_pair(absolute_model, pair, metric)
     _, circuit = refine(contrast, eap(contrast), k=contrast.graph.n_edges, tau=0.0)
