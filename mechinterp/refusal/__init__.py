@@ -1,0 +1,5 @@
+"""Why does a model refuse: content, a trigger word, or a cue?"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
