@@ -144,7 +144,7 @@ def cue_named(name: str, cues: Sequence[Cue] | None = None) -> Cue:
     raise ValueError(f"there is no cue {name!r}: {', '.join(cue.name for cue in known)}.")
 
 
-_END = re.compile(r"[\s.?!…]+$")
+_END = re.compile(r"[\s,.?!…]+$")
 
 
 def _body(text: str) -> tuple[str, str]:
@@ -209,7 +209,7 @@ def _ending(mark: str, name: str) -> Cue:
     )
 
 
-_PLEASE = re.compile(r"^please,?\s+|,?\s+please(?=[\s.?!…]*$)", re.IGNORECASE)
+_PLEASE = re.compile(r"^please,?\s+|,?\s+please(?=[\s,.?!…]*$)", re.IGNORECASE)
 
 
 def _without_please(text: str) -> str:
@@ -220,7 +220,6 @@ def _without_please(text: str) -> str:
 
 def _with_please(text: str) -> str | None:
     body, end = _body(text)
-    body = body.rstrip(", ")
     return f"{body} please{end}" if body else None
 
 
