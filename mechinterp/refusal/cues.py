@@ -159,7 +159,7 @@ def _unwrapped(text: str, before: str, after: str) -> str:
         inner = inner.removesuffix(after) if after else inner
         if inner == text:
             return text
-        text = inner
+        text = inner.strip()
 
 
 def _put(text: str, place: Place, word: str) -> str | None:
