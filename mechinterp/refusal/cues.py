@@ -176,19 +176,18 @@ def _put(text: str, place: Place, word: str) -> str | None:
 
 def _taken(text: str, place: Place, word: str) -> str:
     """The text without the word at a place, however often it stands there."""
-    body, end = _body(text) if place == "last" and _is_word(word) else (text, "")
     while True:
+        body, end = _body(text) if place == "last" and _is_word(word) else (text, "")
         spans = [found.span() for found in re.finditer(r"\S+", body)]
         at = {"last": len(spans) - 1, "first": 0, "second": 1}[place]
         if not 0 <= at < len(spans) or body[slice(*spans[at])].lower() != word.lower():
-            return body + end
+            return text
         begin = spans[at][0]
-        if at == len(spans) - 1:
-            body = body[:begin].rstrip()
-        else:
-            body = body[:begin] + body[spans[at + 1][0] :]
+        is_end = at == len(spans) - 1
+        body = body[:begin].rstrip() if is_end else body[:begin] + body[spans[at + 1][0] :]
         if not body.strip():
             return ""
+        text = body + end
 
 
 def _put_in_the_middle(text: str, word: str) -> str | None:
