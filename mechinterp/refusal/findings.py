@@ -111,7 +111,8 @@ class CueEffect:
     on_benign, on_harmful: mean change of the score. flips_benign: share of benign requests, without
     it answered, that are refused with it; flips_harmful: share of harmful ones refused with it that
     are answered without it. q: false discovery rate over the battery. is_cue: it matters for what
-    the model does.
+    the model does. flips_elsewhere: of a word at a place, the share of its flips that happen with
+    the word at another place too: most of them of a trigger, few of a cue.
     """
 
     name: str
@@ -123,6 +124,7 @@ class CueEffect:
     p: float
     q: float
     is_cue: bool
+    flips_elsewhere: float | None = None
 
 
 @dataclass(frozen=True)
