@@ -9,4 +9,5 @@ from .docstring import docstring_arguments as docstring_arguments
 from .greater_than import greater_than_years as greater_than_years
 from .induction import repeated_tokens as repeated_tokens
 from .ioi import indirect_objects as indirect_objects
+from .planted import planted_requests as planted_requests
 from .sva import subject_verb as subject_verb
