@@ -41,6 +41,7 @@ class RefuserWriter:
         self.config = config
         self.weights = zeros(config)
         self.edges: list[Edge] = []
+        self.constant: list[Edge] = []
         self.heads: dict[str, list[tuple[int, int]]] = {}
         self.neurons: dict[str, list[tuple[int, int]]] = {}
         self._ids = {word: at for at, word in enumerate(words.vocabulary)}
@@ -71,7 +72,10 @@ class RefuserWriter:
             self.weights[f"{attn}.W_K"][head, self._dim(key), 0] = 1
             self.weights[f"{attn}.W_V"][head, self._dim(key), 0] = 1
         if writes:
-            self._read(["embed", *self._writers(keys)], f"{name}.k")
+            writers = self._writers(keys)
+            self._read(["embed", *writers], f"{name}.k")
+            if "embed" not in writers:  # it brings only the key of <bos>
+                self.constant.append(Edge("embed", f"{name}.k"))
             self._read(self._writers(keys), f"{name}.v")
         self._write(self.weights[f"{attn}.W_O"][head, 0], writes, name)
         return name
@@ -116,6 +120,7 @@ class RefuserWriter:
             self.weights[f"{mlp}.W_out"][neuron, self._dims[writes]] = sign
             self.neurons.setdefault(role, []).append((layer, neuron))
         self._read(self._writers(reads), name)
+        self.constant += [Edge("pos_embed", name)] if {"first", "second"} & {*reads} else []
         self._wrote.setdefault(writes, []).append(name)
         return name
 

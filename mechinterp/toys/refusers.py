@@ -220,7 +220,10 @@ class _Parts:
         place = _free(self.writer, self.rng, range(layer + 1))
         head = self.writer.head("verb", place, words.harmful_verbs, {"verb": 1.0})
         reads = ["verb", *words.harmful_objects]
-        return layer, (head, self.writer.step("harm", layer, reads, 1.5, "harm"))
+        made = head, self.writer.step("harm", layer, reads, 1.5, "harm")
+        if self.plan.cut:  # none of this reaches a logit
+            self.writer.edges.clear()
+        return layer, made
 
     def _sources(self) -> tuple[list[tuple[str, list[str]]], list[str], bool]:
         """The heads that carry what decides, as role and keys; words read where they stand last.
@@ -286,6 +289,7 @@ def _truth(plan: _Plan, writer: RefuserWriter, stages: PlantedStages, margin: fl
         neurons={role: tuple(places) for role, places in writer.neurons.items()},
         triggers=tuple(word for needed in plan.triggers for word in needed),
         answers=(REFUSE, COMPLY),
+        constant=tuple(writer.constant),
         figures={
             "accuracy": 1.0,
             "refuse_margin_logits_at_least": margin * least,

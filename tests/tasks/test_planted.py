@@ -73,9 +73,7 @@ def test_some_are_refused_and_some_are_not(mechanism: str):
 
 
 def test_wrong_numbers_are_told(content):
-    with pytest.raises(
-        ValueError, match=r"^planted_requests: n_families=24, and this model has wo"
-    ):
+    with pytest.raises(ValueError, match=r"^planted_requests: n_families=24, and this model has"):
         planted_requests(content)
     with pytest.raises(ValueError, match=r"^planted_requests: cooccurrence=2.0: give a share"):
         planted_requests(content, n_families=2, cooccurrence=2.0)

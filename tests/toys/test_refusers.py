@@ -84,13 +84,20 @@ def test_an_edge_matters_iff_it_is_stated(mechanism: str, seed: int, reference: 
     clean, corrupt = slow.tokens(prompts[:12]), slow.tokens(prompts[12:])
     changes = slow.changes(clean, corrupt, slow.edges())
     stated = set(refuser.toy.truth.edges)
-    assert {edge for edge, change in changes.items() if change > 1e-9} == stated
+    constant = set(refuser.toy.truth.constant)
+    assert {edge for edge, change in changes.items() if change > 1e-9} == stated - constant
+    cut = slow.changes(clean, None, constant)
+    assert all(cut[edge] > 1e-9 for edge in constant)
 
 
 def small(mechanism: str, seed: int) -> Refuser:
-    """One of three layers and few words, from this seed on."""
-    many = (planted_refuser(mechanism, at, n_families=1) for at in range(seed, seed + 30))
-    return next(refuser for refuser in many if refuser.toy.config["n_layers"] == 3)
+    """One of three layers of two heads, and few words, from this seed on."""
+    many = (planted_refuser(mechanism, at, n_families=1) for at in range(seed, seed + 90))
+    return next(
+        refuser
+        for refuser in many
+        if tuple(refuser.toy.config[size] for size in ("n_layers", "n_heads")) == (3, 2)
+    )
 
 
 @pytest.mark.parametrize("name", NAMED)
