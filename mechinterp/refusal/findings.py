@@ -186,7 +186,7 @@ class Stages:
     detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
         `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
     routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
-        each `driver` ("content", "trigger") that refusals come from. routed_by: the parts that pass.
+        each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
     directions: those tested; expressed_at: the first layer at which one works.
     cut: "" or between which stages what was detected is lost: "detection and routing".
     sentences: what follows, each from the numbers it names.
@@ -223,7 +223,7 @@ class Verdict:
 
     rule: None if `abstains`, which then says why. probability: that the rule is right, from
     resampling families. shares: rule -> share of the resamples in which it is the best.
-    fit: share of the crossing's cells that the rule foretells. triggers: sets of words, each enough.
+    fit: share of the crossing's cells that it foretells. triggers: sets of words, each enough.
     cue: name of the cue. sentences: evidence for and against, each from its number.
     """
 
