@@ -138,8 +138,8 @@ class FlipSet:
 class Flips:
     """All smallest sets of up to `size` words that flip a prompt.
 
-    complete: every set was run, holds a smaller one that flips, or differs from such a set by `idle`
-    words alone: those that, removed alone, alone left, and in groups, hardly moved the score.
+    complete: every set was run, holds a smaller one that flips, or differs from such a set by
+    `idle` words alone: removed alone, alone left, and in groups, these hardly moved the score.
     n_sets_run: all removals that were run. token_layers_brute_force: of one sweep over all sets.
     """
 

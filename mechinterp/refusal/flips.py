@@ -1,16 +1,15 @@
 """All smallest sets of words whose removal brings one prompt to the other side of the threshold.
 
 >>> from mechinterp import load_model
->>> from mechinterp.refusal.findings import Behaviour
+>>> from mechinterp.refusal.behaviour import refusal_behaviour
 >>> from mechinterp.refusal.flips import minimal_flips
->>> from mechinterp.tasks.refusals import refusal_log_odds
 >>> model = load_model("toy:either")
->>> refuse = Behaviour(refusal_log_odds(model, ["REFUSE"], ["COMPLY"]))
+>>> refuse = refusal_behaviour(model)
 >>> found = minimal_flips(model, refuse, "bring the copper and the lantern to my old door please")
 >>> [flip.words for flip in found.sets], found.complete
 ([('copper', 'lantern')], True)
 >>> found.n_sets_run, found.n_sets_in_all
-(28, 231)
+(29, 231)
 
 How the sets that need no run are told is in `mechinterp.refusal.flip_search`.
 """
@@ -31,11 +30,12 @@ from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.refusal.findings import Behaviour, Flips, FlipSet
 from mechinterp.refusal.flip_search import FlipSearch, Words
+from mechinterp.refusal.texts import as_prompt
 from mechinterp.sweeps.experiment import plan, sweep
 from mechinterp.sweeps.options import Progress, check_options
 
-_PLANNED = 1000
-"""Sets of the full search that are planned to tell its cost; of more, so many evenly chosen ones."""
+_PLANNED = 300
+"""Sets of the full search that are planned to tell its cost, evenly chosen if there are more."""
 
 
 @checks_arguments
@@ -52,6 +52,7 @@ def minimal_flips(
 ) -> Flips:
     """All smallest sets of up to `size` words of a prompt whose removal flips its side.
 
+    `prompt`: a text, which is a user's message where the model has a chat template, or a chat.
     `removal`: as in `attribute`. `tolerance`: words that move the score by less than this share of
     its distance from the threshold, alone, alone left, and in groups beside the words that matter,
     are taken for idle, and no other set with them is run; 0 runs every set that holds no smaller
@@ -74,7 +75,7 @@ def minimal_flips(
             f"minimal_flips: tolerance={tolerance} is not from 0 to below .5, a share of the "
             f"score's distance from the threshold. Use .25, or 0 to run every set."
         )
-    prompts = tokenize(model, prompt)
+    prompts = tokenize(model, as_prompt(model, prompt) if isinstance(prompt, str) else prompt)
     if len(prompts) != 1:
         raise ValueError(f"minimal_flips takes one prompt, not {len(prompts)}. Give them in turn.")
     words = [unit for unit in units_of(model, prompts, "word") if unit.attributed]
@@ -95,7 +96,7 @@ def minimal_flips(
     score = search.value(())
     texts = [word.text.strip() for word in words]
     return Flips(
-        prompt="".join(word.text for word in words).strip(),
+        prompt=prompt if isinstance(prompt, str) else "".join(word.text for word in words).strip(),
         score=score,
         sets=tuple(
             FlipSet(tuple(texts[w] for w in sorted(flip)), score, search.value(flip))

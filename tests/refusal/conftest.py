@@ -9,7 +9,7 @@ import pytest
 from mechinterp import load_model
 from mechinterp.refusal.findings import Behaviour
 from mechinterp.tasks.refusals import refusal_log_odds
-from mechinterp.toys.compiled import PLAIN
+from mechinterp.toys.compiled import WORDS
 from mechinterp.toys.gates import either
 
 
@@ -38,11 +38,12 @@ def xor():
 
 @pytest.fixture(scope="session")
 def sentence():
-    """Words in a random order among plain ones, `n` in all."""
+    """Words in a random order among plain ones, `n` in all, no one twice."""
 
     def make(words, n, seed=0):
         rng = random.Random(seed)
-        chosen = [*words, *(rng.choice(PLAIN) for _ in range(n - len(words)))]
+        plain = [word for word in WORDS[4:-3] if word not in words]
+        chosen = [*words, *rng.sample(plain, n - len(words))]
         rng.shuffle(chosen)
         return " ".join(chosen)
 

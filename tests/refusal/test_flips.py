@@ -21,10 +21,9 @@ def sets_of(found):
         ("toy:refusal", ["velvet", "sesame"], [{"sesame"}]),
     ],
 )
-@pytest.mark.parametrize("n", [12, 15])
-def test_gates_are_found_at_a_tenth_of_the_cost(refusing, xor, sentence, toy, words, flips, n):
+def test_gates_are_found_at_a_tenth_of_the_cost(refusing, xor, sentence, toy, words, flips):
     model, refuse = refusing(xor if toy == "xor" else toy)
-    found = minimal_flips(model, refuse, sentence(words, n))
+    found = minimal_flips(model, refuse, sentence(words, 12))
     assert sets_of(found) == set(map(frozenset, flips))
     assert found.complete
     assert found.token_layers <= found.token_layers_brute_force / 10
