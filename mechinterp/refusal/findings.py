@@ -138,7 +138,12 @@ class FlipSet:
 
 @dataclass(frozen=True)
 class Flips:
-    """All smallest sets of up to `size` words that flip a prompt; `complete`: none was left out."""
+    """All smallest sets of up to `size` words that flip a prompt.
+
+    complete: every set was run, holds a smaller one that flips, or differs from such a set by
+    `idle` words alone: removed alone, alone left, and in groups, these hardly moved the score.
+    n_sets_run: all removals that were run. token_layers_brute_force: of one sweep over all sets.
+    """
 
     prompt: str
     score: float
@@ -149,6 +154,7 @@ class Flips:
     n_sets_in_all: int
     token_layers: int
     token_layers_brute_force: int
+    idle: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
