@@ -32,7 +32,7 @@ from mechinterp.tasks.request_families import Request
 LEAST_AUROC = 0.75
 """What a probe has to reach for harm to count as detected."""
 MARGIN = 0.05
-"""By how much it has to be better than each control."""
+"""By how much it has to be better than each control, unless it has at most half of its errors."""
 LEVEL = 0.05
 """The corrected p below which a probe is better than a control."""
 
@@ -72,7 +72,7 @@ def probe_harm(  # noqa: PLR0913 - the readings of both models belong to one set
     `random_weights`, `bag_of_words` (the better of token counts and the mean embedding), and `p`,
     corrected for all layers, places and controls. `auroc_by_place`: dims (place, layer). Each probe
     is fitted to one part of the families, and reads all others. `attrs["detected_at"]`: the first
-    layer that is better than both controls, or None.
+    layer that is better than both controls and, to .05, as good as any; or None.
 
     Raises:
         ValueError: if there are fewer than two families of harmful or of benign requests.
@@ -165,7 +165,9 @@ def _dataset(
         "control"
     )
     mean = task.mean("family")
-    passes = (mean >= LEAST_AUROC) & (mean >= best + MARGIN) & (worst <= LEVEL)
+    is_better = (mean >= best + MARGIN) | (1 - mean <= (1 - best) / 2)
+    passes = (mean >= LEAST_AUROC) & is_better & (worst <= LEVEL) & (mean > best)
+    passes &= mean >= mean.where(passes).max() - MARGIN
     at = (mean + 2 * passes).argmax("place")
     bounds = interval(task, dim="family")
     found = xr.Dataset(

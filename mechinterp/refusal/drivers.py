@@ -33,8 +33,7 @@ class Driver:
 
     name: "content", "trigger" or "cue"; of several triggers "trigger: sesame". setting: what all of
     them have besides. `has`: which prompts have the driver. families: one of each prompt. pairs:
-    rows (with it, without it) of as many tokens. close: rows of which both sides have the family.
-    n_tried: how many prompts were run to find these.
+    rows (with it, without it), of equal length where a cue does not change it. n_tried: how many prompts were run to find these.
     """
 
     name: str
@@ -207,28 +206,33 @@ def _decided(
 def _pairs(
     sides: Sequence[_Side], readings: Readings, n: int, *, by_text: bool
 ) -> tuple[tuple[int, int], ...]:
-    """Pairs of equal length: of one text, or of one family if that is to be had; each row once."""
+    """Pairs (with it, without it), each row once: of one text, or of equal length, families first.
+
+    Of harm, half of the pairs share the telling word, so that what differs is now one word and now
+    the other. A text and the same with a cue need not be of one length.
+    """
+    if by_text:
+        first = {side.text: at for at, side in enumerate(sides) if not side.has}
+        both = [(at, first[side.text]) for at, side in enumerate(sides) if side.has]
+        return tuple(both[:n])
     with_it = [at for at, side in enumerate(sides) if side.has]
-    without = [at for at, side in enumerate(sides) if not side.has]
     ranked = []
-    for one in with_it:
-        for other in without:
-            if readings.lengths[one] != readings.lengths[other]:
-                continue
-            mine, theirs = sides[one], sides[other]
-            if by_text and mine.text != theirs.text:
-                continue
-            alike = mine.request.family == theirs.request.family
-            rank = 0 if alike and theirs.request.telling else 1 if alike else 2
-            ranked.append((rank, one, other))
+    for one, other in itertools.product(with_it, range(len(sides))):
+        if sides[other].has or readings.lengths[one] != readings.lengths[other]:
+            continue
+        mine, theirs = sides[one].request, sides[other].request
+        wants_telling = with_it.index(one) % 2 == 0
+        ranked.append(
+            (mine.family != theirs.family, wants_telling != bool(theirs.telling), one, other)
+        )
     used: set[int] = set()
     seen: dict[str, int] = {}
     found = []
-    for _, one, other in sorted(ranked):
-        family = sides[one].request.family
-        # families in turn: a second pair of one only after the others had theirs
+    for _, _, one, other in sorted(ranked):
         if one not in used and other not in used:
             used |= {one, other}
+            family = sides[one].request.family
+            # a second pair of a family only after all others had theirs
             found.append((seen.get(family, 0), one, other))
             seen[family] = seen.get(family, 0) + 1
     return tuple((one, other) for _, one, other in sorted(found)[:n])
