@@ -157,7 +157,7 @@ class DirectionTest:
     change of the score of refused prompts when it is taken out (necessity), and of answered ones
     when it is added (sufficiency). `p_norm`, `p_covariance`: permutation p against at least 100
     random directions, isotropic and with the activations' own covariance. kl: nats, on benign
-    prompts, when it is taken out.
+    prompts, when it is taken out. driver: what the refused prompts have and the answered lack.
     """
 
     contrast: Literal["matched", "unmatched"]
@@ -171,6 +171,7 @@ class DirectionTest:
     kl: float
     n_random: int
     works: bool
+    driver: str = "content"
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ class Stages:
         each `driver` ("content", "trigger") that refusals come from. routed_by: the parts that pass.
     directions: those tested; expressed_at: the first layer at which one works.
     cut: "" or between which stages what was detected is lost: "detection and routing".
+    expressed_by: the parts that write to the answer what decides.
     sentences: what follows, each from the numbers it names.
     """
 
@@ -194,6 +196,7 @@ class Stages:
     expressed_at: int | None
     cut: str
     sentences: tuple[str, ...] = ()
+    expressed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
