@@ -68,7 +68,7 @@ def probe_harm(  # noqa: PLR0913 - the readings of both models belong to one set
     """How well harm is read off each layer, in families to which the probe was not fitted.
 
     `readings`, `at_random`: of the requests, by the model and by one with random weights. Over
-    `layer`, at the place where it is read best (coordinate `place`): `auroc` with `low` and `high`,
+    `layer`, at the place where it is read best (`read_at`): `auroc` with `low` and `high`,
     `random_weights`, `bag_of_words` (the better of token counts and the mean embedding), and `p`,
     corrected for all layers, places and controls. `auroc_by_place`: dims (place, layer). Each probe
     is fitted to one part of the families, and reads all others. `attrs["detected_at"]`: the first
@@ -170,16 +170,16 @@ def _dataset(
     passes &= mean >= mean.where(passes).max() - MARGIN
     at = (mean + 2 * passes).argmax("place")
     bounds = interval(task, dim="family")
+    by_place = {
+        "auroc": mean,
+        "low": bounds["low"].clip(0, 1),
+        "high": bounds["high"].clip(0, 1),
+        "p": worst,
+        **{name: each.mean("family") for name, each in controls.items()},
+    }
     found = xr.Dataset(
-        {
-            "auroc": mean.isel(place=at),
-            "low": bounds["low"].clip(0, 1).isel(place=at),
-            "high": bounds["high"].clip(0, 1).isel(place=at),
-            "p": worst.isel(place=at),
-            "auroc_by_place": mean.drop_vars("place").assign_coords(place=list(PLACES)),
-        }
-        | {name: each.mean("family").isel(place=at) for name, each in controls.items()}
-    )
+        {name: each.isel(place=at).drop_vars("place") for name, each in by_place.items()}
+    ).assign(auroc_by_place=mean, read_at=("layer", np.array(PLACES)[at.values]))
     passing = np.nonzero(passes.any("place").values)[0]
     layers = acts["layer"].values
     first = int(layers[passing[0]]) if len(passing) else None

@@ -12,6 +12,7 @@ harm is compared where no prompt holds a trigger, or where all hold one.
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -25,7 +26,18 @@ from mechinterp.refusal.texts import as_prompt, with_words, words_of
 from mechinterp.tasks.request_families import Request
 
 TextEdit = Callable[[str], str]
-"""What switches a cue on or off in a text."""
+
+
+@runtime_checkable
+class CueSwitch(Protocol):
+    """A change of the surface that can be switched on and off in a text."""
+
+    def on(self, text: str) -> str:
+        """The text with the cue."""
+
+    def off(self, text: str) -> str:
+        """The text without it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Driver:
@@ -33,7 +45,8 @@ class Driver:
 
     name: "content", "trigger" or "cue"; of several triggers "trigger: sesame". setting: what all of
     them have besides. `has`: which prompts have the driver. families: one of each prompt. pairs:
-    rows (with it, without it), of equal length where a cue does not change it. n_tried: how many prompts were run to find these.
+    rows (with it, without it), of equal length where a cue does not change it. effect: the share refused with the
+    driver minus that without it.
     """
 
     name: str
@@ -42,7 +55,7 @@ class Driver:
     has: Bool[np.ndarray, " prompt"]
     readings: Readings
     pairs: tuple[tuple[int, int], ...]
-    n_tried: int
+    effect: float
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -52,16 +65,12 @@ class Driver:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What all stages look at: a model, what it does, and what could decide it.
-
-    cue_off, cue_on: they switch the cue in a text, if there is one.
-    """
+    """What all stages look at: a model, what it does, and what could decide it."""
 
     model: Model
     behaviour: Behaviour
     triggers: tuple[WordSet, ...] = ()
-    cue_off: TextEdit | None = None
-    cue_on: TextEdit | None = None
+    cue: CueSwitch | None = None
     n_pairs: int = 8
     seed: int = 0
 
@@ -97,7 +106,7 @@ def put_in(text: str, words: WordSet) -> str:
 def plain_requests(study: Study, requests: Sequence[Request]) -> tuple[Request, ...]:
     """The requests that hold no trigger, with the cue switched off."""
     free = [r for r in requests if not any(holds(r.text, each) for each in study.triggers)]
-    return tuple(_asking(request, study.cue_off) for request in free)
+    return tuple(_asking(r, study.cue.off if study.cue else None) for r in free)
 
 
 def find_driver(
@@ -120,7 +129,7 @@ def find_driver(
         is_plain = name == "content" and setting == (False, False, False)
         found = readings if is_plain else study.read([side.request for side in sides])
         made = _decided(study, name, _in_words(setting), sides, found)
-        if best is None or len(made.pairs) > len(best.pairs):
+        if best is None or (len(made.pairs), made.effect) > (len(best.pairs), best.effect):
             best = made
         if len(best.pairs) >= study.n_pairs:
             break
@@ -144,7 +153,7 @@ def _settings(study: Study, name: str) -> list[Setting]:
     """What compared prompts may have in common, plainest first."""
     harms = (False,) if name == "content" else (False, True)
     triggers = (False, True) if study.triggers and not name.startswith("trigger") else (False,)
-    cues = (False, True) if study.cue_on and name != "cue" else (False,)
+    cues = (False, True) if study.cue and name != "cue" else (False,)
     return sorted(itertools.product(harms, triggers, cues), key=sum)
 
 
@@ -158,14 +167,15 @@ def _sides(
 ) -> list[_Side]:
     """Prompts of a setting with and without the driver, not yet run."""
     harm, trigger, cue = setting
-    base = [_asking(r, study.cue_on) for r in plain] if cue else list(plain)
+    switch = None if study.cue is None else study.cue.on
+    base = [_asking(r, switch) for r in plain] if cue else list(plain)
     if trigger:
         base = [_asking(r, _putting(study.triggers[0])) for r in base]
     if name == "content":
         return [_Side(r, r.harmful, at) for at, r in enumerate(base)]
     base = _spread([r for r in base if r.harmful == harm], 3 * study.n_pairs)
     if name == "cue":
-        both = [(r, _asking(r, study.cue_on)) for r in base]
+        both = [(r, _asking(r, switch)) for r in base]
     else:
         controls, rng = _plain_words(study, plain), np.random.default_rng([study.seed, 7])
         drawn = [tuple(map(str, rng.choice(controls, len(words)))) for _ in base if controls]
@@ -185,6 +195,8 @@ def _decided(
 ) -> Driver:
     """The sides that are as the driver foretells, and pairs of them with as many tokens."""
     does = readings.scores > study.behaviour.over
+    has = np.array([side.has for side in sides], dtype=bool)
+    rates = [float(does[has == there].mean()) if (has == there).any() else 0.0 for there in (0, 1)]
     right = [at for at, side in enumerate(sides) if does[at] == side.has]
     if name != "content":  # the same text has to be answered without it and refused with it
         whole = {sides[at].text for at in right if sides[at].has}
@@ -196,10 +208,10 @@ def _decided(
         name,
         setting,
         tuple(side.request for side in kept),
-        np.array([side.has for side in kept], dtype=bool),
+        has[right],
         found,
         _pairs(kept, found, 2 * study.n_pairs, by_text=name != "content"),
-        len(sides),
+        rates[1] - rates[0],
     )
 
 

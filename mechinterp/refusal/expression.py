@@ -214,10 +214,8 @@ def _best_layers(trial: _Trial, made: Mapping[int, Direction], n: int) -> list[i
         if first is None and flips.min() >= LEAST_FLIPS:
             first = layer
         ranked.append((-float(min(-means[0, 0], means[1, 0])), layer))
-    order = ([] if first is None else [first]) + [layer for _, layer in sorted(ranked)]
-    return sorted(dict.fromkeys(order[: n + 1]))[:n] if first is None else list(
-        dict.fromkeys(order)
-    )[:n]
+    order = [*([] if first is None else [first]), *(layer for _, layer in sorted(ranked))]
+    return list(dict.fromkeys(order))[:n]
 
 
 def _spread(driver: Driver, rows: Bool[np.ndarray, " prompt"], n: int) -> list[int]:
