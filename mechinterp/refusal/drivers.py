@@ -115,15 +115,17 @@ def find_driver(
     plain: Sequence[Request],
     readings: Readings,
     words: WordSet = (),
+    *,
+    beside: WordSet = (),
 ) -> Driver | None:
     """The prompts in which a driver decides, in the setting with the most pairs; None if none.
 
     `plain`, `readings`: requests as `plain_requests` gives them, and a run of them. `words`: of the
-    trigger, if the driver is one.
+    trigger, if the driver is one; `beside`: words of it that all prompts hold.
     """
     best: Driver | None = None
     for setting in _settings(study, name):
-        sides = _sides(study, name, plain, setting, words)
+        sides = _sides(study, name, plain, setting, (words, beside))
         if not sides:
             continue
         is_plain = name == "content" and setting == (False, False, False)
@@ -163,7 +165,11 @@ def _in_words(setting: Setting) -> str:
 
 
 def _sides(
-    study: Study, name: str, plain: Sequence[Request], setting: Setting, words: WordSet
+    study: Study,
+    name: str,
+    plain: Sequence[Request],
+    setting: Setting,
+    trigger_words: tuple[WordSet, WordSet],
 ) -> list[_Side]:
     """Prompts of a setting with and without the driver, not yet run."""
     harm, trigger, cue = setting
@@ -177,10 +183,11 @@ def _sides(
     if name == "cue":
         both = [(r, _asking(r, switch)) for r in base]
     else:
+        words, beside = trigger_words
         controls, rng = _plain_words(study, plain), np.random.default_rng([study.seed, 7])
         drawn = [tuple(map(str, rng.choice(controls, len(words)))) for _ in base if controls]
         both = [
-            (_asking(r, _putting(other)), _asking(r, _putting(words)))
+            (_asking(r, _putting((*beside, *other))), _asking(r, _putting((*beside, *words))))
             for r, other in zip(base, drawn, strict=False)
         ]
     sides = []

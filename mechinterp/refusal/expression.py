@@ -171,7 +171,9 @@ class _Trial:
         model, answered = self._study.model, self._prompts[1]
         sites = [replace(site, pos="end") for site in _sites(self._study, direction)]
         base = run(model, answered, logits_at=("end",)).logits[:, 0]
-        changed = run(model, answered, ablate_direction(sites, direction.vector), logits_at=("end",))
+        changed = run(
+            model, answered, ablate_direction(sites, direction.vector), logits_at=("end",)
+        )
         return float(kl(base)(changed).mean())
 
     def test(
@@ -183,7 +185,8 @@ class _Trial:
         sign = np.array([[-1.0], [1.0]])
         reached = sign * means >= (sign * means)[:, :1] - 1e-9
         p = [
-            float((1 + reached[:, begin : begin + n].sum(1)).max() / (n + 1)) for begin in (1, 1 + n)
+            float((1 + reached[:, begin : begin + n].sum(1)).max() / (n + 1))
+            for begin in (1, 1 + n)
         ]
         driver, contrast = labels
         return DirectionTest(

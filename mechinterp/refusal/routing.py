@@ -118,9 +118,7 @@ class Interchange:
             run(self.model, prompts, read(last, *there), logits_at=("end",))
             for prompts in self._sides
         )
-        reading = linearize_metrics(
-            self.model, refused, [self.metric], refused.acts[last][:, None]
-        )
+        reading = linearize_metrics(self.model, refused, [self.metric], refused.acts[last][:, None])
         found = []
         for site in there:
             apart = (refused.acts[site] - answered.acts[site]).double()

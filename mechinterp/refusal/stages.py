@@ -7,6 +7,7 @@ Harm that is there to be read need not be used: detection is asked of the reques
 model does with them; routing and expression of each driver of its refusals (`drivers`).
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,8 +52,8 @@ def find_stages(  # noqa: PLR0913 - each option is a choice of the study
     """The stages of a model's refusals: detection of harm, routing and expression of each driver.
 
     `triggers`, `cue`: what was found to make it refuse; requests that hold a trigger are left out
-    and the cue is switched off, but where the driver is one of them. Up to three triggers are
-    looked at. `n_random`: random directions of each kind. `n_families`: how many families are run.
+    and the cue is switched off, but where the driver is one of them. Up to three words of triggers
+    are looked at. `n_random`: random directions of each kind. `n_families`: how many families are run.
     `n_pairs`: pairs for interchanges. `out`: a folder for its sweeps, from which a run that was
     stopped continues. `progress`: a function of (done, all), in steps.
 
@@ -73,10 +74,8 @@ def find_stages(  # noqa: PLR0913 - each option is a choice of the study
             f"requests: {n} families of harmful or of benign requests. Probes are tested on "
             f"families left out: give at least two of each."
         )
-    words = {f"trigger: {' + '.join(each)}": each for each in triggers[:_MOST_TRIGGERS]}
-    if len(words) == 1:
-        words = {"trigger": triggers[0]}
-    names = {"content": (), **words, **({"cue": ()} if cue else {})}
+    names = {"content": ((), ()), **_trigger_drivers(study.triggers)}
+    names |= {"cue": ((), ())} if cue else {}
     step = _Steps(progress, 2 + 3 * len(names))
     readings = study.read(plain)
     step()
@@ -87,8 +86,8 @@ def find_stages(  # noqa: PLR0913 - each option is a choice of the study
     routing: dict[str, xr.Dataset] = {}
     directions: list[DirectionTest] = []
     drivers: dict[str, Driver] = {}
-    for number, (name, these) in enumerate(names.items()):
-        driver = find_driver(study, name, plain, readings, these)
+    for number, (name, (words, beside)) in enumerate(names.items()):
+        driver = find_driver(study, name, plain, readings, words, beside=beside)
         step()
         if driver is not None:
             drivers[name] = driver
@@ -130,7 +129,10 @@ def _stages(
         writes = found["part"].values[(found["direct"] >= LEAST_SHARE).values].tolist()
         routed_by |= dict.fromkeys(part for part in on_route if not part.endswith("mlp"))
         expressed_by |= dict.fromkeys(part for part in on_route if part in writes)
-    works = [test.layer for test in directions if test.works]
+    works: dict[str, int] = {}
+    for test in directions:
+        if test.works:
+            works[test.driver] = min(test.layer, works.get(test.driver, test.layer))
     content = drivers.get("content")
     is_cut = detected_at is not None and (content is None or content.effect < LEAST_EFFECT)
     stages = Stages(
@@ -139,12 +141,25 @@ def _stages(
         routing=_joined(routing),
         routed_by=tuple(routed_by),
         directions=directions,
-        expressed_at=min(works, default=None),
+        expressed_at=max(works.values(), default=None),
         cut=CUT if is_cut else "",
         expressed_by=tuple(expressed_by),
     )
     effects = {name: driver.effect for name, driver in drivers.items()}
     return replace(stages, sentences=sentences_of(stages, effects, verb=behaviour.name))
+
+
+def _trigger_drivers(triggers: Sequence[WordSet]) -> dict[str, tuple[WordSet, WordSet]]:
+    """Each word of a trigger, beside the others of it: what one part does alone is seen there."""
+    found = {}
+    for words in triggers:
+        for at, word in enumerate(words):
+            beside = (*words[:at], *words[at + 1 :])
+            name = f"trigger: {word}" + (f" beside {' + '.join(beside)}" if beside else "")
+            found[name] = ((word,), beside)
+    if len(found) == 1:
+        return {"trigger": next(iter(found.values()))}
+    return dict(itertools.islice(found.items(), _MOST_TRIGGERS))
 
 
 def _joined(routing: Mapping[str, xr.Dataset]) -> xr.Dataset:

@@ -40,9 +40,7 @@ def stage_toy(mechanism: Mechanism) -> Toy:
     """A model of this mechanism; "cut" detects harm, and refuses for the trigger only."""
     n = len(WORDS)
     verb, thing, harm, refusal = n, n + 1, n + 2, n + 3
-    config = with_mlps(
-        n_layers=3, n_heads=3, d_head=4, n_ctx=17, d_vocab=n, d_model=n + 4, d_mlp=5
-    )
+    config = with_mlps(n_layers=3, n_heads=3, d_head=4, n_ctx=17, d_vocab=n, d_model=n + 4, d_mlp=5)
     weights = zeros(config)
     weights["embed.W_E"][:, :n] = torch.eye(n)
     if mechanism != "trigger":
@@ -76,7 +74,9 @@ def stage_requests(n: int = 20, seed: int = 0) -> tuple[Request, ...]:
 
         def ask(verbs: tuple[str, ...], things: tuple[str, ...]) -> str:
             filler = rng.choices(FILLER, k=rng.choice((3, 4)))
-            return " ".join((filler[0], rng.choice(verbs), filler[1], rng.choice(things), *filler[2:]))
+            return " ".join(
+                (filler[0], rng.choice(verbs), filler[1], rng.choice(things), *filler[2:])
+            )
 
         others = tuple(t for t in BAD_THINGS if t != telling)
         for things in ((telling,), others, others):
