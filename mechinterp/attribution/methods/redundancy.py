@@ -30,7 +30,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mechinterp.attribution.methods.groups import Group, Members, hidden_groups
+from mechinterp.attribution.methods.groups import Group, hidden_groups
+from mechinterp.attribution.methods.hitting_sets import Members, pivotal_shares
 from mechinterp.attribution.methods.single_removal import RedundancyWarning, single_removals
 from mechinterp.attribution.question.definition import Question, ask, can_remove, drops
 from mechinterp.attribution.question.outputs import Last
@@ -131,19 +132,22 @@ def pair_removals(
     for pair, drop in both.items():
         beyond = -interaction[pair]
         # A joint rise counts as a joint fall does: inputs may suppress an output together.
-        found = np.where(np.sign(drop) * beyond >= np.abs(drop) / 2, beyond, 0)
+        stood_in = np.where(np.sign(drop) * beyond >= np.abs(drop) / 2, beyond, 0)
         for number in pair:
-            larger = np.abs(found) > np.abs(hidden[number])
-            hidden[number] = np.where(larger, found, hidden[number])
+            larger = np.abs(stood_in) > np.abs(hidden[number])
+            hidden[number] = np.where(larger, stood_in, hidden[number])
     score = {number: each[number] + hidden[number] / 2 for number in wanted}
-    groups = hidden_groups(question, chosen, each, both, alone, work.measure)
-    for group in groups:
-        members, i = group["units"], group["output"]
-        # What a larger group hides beyond pairs is shared equally among its members.
-        rest = group["joint"] - sum(score[number][i] for number in members)
-        if len(members) > 2 and rest * group["joint"] > 0:
-            for number in members:
-                score[number][i] += rest / len(members)
+    known = {(number,): drop for number, drop in each.items()} | both
+    n_spare = len(chosen) if isinstance(candidates, int) else 0
+    joint = single["joint_effect"].values
+    found = hidden_groups(question, chosen, known, alone, joint, work.measure, n_spare)
+    for group in found.groups:
+        units, i = group["units"], group["output"]
+        # What a larger group hides beyond pairs is shared as its members make it.
+        rest = group["joint"] - sum(score[number][i] for number in units)
+        if len(units) > 2 and rest * group["joint"] > 0:
+            for number, part in pivotal_shares([tuple(m) for m in group["members"]]).items():
+                score[number][i] += rest * part
     values = np.stack([score[number] for number in wanted], 1)
     attrs = {
         **single.attrs,
@@ -151,12 +155,14 @@ def pair_removals(
         "method": "single and pair removals",
         **({} if question.metric.distance else {"sign": f"{single.attrs['sign']} {SCORE_NOTE}"}),
         "candidates": chosen,
-        "groups": groups,
+        "groups": found.groups,
+        "group_sets": found.n_sets,
+        "groups_complete": found.is_complete,
         "interaction_sign": INTERACTION_SIGN,
         "seconds": time.perf_counter() - began,
     }
     result = _result(question, single, values, alone, interaction, chosen, attrs)
-    _warn(question, groups)
+    _warn(question, found.groups)
     return result
 
 
