@@ -120,7 +120,7 @@ def pair_removals(
     single = single_removals(question, removal, **options)
     work.add(single.attrs)
     each = dict(zip(wanted, single.values[:, wanted].T, strict=True))
-    alone = _alone(work)
+    alone, kept_alone = _alone(work)
     if isinstance(candidates, int):
         chosen = _screened(question, single.values[:, wanted], alone, candidates)
     else:
@@ -137,10 +137,15 @@ def pair_removals(
             larger = np.abs(stood_in) > np.abs(hidden[number])
             hidden[number] = np.where(larger, stood_in, hidden[number])
     score = {number: each[number] + hidden[number] / 2 for number in wanted}
-    known = {(number,): drop for number, drop in each.items()} | both
-    n_spare = len(chosen) if isinstance(candidates, int) else 0
-    joint = single["joint_effect"].values
-    found = hidden_groups(question, chosen, known, alone, joint, work.measure, n_spare)
+    found = hidden_groups(
+        question,
+        chosen,
+        {**kept_alone, **{(number,): drop for number, drop in each.items()}, **both},
+        alone,
+        single["joint_effect"].values,
+        work.measure,
+        only_chosen=not isinstance(candidates, int),
+    )
     for group in found.groups:
         units, i = group["units"], group["output"]
         # What a larger group hides beyond pairs is shared as its members make it.
@@ -207,8 +212,10 @@ def _check_candidates(question: Question, candidates: int | Sequence[int]) -> No
         raise ValueError(f"candidates={list(candidates)}: a pair needs two. Give 2 or more.")
 
 
-def _alone(work: _CountedDrops) -> Float[np.ndarray, "output attributed"]:
-    """What each unit does where all the others are removed: the opposite of single removals.
+def _alone(
+    work: _CountedDrops,
+) -> tuple[Float[np.ndarray, "output attributed"], dict[Members, Float[np.ndarray, " output"]]]:
+    """What each unit does where all the others are removed, and the drops that tell it.
 
     Of units each of which is enough, every one has the whole effect here. Deletions make this
     cheap, since little is left to run. Effects are relative to the removal of all units, or, where
@@ -224,7 +231,7 @@ def _alone(work: _CountedDrops) -> Float[np.ndarray, "output attributed"]:
         for at, chosen in enumerate(others):
             if chosen in drop:
                 alone[:, at] = base - drop[chosen]
-    return alone
+    return alone, drop
 
 
 def _screened(question: Question, single: np.ndarray, alone: np.ndarray, most: int) -> list[int]:
