@@ -35,7 +35,7 @@ class Group(TypedDict):
 
     members: the numbers of the units of each member, smallest first; each member is enough.
     units: all of them. joint: the drop without all of `units`; sum: without each alone, added up.
-    share: of the effect of removing everything attributed; NaN where that is not known or not
+    share: of the effect of removing everything attributed; None where that is not known or not
     notable.
     """
 
@@ -45,7 +45,7 @@ class Group(TypedDict):
     texts: list[str]
     joint: float
     sum: float
-    share: float
+    share: float | None
 
 
 class FoundGroups(NamedTuple):
@@ -113,7 +113,7 @@ def _groups(question: Question, search: MinimalSets, found: Sequence[Members]) -
                 "texts": [question.units[number].text for number in units],
                 "joint": joint,
                 "sum": float(sum(search.value([number]) for number in units)),
-                "share": joint / search.total if known else float("nan"),
+                "share": joint / search.total if known else None,
             }
         )
     return groups

@@ -241,10 +241,7 @@ class MinimalSets:
                 if not pool or len(needed) == _MOST_PARTNERS:
                     needed = []
                     break
-                few, many = (
-                    0,
-                    len(pool),
-                )  # it is not enough with `few` of the pool, with `many` it is
+                few, many = 0, len(pool)  # `many` of the pool are enough, `few` are not
                 while many - few > 1:
                     at = (few + many) // 2
                     without = _set(rest - set(pool[:at]))

@@ -78,9 +78,10 @@ def attribute_pairs(
     Variables, in the metric's unit: `score` (output, input), from single and pair removals;
     `single`, as from `attribute`; `alone` (output, input), what the input restores where everything
     else attributed is removed; `interaction` (output, first, second), NaN on the diagonal.
-    `attrs["groups"]`: groups that do more than twice the sum of their parts. Groups of three and
-    more are searched for among candidates without effect alone and in pairs, one group for each
-    output. Distances such as `kl` have no groups.
+    `attrs["groups"]`: groups of any size that do more than twice the sum of their parts, and at
+    least a fifth of what removing everything does. Their `members` are units, or sets of units,
+    each of which is enough. `attrs["group_sets"]`: how many sets were removed in search of them, at
+    most 160; `attrs["groups_complete"]`: whether that was enough. Distances such as `kl` have none.
 
     Warns: `RedundancyWarning`, for the first output with such a group.
 
@@ -300,7 +301,9 @@ def _result(
 def _warn(question: Question, groups: Sequence[Group]) -> None:
     if groups:
         group = groups[0]
-        *before, final = [repr(text.strip()) for text in group["texts"]]
+        text = {n: repr(question.units[n].text.strip()) for n in group["units"]}
+        members = [" with ".join(text[n] for n in member) for member in sorted(group["members"])]
+        *before, final = members
         caution(
             f"redundancy: {', '.join(before)} and {final} stand in for each other: together they "
             f"{'lower' if group['joint'] > 0 else 'raise'} "
