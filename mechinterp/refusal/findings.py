@@ -116,7 +116,8 @@ class CueEffect:
     on_benign, on_harmful: mean change of the score. flips_benign: share of benign requests, without
     it answered, that are refused with it; flips_harmful: share of harmful ones refused with it that
     are answered without it. q: false discovery rate over the battery. is_cue: it matters for what
-    the model does.
+    the model does. flips_elsewhere: of a word at a place, the share of its flips that happen with
+    the word at another place too: most of them of a trigger, few of a cue.
     """
 
     name: str
@@ -128,6 +129,7 @@ class CueEffect:
     p: float
     q: float
     is_cue: bool
+    flips_elsewhere: float | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class DirectionTest:
     change of the score of refused prompts when it is taken out (necessity), and of answered ones
     when it is added (sufficiency). `p_norm`, `p_covariance`: permutation p against at least 100
     random directions, isotropic and with the activations' own covariance. kl: nats, on benign
-    prompts, when it is taken out.
+    prompts, when it is taken out. driver: what the refused prompts have and the answered lack.
     """
 
     contrast: Literal["matched", "unmatched"]
@@ -182,19 +184,21 @@ class DirectionTest:
     kl: float
     n_random: int
     works: bool
+    driver: str = "content"
 
 
 @dataclass(frozen=True)
 class Stages:
     """Where harm is detected, how it travels to the answer, and where refusal is expressed.
 
-    detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
-        `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
-    routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
-        each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
-    directions: those tested; expressed_at: the first layer at which one works.
-    cut: "" or between which stages what was detected is lost: "detection and routing".
-    sentences: what follows, each from the numbers it names.
+        detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
+            `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
+        routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
+            each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
+    directions: those tested; expressed_at: the first layer at which one works for each driver.
+        cut: "" or between which stages what was detected is lost: "detection and routing".
+        expressed_by: the parts that write to the answer what decides.
+        sentences: what follows, each from the numbers it names.
     """
 
     detection: xr.Dataset
@@ -205,6 +209,7 @@ class Stages:
     expressed_at: int | None
     cut: str
     sentences: tuple[str, ...] = ()
+    expressed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
