@@ -64,7 +64,7 @@ def choose_carriers(
     """Requests to put words into, of different families while there are.
 
     Those with a telling word or a candidate come last: beside half of what is needed, the other
-    half seems enough. `avoid`: the candidates.
+    half seems enough. Words stand neither first, second nor last, where cues do. `avoid`: the candidates.
     """
     suspect = {id(r): bool(r.telling) + len(avoid.intersection(words_of(r.text))) for r in answered}
     levels = sorted(set(suspect.values()))
@@ -76,7 +76,8 @@ def choose_carriers(
             break
     made = []
     for request in chosen:
-        slot = int(rng.integers(1, len(words_of(request.text))))
+        n_words = len(words_of(request.text))
+        slot = int(rng.integers(min(2, n_words - 1), n_words))
         room = model.cfg.n_ctx - tokenize(model, as_prompt(model, request.prompt)).width
         made.append(Carrier(request, slot, room))
     return made

@@ -64,7 +64,7 @@ def find_words(
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[WordEffect, ...]:
-    """What words do by themselves: triggers first, then by the share of carriers they flip.
+    """What words do by themselves: triggers first, then those that most refusals need.
 
     `candidates`: words, or sets of words that act together; by default they are found in the
     requests. Each is put into `n_carriers` benign requests that the model answers, beside control
@@ -285,12 +285,14 @@ def _marked(effects: Sequence[WordEffect], exchanged: set[WordSet]) -> tuple[Wor
     for effect in sorted(effects, key=lambda effect: len(effect.words)):
         note = _objection(effect, [e.words for e in made if e.is_trigger], exchanged)
         made.append(replace(effect, is_trigger=not note, note=note))
-    return tuple(
-        sorted(
-            made,
-            key=lambda e: (not e.is_trigger, -e.flips.mean, -e.effect.mean, e.words),
-        )
-    )
+    return tuple(sorted(made, key=_rank))
+
+
+def _rank(effect: WordEffect) -> tuple[bool, float, float, float, WordSet]:
+    """Triggers first, by flips; others by the families whose refusals they are needed for."""
+    needed = effect.n_families * (effect.removal_flips.mean if effect.removal_flips else 0.0)
+    by = (0.0 if effect.is_trigger else -needed, -effect.flips.mean, -effect.effect.mean)
+    return (not effect.is_trigger, *by, effect.words)
 
 
 def _objection(effect: WordEffect, triggers: Sequence[WordSet], exchanged: set[WordSet]) -> str:
