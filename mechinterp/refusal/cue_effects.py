@@ -100,32 +100,36 @@ def find_cues(
     if not prompts:
         return ()
     scores = score_prompts(model, behaviour, prompts, out=out, progress=progress)
-    at, effects = 0, []
+    at, tried_ones = 0, []
     for cue in usable:
         own = cells[cue.name]
         size = sum(len(cell.prompts) for cell in own)
         measured = _Measured.of(own, scores[at : at + size] - behaviour.over)
+        tried_ones.append(_Tried.of(cue, measured, seed))
         at += size
-        effects.append(_effect(cue, measured, seed))
-    q = correct_p_values(xr.DataArray([effect.p for effect in effects], dims="cue"), "bh").values
-    return _judged(effects, q.tolist())
+    p = xr.DataArray([one.effect.p for one in tried_ones], dims="cue")
+    q = correct_p_values(p, "bh").values.tolist()
+    return _judged([one.with_q(rate) for one, rate in zip(tried_ones, q, strict=True)], seed)
 
 
 @dataclass(frozen=True)
 class _Cell:
     """One request with a cue and without it, and with its word at another place, if it has one."""
 
-    family: str
-    harmful: bool
+    request: Request
     prompts: tuple[Prompt, ...]
+
+    def changes(self, cue: Cue) -> bool:
+        """Whether another cue is there with this one, and not without it, or the other way."""
+        requests = [replace(self.request, prompt=prompt) for prompt in self.prompts[:2]]
+        return len({cue.on(request) == request.prompt for request in requests}) > 1
 
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
     """Scores of all cells of a cue, over the threshold; `elsewhere` is NaN where there is none."""
 
-    family: tuple[str, ...]
-    harmful: np.ndarray
+    cells: tuple[_Cell, ...]
     off: Float[np.ndarray, " cell"]
     on: Float[np.ndarray, " cell"]
     elsewhere: Float[np.ndarray, " cell"]
@@ -138,12 +142,22 @@ class _Measured:
             rows.append([*scores[at : at + size], np.nan][:3])
             at += size
         off, on, elsewhere = np.array(rows).T
-        harmful = np.array([cell.harmful for cell in cells])
-        return cls(tuple(cell.family for cell in cells), harmful, off, on, elsewhere)
+        return cls(tuple(cells), off, on, elsewhere)
 
     def mirrored(self) -> "_Measured":
         nowhere = np.full_like(self.on, np.nan)
-        return _Measured(self.family, self.harmful, self.on, self.off, nowhere)
+        return _Measured(self.cells, self.on, self.off, nowhere)
+
+    def only(self, kept: Sequence[bool]) -> "_Measured":
+        """The measured of these cells."""
+        rows = np.array(kept)
+        cells = tuple(cell for cell, is_kept in zip(self.cells, kept, strict=True) if is_kept)
+        return _Measured(cells, self.off[rows], self.on[rows], self.elsewhere[rows])
+
+    @property
+    def harmful(self) -> np.ndarray:
+        """Which cells are of harmful requests."""
+        return np.array([cell.request.harmful for cell in self.cells], bool)
 
     @property
     def flipped(self) -> np.ndarray:
@@ -153,9 +167,9 @@ class _Measured:
     def by_family(self, chosen: np.ndarray) -> Mapping[str, float]:
         """The mean change of the score in each family, over the chosen cells."""
         found: dict[str, list[float]] = defaultdict(list)
-        for family, change, is_chosen in zip(self.family, self.on - self.off, chosen, strict=True):
+        for cell, change, is_chosen in zip(self.cells, self.on - self.off, chosen, strict=True):
             if is_chosen:
-                found[family].append(float(change))
+                found[cell.request.family].append(float(change))
         return {family: float(np.mean(changes)) for family, changes in found.items()}
 
 
@@ -179,55 +193,89 @@ def _cells(reader: Reader, cue: Cue, requests: Sequence[Request]) -> list[_Cell]
         moved = cue.elsewhere(request) if cue.elsewhere is not None else None
         fits = moved is not None and not obstacle(reader, off, moved)
         prompts = (off, on, moved) if moved is not None and fits else (off, on)
-        cells.append(_Cell(request.family, request.harmful, prompts))
+        cells.append(_Cell(request, prompts))
     return cells
 
 
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A cue with what was measured and what follows from it."""
+
+    cue: Cue
+    measured: _Measured
+    effect: CueEffect
+
+    @classmethod
+    def of(cls, cue: Cue, measured: _Measured, seed: int) -> "_Tried":
+        """The cue, or its absence if that makes the model do it in more cells."""
+        if int(measured.mirrored().flipped.sum()) > int(measured.flipped.sum()):
+            cue, measured = cue.mirrored(), measured.mirrored()
+        return cls(cue, measured, _effect(cue, measured, seed))
+
+    def with_q(self, q: float) -> "_Tried":
+        is_cue = self.effect.is_cue and q <= MAX_Q
+        return replace(self, effect=replace(self.effect, q=q, is_cue=is_cue))
+
+    @property
+    def size(self) -> tuple[float, float, bool]:
+        """The strongest first; of equal ones a presence before an absence."""
+        effect = self.effect
+        changes = (effect.on_benign.mean, effect.on_harmful.mean)
+        size = round(float(np.nansum(np.abs(changes))), 6)
+        flips = round(effect.flips_benign + effect.flips_harmful, 6)
+        return -size if effect.is_cue else 0.0, -flips, effect.name.startswith("no ")
+
+
 def _effect(cue: Cue, measured: _Measured, seed: int) -> CueEffect:
-    """What a cue does, its q and whether it is one still open."""
-    forward = int(measured.flipped.sum())
-    if int(measured.mirrored().flipped.sum()) > forward:
-        cue, measured = cue.mirrored(), measured.mirrored()
+    """What a cue does, its q still open."""
     harmful, flipped = measured.harmful, measured.flipped
     benign_families, harmful_families = (measured.by_family(side) for side in (~harmful, harmful))
-    changes = [list(benign_families.values()), list(harmful_families.values())]
-    p = _p_by_sign_flips(benign_families, harmful_families, seed)
     flips_benign = _share(flipped[~harmful & (measured.off <= 0)])
     flips_harmful = _share(flipped[harmful & (measured.on > 0)])
     moved = measured.elsewhere[flipped & ~np.isnan(measured.elsewhere)]
     elsewhere = _share(moved > 0) if len(moved) else None
-    families = {f for f, yes in zip(measured.family, flipped, strict=True) if yes}
-    matters = (
-        max(flips_benign, flips_harmful) >= MIN_FLIPS
-        and len(families) >= MIN_FAMILIES
-        and (elsewhere is None or elsewhere < MIN_FLIPS)
-    )
+    cells = zip(measured.cells, flipped, strict=True)
+    families = {cell.request.family for cell, is_flipped in cells if is_flipped}
     return CueEffect(
         name=cue.name,
         what=cue.what,
-        on_benign=_estimate(changes[0]),
-        on_harmful=_estimate(changes[1]),
+        on_benign=_estimate(list(benign_families.values())),
+        on_harmful=_estimate(list(harmful_families.values())),
         flips_benign=flips_benign,
         flips_harmful=flips_harmful,
-        p=p,
+        p=_p_by_sign_flips(benign_families, harmful_families, seed),
         q=1.0,
-        is_cue=matters,
+        is_cue=max(flips_benign, flips_harmful) >= MIN_FLIPS
+        and len(families) >= MIN_FAMILIES
+        and (elsewhere is None or elsewhere < MIN_FLIPS),
         flips_elsewhere=elsewhere,
     )
 
 
-def _judged(effects: Sequence[CueEffect], q: Sequence[float]) -> tuple[CueEffect, ...]:
-    """With the false discovery rates; the cues first, then by what they flip and change."""
-    found = [
-        replace(effect, q=rate, is_cue=effect.is_cue and rate <= MAX_Q)
-        for effect, rate in zip(effects, q, strict=True)
-    ]
+def _judged(tried: Sequence[_Tried], seed: int) -> tuple[CueEffect, ...]:
+    """The effects, the strongest first; a cue that acts through a stronger one is none itself.
 
-    def rank(effect: CueEffect) -> tuple[bool, float, float]:
-        size = max(abs(effect.on_benign.mean), abs(effect.on_harmful.mean))
-        return effect.is_cue, max(effect.flips_benign, effect.flips_harmful), size
-
-    return tuple(sorted(found, key=rank, reverse=True))
+    What is put at the end takes another final word from its place. So only the cells count in which
+    it leaves all stronger cues as they are.
+    """
+    found: list[CueEffect] = []
+    stronger: list[Cue] = []
+    for one in sorted(tried, key=lambda one: one.size):
+        effect = one.effect
+        if effect.is_cue and stronger:
+            changed = {
+                cue.name: [cell.changes(cue) for cell in one.measured.cells] for cue in stronger
+            }
+            kept = [not any(cell) for cell in zip(*changed.values(), strict=True)]
+            if not all(kept):
+                alone = _effect(one.cue, one.measured.only(kept), seed)
+                if not (alone.is_cue and alone.p <= MAX_Q):
+                    by = max(changed, key=lambda name: sum(changed[name]))
+                    effect = replace(effect, is_cue=False, explained_by=by)
+        if effect.is_cue:
+            stronger.append(one.cue)
+        found.append(effect)
+    return tuple(sorted(found, key=lambda effect: not effect.is_cue))
 
 
 def _share(hits: np.ndarray) -> float:
