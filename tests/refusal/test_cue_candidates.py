@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mechinterp import load_model
@@ -51,17 +53,19 @@ def test_usable_are_the_others_and_those_of_half_the_requests(model):
 def test_cues_come_from_words_at_a_place_in_several_families():
     requests = [
         Request(f"bring a {w} {'Now' if harm else 'then'}{end}", harmful=harm, family=w)
-        for w, end in (("map", ""), ("key", "?"), ("book", " !"))
+        for w, end in (("map", ""), ("key", "?"), ("book", "?!"), ("box", "..."))
         for harm in (True, False)
     ]
     names = [cue.name for cue in cues_from_requests(requests)]
-    assert set(names) == {"Now last", "then last", "bring first", "a second"}
-    assert set(names[:2]) == {"Now last", "then last"}
+    assert sorted(names[:2]) == ["Now last", "then last"]
+    assert sorted(names[2:]) == ["a second", "bring first"]
     assert [cue.name for cue in cues_from_requests(requests, 1)] == names[:1]
+    alone = [replace(request, family="one") for request in requests]
+    assert cues_from_requests(alone) == ()
+    assert cues_from_requests(requests[:2]) == ()
     assert cues_from_requests([]) == ()
 
 
-def test_those_of_the_built_in_requests_fit_them():
-    for cue in cues_from_requests(request_families(), 12):
-        holding = [r for r in request_families() if cue.off(r) != r.prompt]
-        assert len({r.family for r in holding}) >= 2, cue
+def test_those_of_the_built_in_requests_are_few():
+    """None but words that stand there everywhere: hardly one gives harm away."""
+    assert len(cues_from_requests(request_families(), 20)) <= 6
