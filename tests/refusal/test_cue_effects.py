@@ -140,6 +140,25 @@ def test_with_many_families_p_is_from_random_flips():
     assert cue_effects._p_by_sign_flips({}, dict.fromkeys("abcd", 0.0), 0) == 1.0
 
 
+def test_what_few_families_leave_open_is_tried_in_more(model, scored, monkeypatch):
+    """With five families p is 1/16 at the best; ten decide, with p doubled for the second look."""
+    scored(lambda words: 1 if words[-1] == "today" else -1)
+    asked, score = [], cue_effects.score_prompts
+
+    def counted(model, behaviour, prompts, **options):
+        asked.append(len(prompts))
+        return score(model, behaviour, prompts, **options)
+
+    monkeypatch.setattr(cue_effects, "score_prompts", counted)
+    effects = found_by(model, n_families=5)
+    assert effects["today last"].is_cue
+    assert effects["today last"].p == 2 * 2 / 2**10
+    assert len(asked) == 2
+    assert asked[1] <= asked[0]
+    assert not found_by(model, requests_with(n_families=5))["today last"].is_cue
+    assert len(asked) == 3
+
+
 def test_one_flip_in_one_family_is_not_enough(model, scored):
     scored(lambda words: 1 if {"door", "copper"} <= set(words) and words[-1] == "today" else -1)
     assert not found_by(model)["today last"].is_cue
