@@ -22,4 +22,5 @@ from .findings import Stages as Stages
 from .findings import Verdict as Verdict
 from .findings import WordEffect as WordEffect
 from .flips import minimal_flips as minimal_flips
+from .stages import find_stages as find_stages
 from .words import find_words as find_words
