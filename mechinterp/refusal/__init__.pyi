@@ -1,5 +1,9 @@
 """What mechinterp.refusal gives; read by its `__init__`, by editors and by type checkers."""
 
+from .files import from_json as from_json
+from .files import read_study as read_study
+from .files import to_json as to_json
+from .files import write_study as write_study
 from .findings import Behaviour as Behaviour
 from .findings import BehaviourFindings as BehaviourFindings
 from .findings import CueEffect as CueEffect
@@ -13,3 +17,4 @@ from .findings import RefusalStudy as RefusalStudy
 from .findings import Stages as Stages
 from .findings import Verdict as Verdict
 from .findings import WordEffect as WordEffect
+from .tables import to_dataframe as to_dataframe

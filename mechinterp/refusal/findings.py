@@ -14,6 +14,7 @@ from typing import Literal
 import xarray as xr
 
 from mechinterp.core.metrics import Metric
+from mechinterp.core.printable import escape
 
 WordSet = tuple[str, ...]
 """Words that act together: one, or several that are all needed."""
@@ -180,7 +181,8 @@ class Stages:
     detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
         `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
     routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
-        each `driver` ("content", "trigger") that refusals come from. routed_by: the parts that pass.
+        each `driver` ("content", "trigger") that refusals come from. routed_by: the parts that
+        pass.
     directions: those tested; expressed_at: the first layer at which one works.
     cut: "" or between which stages what was detected is lost: "detection and routing".
     sentences: what follows, each from the numbers it names.
@@ -217,8 +219,8 @@ class Verdict:
 
     rule: None if `abstains`, which then says why. probability: that the rule is right, from
     resampling families. shares: rule -> share of the resamples in which it is the best.
-    fit: share of the crossing's cells that the rule foretells. triggers: sets of words, each enough.
-    cue: name of the cue. sentences: evidence for and against, each from its number.
+    fit: share of the crossing's cells that the rule foretells. triggers: sets of words, each
+    enough. cue: name of the cue. sentences: evidence for and against, each from its number.
     """
 
     rule: Rule | None
@@ -234,7 +236,7 @@ class Verdict:
     not_tested: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RefusalStudy:
     """Everything that a study found; `verdict` is the answer, the rest its evidence.
 
@@ -257,8 +259,28 @@ class RefusalStudy:
     held_out: HeldOut | None
     attrs: dict[str, object] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """The verdict and how sure, then what it stands on, a line each."""
+        verdict = self.verdict
+        said = f"{self.behaviour} by {verdict.rule or 'no rule that can be told'}"
+        lines = [f"RefusalStudy of {self.model}: {said}, probability {verdict.probability:.2f}"]
+        if verdict.abstains:
+            lines.append(f"abstains: {verdict.abstains}")
+        lines.append(f"fits {verdict.fit:.0%} of {int(self.crossing.notnull().sum())} cells")
+        if verdict.triggers:
+            lines.append("triggers: " + ", ".join(map(words_together, verdict.triggers)))
+        if verdict.cue:
+            lines.append(f"cue: {verdict.cue}")
+        lines += [f"{kind}: {rate}" for kind, rate in self.findings.rates.items()]
+        if (test := self.held_out) is not None:
+            lines.append(
+                f"flips that were foretold: {test.n_happened} of {test.n_predicted} happened; "
+                f"of random edits {test.n_random_happened} of {test.n_random}"
+            )
+        return "\n  ".join(map(escape, lines))
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class PromptStudy:
     """Why one prompt is refused or answered.
 
@@ -280,3 +302,34 @@ class PromptStudy:
     sentences: tuple[str, ...]
     study: RefusalStudy | None = None
     attrs: dict[str, object] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Whether the model does it, how many sets of words flip that, and the verdict if any."""
+        does = "does" if self.score > self.over else "does not"
+        lines = [
+            f"PromptStudy of {self.prompt!r}",
+            f"{self.model} {does} {self.behaviour}: {self.score:+.2f} {self.unit} "
+            f"(over {self.over:g}: it does)",
+            f"sets of up to {self.flips.size} words that flip it: {len(self.flips.sets)}"
+            + ("" if self.flips.complete else ", not all were tried"),
+            *(
+                f"without {words_together(s.words)}: {s.score_without:+.2f}"
+                for s in self.flips.sets
+            ),
+        ]
+        if self.study is not None:
+            verdict = self.study.verdict
+            lines.append(
+                f"the model: by {verdict.rule or 'no rule that can be told'}, "
+                f"probability {verdict.probability:.2f}"
+            )
+        return "\n  ".join(map(escape, lines))
+
+
+def words_together(words: WordSet) -> str:
+    """A set of words as a sentence names it.
+
+    >>> words_together(("bath", "bomb"))
+    'bath + bomb'
+    """
+    return " + ".join(words)
