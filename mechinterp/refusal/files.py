@@ -21,7 +21,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import xarray as xr
 
@@ -33,6 +33,8 @@ from mechinterp.storage.seals import NOT_SEALED, check_seal, seal
 from mechinterp.storage.whole_files import JSON_BYTES_PER_BYTE, read_whole, write_whole
 
 FORMAT, VERSION = "mechinterp refusal study", 1
+
+T = TypeVar("T")
 
 _KINDS: dict[str, type] = {"RefusalStudy": RefusalStudy, "PromptStudy": PromptStudy}
 _BARE = {"format": tables.FORMAT, "version": tables.VERSION, "kind": "Dataset"}
@@ -126,7 +128,9 @@ def _plain(hint: object, value: object) -> object:
     if hint is float:
         number = float(value)  # type: ignore[arg-type]
         return number if math.isfinite(number) else str(number)
-    return hint(value) if hint in (int, bool) else value  # type: ignore[operator]
+    if hint is bool:
+        return bool(value)
+    return int(value) if hint is int else value  # type: ignore[call-overload]
 
 
 def _read(hint: object, found: object) -> object:
@@ -137,7 +141,7 @@ def _read(hint: object, found: object) -> object:
     if isinstance(hint, type) and is_dataclass(hint):
         hints, given = get_type_hints(hint), _checked(dict, found)
         return hint(**{e.name: _read(hints[e.name], given[e.name]) for e in fields(hint)})
-    if hint in (xr.DataArray, xr.Dataset):
+    if hint is xr.DataArray or hint is xr.Dataset:
         return _checked(hint, tables.from_json(json.dumps(found)))
     origin = get_origin(hint)
     if origin is dict:
@@ -156,6 +160,7 @@ def _read(hint: object, found: object) -> object:
         if found not in ("nan", "inf", "-inf") and type(found) not in (int, float):
             raise TypeError(f"{found!r} is no number")
         return float(found)  # type: ignore[arg-type]
+    assert isinstance(hint, type)
     return _checked(hint, found)
 
 
@@ -182,8 +187,8 @@ def _without_none(hint: object) -> object:
     return next(part for part in get_args(hint) if part is not type(None))
 
 
-def _checked(kind: object, found: object) -> Any:
+def _checked(kind: type[T], found: object) -> T:
     """A value of exactly this type."""
     if type(found) is not kind:
-        raise TypeError(f"{found!r} is no {getattr(kind, '__name__', kind)}")
+        raise TypeError(f"{found!r} is no {kind.__name__}")
     return found
