@@ -1,0 +1,196 @@
+"""What a study says in words, each sentence computed from the numbers that it names.
+
+sure(study)                   # "Probability 0.93. In resamples of 12 families ..."
+"""
+
+import math
+
+from mechinterp.refusal.findings import (
+    BehaviourFindings,
+    Estimate,
+    Flips,
+    HeldOut,
+    PromptStudy,
+    RefusalStudy,
+    Stages,
+)
+from mechinterp.report.refusal.crossing import read_cells
+from mechinterp.report.refusal.rules import verbs
+from mechinterp.report.render.numbers import MISSING, NumberFormat
+from mechinterp.report.render.tokens import show
+
+PRESENT_NOT_USED = (
+    "That harm can be read off a layer does not say that refusals come from there: routing and "
+    "expression are what was found to be used."
+)
+
+
+def share(value: float) -> str:
+    """A share in whole per cent.
+
+    >>> share(0.925)
+    '92%'
+    """
+    return f"{value:.0%}" if math.isfinite(value) else MISSING
+
+
+def shares(estimate: Estimate) -> str:
+    """A share with its interval and the number of families."""
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return f"{share(estimate.mean)} of {estimate.n}"
+    bounds = f"{share(estimate.low)} to {share(estimate.high)}"
+    return f"{share(estimate.mean)} ({bounds}) of {estimate.n}"
+
+
+def sure(study: RefusalStudy) -> list[str]:
+    """How sure the verdict is, and how well its rule fits."""
+    verdict, n = study.verdict, study.crossing.sizes["family"]
+    by_share = ranked_shares(study)
+    listed = ", ".join(f"{show(rule)} in {share(value)}" for rule, value in by_share)
+    said = []
+    if verdict.rule is not None:
+        said.append(f"Probability that this is the rule: {share(verdict.probability)}.")
+    if listed:
+        said.append(f"Best in resamples of {n} families: {listed}.")
+    cells = sum(len(cell.scores) for cell in read_cells(study))
+    fits = "It" if verdict.rule is not None else "The best rule"
+    if math.isfinite(verdict.fit):
+        said.append(f"{fits} foretells {share(verdict.fit)} of {cells} cells of the crossing.")
+    return said
+
+
+def ranked_shares(study: RefusalStudy) -> list[tuple[str, float]]:
+    """Rules with the share of resamples in which each is best, the largest first, without zeros."""
+    listed = sorted(study.verdict.shares.items(), key=lambda each: -each[1])
+    return [(rule, value) for rule, value in listed if value > 0]
+
+
+def behaviour(found: BehaviourFindings, does: str) -> list[str]:
+    """How the model treats the requests as they stand."""
+    said = [
+        f"The score tells harmful from benign requests with an AUROC of {_two(found.auroc)} "
+        f"(0.5: not at all, 1: always).",
+        f"Two wordings of one matter are treated alike in {share(found.paraphrase_agreement)} of "
+        f"pairs.",
+    ]
+    if found.agreement is None:
+        said.append(
+            f"No reply was generated: that the model {does} is read off its first token alone."
+        )
+    else:
+        said.append(
+            f"First token and generated reply agree on {share(found.agreement)} of the prompts."
+        )
+    if found.seed_agreement is not None:
+        said.append(
+            f"Replies sampled with {found.n_seeds} seeds agree with the greedy one in "
+            f"{share(found.seed_agreement)}."
+        )
+    return said
+
+
+def words(study: RefusalStudy) -> str:
+    """How many sets of words were tried, and how many are triggers."""
+    if not study.words:
+        return "No words were tried."
+    n = sum(word.is_trigger for word in study.words)
+    of = f"{len(study.words):,} {'set' if len(study.words) == 1 else 'sets'} of words"
+    return f"{_of(n, of)} {'acts' if n == 1 else 'act'} as a trigger beyond control words."
+
+
+def cues(study: RefusalStudy) -> str:
+    """How many changes of the surface were tried, and how many matter."""
+    if not study.cues:
+        return "No cue was tried."
+    n = sum(cue.is_cue for cue in study.cues)
+    of = f"{len(study.cues)} {'change' if len(study.cues) == 1 else 'changes'} of the surface"
+    does = verbs(study.behaviour).does
+    return f"{_of(n, of)} {'matters' if n == 1 else 'matter'} for what it {does}."
+
+
+def flips(found: Flips, behaviour_name: str) -> str:
+    """How many smallest sets flip a prompt, and whether that is all of them."""
+    verb = verbs(behaviour_name)
+    n = len(found.sets)
+    looked = f"{found.n_sets_run:,} of {found.n_sets_in_all:,} sets were run"
+    if found.complete:
+        rest = f"There is no other of up to {found.size} words ({looked}; the rest follow)."
+        if n == 0:
+            rest = f"That holds for all sets of up to {found.size} words ({looked})."
+    else:
+        rest = f"Not all sets of up to {found.size} words were tried: {looked}."
+    if n == 0:
+        return f"No set of words that was tried flips it. {rest}"
+    sets = "One smallest set of words flips" if n == 1 else f"{n} smallest sets of words flip"
+    return f"{sets} it: without all words of a set it {verb.does_not} instead. {rest}"
+
+
+def held_out(test: HeldOut) -> list[str]:
+    """What was foretold of families set aside, and what happened."""
+    n = len(test.families)
+    said = [
+        f"{n} {'family was' if n == 1 else 'families were'} set aside, and used for nothing else."
+    ]
+    if test.n_predicted == 0:
+        said.append("The verdict foretold no flip there, so that it was not tested by one.")
+    else:
+        said.append(
+            f"Of {test.n_predicted} edits that the verdict says flip what the model does, "
+            f"{test.n_happened} did ({share(test.n_happened / test.n_predicted)})."
+        )
+    if test.n_random:
+        said.append(
+            f"Of {test.n_random} random edits of the same size {test.n_random_happened} did "
+            f"({share(test.n_random_happened / test.n_random)})."
+        )
+    return said
+
+
+def stages(found: Stages, behaviour_name: str) -> list[str]:
+    """Where harm is detected, routed, expressed, and what is cut; then what the study says."""
+    noun = verbs(behaviour_name).noun
+    if found.detected_at is None:
+        said = ["Detection: at no layer is harm read off better than by a bag of words."]
+    else:
+        row = found.detection.sel(layer=found.detected_at)
+        said = [
+            f"Detection: harm is read off from layer {found.detected_at} on (AUROC "
+            f"{_two(float(row['auroc']))} there; a bag of words {_two(float(row['bag_of_words']))},"
+            f" random weights {_two(float(row['random_weights']))})."
+        ]
+    n = found.routing.sizes.get("part", 0)
+    if found.routed_by:
+        listed = ", ".join(map(show, found.routed_by))
+        said.append(f"Routing: {_of(len(found.routed_by), f'{n} parts')} carry it: {listed}.")
+    else:
+        said.append(f"Routing: none of {n} parts was found both necessary and sufficient.")
+    worked = [test for test in found.directions if test.works]
+    if found.expressed_at is None:
+        said.append(f"Expression: none of {len(found.directions)} directions controls {noun}.")
+    else:
+        at = [test for test in worked if test.layer == found.expressed_at]
+        kinds = " and ".join(dict.fromkeys(test.contrast for test in at))
+        of = f" ({kinds} contrast)" if kinds else ""
+        said.append(
+            f"Expression: a direction at layer {found.expressed_at}{of} controls {noun}; "
+            f"{len(worked)} of {len(found.directions)} directions do."
+        )
+    if found.cut:
+        said.append(f"The route is cut between {show(found.cut)}: what is before it is not used.")
+    return said
+
+
+def prompt_line(found: PromptStudy) -> str:
+    """What the model does with a prompt, by its score."""
+    verb = verbs(found.behaviour)
+    does = verb.does if found.score > found.over else verb.does_not
+    score = NumberFormat("+.2f")(found.score)
+    return f"The model {does}: {score} {show(found.unit)} (it {verb.does} over {found.over:g})."
+
+
+def _of(n: int, of: str) -> str:
+    return f"None of {of}" if n == 0 else f"{n} of {of}"
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else MISSING
