@@ -10,6 +10,7 @@ True
 from dataclasses import dataclass
 
 from mechinterp.refusal.findings import Rule, Verdict, WordSet
+from mechinterp.refusal.rules import RULES
 from mechinterp.report.render.phrases import Phrase, Piece
 from mechinterp.report.render.tokens import show
 
@@ -41,19 +42,15 @@ def verbs(behaviour: str) -> Verbs:
 
 def foretold(rule: Rule, *, harm: bool, trigger: bool, cue: bool) -> bool:
     """Whether a rule says that the model refuses a request with these factors."""
-    if rule in ("always", "never"):
-        return rule == "always"
-    there = {"content": harm, "trigger": trigger, "cue": cue}
-    if " or " in rule:
-        return any(there[name] for name in rule.split(" or "))
-    return all(there[name] for name in rule.split(" and "))
+    return bool(RULES[rule][int(harm), int(trigger), int(cue)])
 
 
 def verdict_phrase(verdict: Verdict, behaviour: str) -> Phrase:
     """The verdict in one plain sentence; an abstention as plainly."""
     does = verbs(behaviour).does
     if verdict.rule is None:
-        return (Piece(f"No verdict: {show(verdict.abstains) or 'no rule is clearly the best'}."),)
+        why = show(verdict.abstains.strip(" .")) or "no rule is clearly the best"
+        return (Piece(f"No verdict: {why}."),)
     if verdict.rule == "always":
         return (Piece(f"The model {does} nearly everything, whatever is asked."),)
     if verdict.rule == "never":

@@ -60,9 +60,12 @@ def sure(study: RefusalStudy) -> list[str]:
 
 
 def ranked_shares(study: RefusalStudy) -> list[tuple[str, float]]:
-    """Rules with the share of resamples in which each is best, the largest first, without zeros."""
+    """Rules with the share of resamples in which each is best, the largest first.
+
+    Without those below half a per cent, which would be printed as 0%.
+    """
     listed = sorted(study.verdict.shares.items(), key=lambda each: -each[1])
-    return [(rule, value) for rule, value in listed if value > 0]
+    return [(rule, value) for rule, value in listed if value >= 0.005]
 
 
 def behaviour(found: BehaviourFindings, does: str) -> list[str]:
