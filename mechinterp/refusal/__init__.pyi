@@ -1,9 +1,5 @@
 """What mechinterp.refusal gives; read by its `__init__`, by editors and by type checkers."""
 
-from .files import from_json as from_json
-from .files import read_study as read_study
-from .files import to_json as to_json
-from .files import write_study as write_study
 from .cue_candidates import candidate_cues as candidate_cues
 from .cue_candidates import cues_from_requests as cues_from_requests
 from .cue_candidates import unusable_cues as unusable_cues
@@ -12,6 +8,10 @@ from .cue_effects import find_cues as find_cues
 from .cues import CUES as CUES
 from .cues import Cue as Cue
 from .cues import cue_named as cue_named
+from .files import from_json as from_json
+from .files import read_study as read_study
+from .files import to_json as to_json
+from .files import write_study as write_study
 from .findings import Behaviour as Behaviour
 from .findings import BehaviourFindings as BehaviourFindings
 from .findings import CueEffect as CueEffect
