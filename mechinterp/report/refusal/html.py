@@ -137,7 +137,6 @@ def _stages(found: Stages, study: RefusalStudy) -> dict[str, object]:
         "chart": stage_chart(found),
         "detection": layer_chart(lines, y="AUROC", y_range=(0.0, 1.0)),
         "sentences": sentences.stages(found, study.behaviour),
-        "more": [escape(each) for each in found.sentences],
         "cut": found.cut,
         "tables": tables,
         "caution": sentences.PRESENT_NOT_USED,

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import xarray as xr
+
 from mechinterp.refusal.findings import (
     CueEffect,
     Estimate,
@@ -14,7 +16,6 @@ from mechinterp.refusal.findings import (
     RefusalStudy,
     Stages,
     WordEffect,
-    words_together,
 )
 from mechinterp.report.refusal.crossing import Cell
 from mechinterp.report.refusal.marked import Marked, marked_words
@@ -150,9 +151,9 @@ def cell_rows(cells: Sequence[Cell], unit: str, does: str) -> Rows:
 
 def stage_tables(found: Stages, unit: str) -> dict[str, Rows]:
     """Detection by layer, the parts that were exchanged, and the directions."""
+    by_layer = [n for n, values in found.detection.data_vars.items() if values.dims == ("layer",)]
     detection = [
-        {"layer": str(layer)}
-        | {str(name): _two(float(row[name])) for name in found.detection.data_vars}
+        {"layer": str(layer)} | {str(name).replace("_", " "): _cell(row[name]) for name in by_layer}
         for layer in found.detection["layer"].values.tolist()
         for row in [found.detection.sel(layer=layer)]
     ]
@@ -173,34 +174,37 @@ def stage_tables(found: Stages, unit: str) -> dict[str, Rows]:
         for test in found.directions
     ]
     return {
-        "Parts exchanged": _part_rows(found, unit),
+        "Parts exchanged": _part_rows(found),
         "Directions": directions,
         "Detection by layer": detection,
     }
 
 
-def _part_rows(found: Stages, unit: str) -> Rows:
-    """A row for each part and driver, those that pass first."""
+def _part_rows(found: Stages) -> Rows:
+    """A row for each part and driver that were measured, those that pass first."""
     routing = found.routing
     if not routing.sizes.get("part"):
         return []
+    shown = [n for n in ("necessity", "sufficiency", "direct") if n in routing.data_vars]
     rows = [
         {
             "part": str(part),
             "refusals driven by": str(driver),
-            "passes": "yes" if part in found.routed_by else "no",
-            **{
-                f"{name}, {unit}": SCORE(float(one[name]))
-                for name in ("necessity", "sufficiency", "direct")
-                if name in one
-            },
+            "passes": "yes" if _passes(found, one, str(part)) else "no",
+            **{name: share(float(one[name])) for name in shown},
             "p": probability(float(one["p"])),
         }
         for part in routing["part"].values.tolist()
         for driver in routing["driver"].values.tolist()
         for one in [routing.sel(part=part, driver=driver)]
+        if math.isfinite(float(one["necessity"]))
     ]
     return sorted(rows, key=lambda row: row["passes"] == "no")
+
+
+def _passes(found: Stages, one: xr.Dataset, part: str) -> bool:
+    """Whether a part is on the route of a driver; of any, if that was not told apart."""
+    return bool(one["is_on_route"]) if "is_on_route" in one else part in found.routed_by
 
 
 def other_tables(study: RefusalStudy) -> dict[str, Rows]:
@@ -223,14 +227,13 @@ def other_tables(study: RefusalStudy) -> dict[str, Rows]:
     return {"replies": replies, "topics": topics, "edits": edits}
 
 
-def named(words: WordEffect) -> str:
-    """The words of an effect as one text."""
-    return show(words_together(words.words))
-
-
 def _number(value: float) -> float:
     return value if math.isfinite(value) else -math.inf
 
 
 def _two(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else MISSING
+
+
+def _cell(value: xr.DataArray) -> str:
+    return _two(float(value)) if value.dtype.kind == "f" else str(value.item())

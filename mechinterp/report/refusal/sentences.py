@@ -150,7 +150,9 @@ def held_out(test: HeldOut) -> list[str]:
 
 
 def stages(found: Stages, behaviour_name: str) -> list[str]:
-    """Where harm is detected, routed, expressed, and what is cut; then what the study says."""
+    """What the study says of its stages; if nothing, where each is, and where the route is cut."""
+    if found.sentences:
+        return [show(each) for each in found.sentences]
     noun = verbs(behaviour_name).noun
     if found.detected_at is None:
         said = ["Detection: at no layer is harm read off better than by a bag of words."]

@@ -59,7 +59,6 @@ def print_refusal(study: RefusalStudy, *, top: int = 12, console: Console | None
         pen.line("The stages were not looked at.")
     else:
         _lines(pen, sentences.stages(study.stages, study.behaviour))
-        _lines(pen, study.stages.sentences)
     _heading(pen, "Test on families set aside")
     if study.held_out is None:
         pen.line("No family was set aside: the verdict was not tested.")

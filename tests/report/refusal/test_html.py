@@ -126,7 +126,8 @@ def test_the_words_that_flip_are_marked_where_they_stand():
 
 def test_where_the_route_is_cut_a_line_is_drawn():
     assert "cut here" not in refusal_page(study())
-    cut = refusal_page(study(stages=stages(cut="detection and routing", detected_at=None)))
+    inside = stages(cut="detection and routing", detected_at=None, sentences=())
+    cut = refusal_page(study(stages=inside))
     assert "cut here" in cut
     assert "at no layer is harm read off" in cut
 
