@@ -25,4 +25,5 @@ from .findings import RefusalStudy as RefusalStudy
 from .findings import Stages as Stages
 from .findings import Verdict as Verdict
 from .findings import WordEffect as WordEffect
+from .flips import minimal_flips as minimal_flips
 from .tables import to_dataframe as to_dataframe

@@ -139,7 +139,12 @@ class FlipSet:
 
 @dataclass(frozen=True)
 class Flips:
-    """All smallest sets of up to `size` words that flip a prompt; `complete`: none was left out."""
+    """All smallest sets of up to `size` words that flip a prompt.
+
+    complete: every set was run, holds a smaller one that flips, or differs from such a set by
+    `idle` words alone: removed alone, alone left, and in groups, these hardly moved the score.
+    n_sets_run: all removals that were run. token_layers_brute_force: of one sweep over all sets.
+    """
 
     prompt: str
     score: float
@@ -150,6 +155,7 @@ class Flips:
     n_sets_in_all: int
     token_layers: int
     token_layers_brute_force: int
+    idle: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,7 @@ class DirectionTest:
     change of the score of refused prompts when it is taken out (necessity), and of answered ones
     when it is added (sufficiency). `p_norm`, `p_covariance`: permutation p against at least 100
     random directions, isotropic and with the activations' own covariance. kl: nats, on benign
-    prompts, when it is taken out.
+    prompts, when it is taken out. driver: what the refused prompts have and the answered lack.
     """
 
     contrast: Literal["matched", "unmatched"]
@@ -174,19 +180,26 @@ class DirectionTest:
     kl: float
     n_random: int
     works: bool
+    driver: str = "content"
 
 
 @dataclass(frozen=True)
 class Stages:
     """Where harm is detected, how it travels to the answer, and where refusal is expressed.
 
-    detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
-        `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
-    routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
-        each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
-    directions: those tested; expressed_at: the first layer at which one works.
-    cut: "" or between which stages what was detected is lost: "detection and routing".
-    sentences: what follows, each from the numbers it names.
+        detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
+            `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
+        routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
+    <<<<<<< HEAD
+            each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
+        directions: those tested; expressed_at: the first layer at which one works.
+    =======
+            each `driver` ("content", "trigger") that refusals come from. routed_by: the parts that pass.
+        directions: those tested; expressed_at: the first layer at which one works for each driver.
+    >>>>>>> stages
+        cut: "" or between which stages what was detected is lost: "detection and routing".
+        expressed_by: the parts that write to the answer what decides.
+        sentences: what follows, each from the numbers it names.
     """
 
     detection: xr.Dataset
@@ -197,6 +210,7 @@ class Stages:
     expressed_at: int | None
     cut: str
     sentences: tuple[str, ...] = ()
+    expressed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
