@@ -187,19 +187,14 @@ class DirectionTest:
 class Stages:
     """Where harm is detected, how it travels to the answer, and where refusal is expressed.
 
-        detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
-            `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
-        routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
-    <<<<<<< HEAD
-            each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
-        directions: those tested; expressed_at: the first layer at which one works.
-    =======
-            each `driver` ("content", "trigger") that refusals come from. routed_by: the parts that pass.
-        directions: those tested; expressed_at: the first layer at which one works for each driver.
-    >>>>>>> stages
-        cut: "" or between which stages what was detected is lost: "detection and routing".
-        expressed_by: the parts that write to the answer what decides.
-        sentences: what follows, each from the numbers it names.
+    detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
+        `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
+    routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
+        each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
+    directions: those tested; expressed_at: the first layer at which one works for a driver.
+    expressed_by: the parts that write to the answer what decides.
+    cut: "" or between which stages what was detected is lost: "detection and routing".
+    sentences: what follows, each from the numbers it names.
     """
 
     detection: xr.Dataset

@@ -27,6 +27,8 @@ from mechinterp.report.render.tables import table
 MOST_ROWS, MOST_PROMPTS = 24, 4
 """Rows of a table, and prompts in full, before the rest folds away."""
 
+_SAID_ELSEWHERE = ("kind", "command", "complete", "seed")
+
 _LINES = {"auroc": "harm", "bag_of_words": "bag of words", "random_weights": "random weights"}
 
 
@@ -54,7 +56,7 @@ def refusal_page(
         most_prompts=MOST_PROMPTS,
         crossings=_charts(cells, study, verb.does),
         against_rule=_against(cells),
-        missing=[name for name in ("trigger", "cue") if not crossed(cells, name)],
+        uncrossed=sentences.uncrossed(study),
         cells=table(rows.cell_rows(cells, study.unit, verb.does)),
         words=rows.word_rows(study.words),
         word_sentence=sentences.words(study),
@@ -67,7 +69,7 @@ def refusal_page(
         held_out=_held_out(study),
         tables={name: table(each) for name, each in rows.other_tables(study).items() if each},
         verdict=study.verdict,
-        costs=costs(study.attrs),
+        costs=costs({k: v for k, v in study.attrs.items() if k not in _SAID_ELSEWHERE}),
         notes=[escape(note) for note in notes],
     )
 

@@ -159,6 +159,7 @@ def stage_tables(found: Stages, unit: str) -> dict[str, Rows]:
     ]
     directions = [
         {
+            "refusals driven by": show(test.driver),
             "contrast": test.contrast,
             "layer": str(test.layer),
             f"taken out, {unit}": SCORE(test.taken_out),

@@ -14,7 +14,7 @@ from mechinterp.refusal.findings import (
     RefusalStudy,
     Stages,
 )
-from mechinterp.report.refusal.crossing import read_cells
+from mechinterp.report.refusal.crossing import crossed, read_cells
 from mechinterp.report.refusal.rules import verbs
 from mechinterp.report.render.numbers import MISSING, NumberFormat
 from mechinterp.report.render.tokens import show
@@ -54,7 +54,7 @@ def sure(study: RefusalStudy) -> list[str]:
         said.append(f"Best in resamples of {n} families: {listed}.")
     cells = sum(len(cell.scores) for cell in read_cells(study))
     fits = "It" if verdict.rule is not None else "The best rule"
-    if math.isfinite(verdict.fit):
+    if math.isfinite(verdict.fit) and cells:
         said.append(f"{fits} foretells {share(verdict.fit)} of {cells} cells of the crossing.")
     return said
 
@@ -66,6 +66,15 @@ def ranked_shares(study: RefusalStudy) -> list[tuple[str, float]]:
     """
     listed = sorted(study.verdict.shares.items(), key=lambda each: -each[1])
     return [(rule, value) for rule, value in listed if value >= 0.005]
+
+
+def uncrossed(study: RefusalStudy) -> list[str]:
+    """Which factor no request has; that nothing was crossed, where there is no score at all."""
+    cells = read_cells(study)
+    if not any(cell.scores for cell in cells):
+        return ["Nothing was crossed: there were no refusals and answers to compare."]
+    missing = [factor for factor in ("trigger", "cue") if not crossed(cells, factor)]
+    return [f"No request has a {factor}." for factor in missing]
 
 
 def behaviour(found: BehaviourFindings, does: str) -> list[str]:

@@ -124,7 +124,8 @@ def _detected(found: Stages) -> dict[int, tuple[str, str]]:
 def _expressed(found: Stages) -> dict[int, tuple[str, str]]:
     boxes: dict[int, tuple[str, str]] = {}
     for test in sorted(found.directions, key=lambda one: one.works):
-        said = f"{test.contrast} contrast, {'works' if test.works else 'does not work'}"
+        said = f"{test.driver}, {test.contrast} contrast, "
+        said += "works" if test.works else "does not work"
         boxes[test.layer] = ("up14" if test.works else "tested", said)
     return boxes
 

@@ -117,7 +117,9 @@ def _crossing(pen: Pen, study: RefusalStudy) -> None:
     cells, verb = read_cells(study), verbs(study.behaviour)
     _heading(pen, f"Harm × trigger × cue: share of families in which it {verb.does}")
     used = [c for c in cells if all(crossed(cells, f) for f in ("trigger", "cue") if getattr(c, f))]
-    if pen.console.width < _NARROW:
+    if not any(cell.scores for cell in cells):
+        used = []
+    elif pen.console.width < _NARROW:
         rows = [[cell.name, _share_of(cell.share, len(cell.scores))] for cell in used]
         _table(pen, ["requests", "share"], rows)
     else:
@@ -127,10 +129,9 @@ def _crossing(pen: Pen, study: RefusalStudy) -> None:
             row = [_share_of(c.share, len(c.scores)) for c in used if c.harm == harm]
             rows.append(["harmful" if harm else "benign", *row])
         _table(pen, ["", *columns], rows)
-    for factor in ("trigger", "cue"):
-        if not crossed(cells, factor):
-            pen.line(f"No request has a {factor}.", "dim")
-    if study.verdict.rule is not None:
+    for line in sentences.uncrossed(study):
+        pen.line(line, "dim")
+    if study.verdict.rule is not None and used:
         wrong = [c.name for c in used if c.scores and (c.share > 0.5) != c.foretold]
         pen.line(
             "In each cell most families do what the rule foretells."
