@@ -162,18 +162,27 @@ def stages(**changes):
             "high": ("layer", np.minimum(1, auroc + 0.04)),
             "bag_of_words": ("layer", np.full(6, 0.7)),
             "random_weights": ("layer", np.full(6, 0.6)),
+            "auroc_by_place": (("place", "layer"), np.array([auroc, auroc])),
+            "read_at": ("layer", ["end"] * 6),
         },
-        coords={"layer": list(layers)},
+        coords={"layer": list(layers), "place": ["end", "content"]},
     )
     shape = ("driver", "part")
     routing = xr.Dataset(
         {
-            "necessity": (shape, [[2.5, 0.1, 0.0], [0.2, 1.9, 0.0]]),
-            "sufficiency": (shape, [[2.0, 0.0, 0.1], [0.0, 1.5, 0.0]]),
-            "direct": (shape, [[0.02, 0.1, 0.0], [0.0, 0.3, 0.0]]),
-            "p": (shape, [[0.001, 0.6, 0.9], [0.4, 0.002, 0.8]]),
+            "necessity": (shape, [[0.9, 0.1, 0.0], [0.2, 0.8, NAN]]),
+            "sufficiency": (shape, [[0.7, 0.0, 0.1], [0.0, 0.6, NAN]]),
+            "direct": (shape, [[0.01, 0.1, 0.0], [0.0, 0.3, NAN]]),
+            "p": (shape, [[0.001, 0.6, 0.9], [0.4, 0.002, NAN]]),
+            "is_on_route": (shape, [[True, False, False], [False, True, False]]),
+            "attention": (("driver", "layer"), np.zeros((2, 2))),
+            "n_pairs": ("driver", [8, 6]),
         },
-        coords={"driver": ["content", "trigger"], "part": ["L3H2", "L3.mlp", "L4H1"]},
+        coords={
+            "driver": ["content", "trigger"],
+            "part": ["L3H2", "L3.mlp", "L4H1"],
+            "layer": [0, -1],
+        },
     )
     made = Stages(
         detection,

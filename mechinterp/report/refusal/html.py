@@ -126,7 +126,11 @@ def _against(cells: Sequence[Cell]) -> list[str]:
 def _stages(found: Stages, study: RefusalStudy) -> dict[str, object]:
     layers = tuple(int(layer) for layer in found.detection["layer"].values.tolist())
     there = [name for name in _LINES if name in found.detection]
-    values = {n: tuple(map(float, found.detection[n].values)) for n in found.detection.data_vars}
+    values = {
+        str(name): tuple(map(float, found.detection[name].values))
+        for name in (*there, "low", "high")
+        if name in found.detection
+    }
     band = (values["low"], values["high"]) if {"low", "high"} <= values.keys() else ((), ())
     lines = [LayerLine(_LINES["auroc"], layers, values["auroc"], *band)]
     for name in there:
@@ -139,6 +143,7 @@ def _stages(found: Stages, study: RefusalStudy) -> dict[str, object]:
         "chart": stage_chart(found),
         "detection": layer_chart(lines, y="AUROC", y_range=(0.0, 1.0)),
         "sentences": sentences.stages(found, study.behaviour),
+        "more": [escape(each) for each in found.sentences],
         "cut": found.cut,
         "tables": tables,
         "caution": sentences.PRESENT_NOT_USED,

@@ -159,39 +159,66 @@ def held_out(test: HeldOut) -> list[str]:
 
 
 def stages(found: Stages, behaviour_name: str) -> list[str]:
-    """What the study says of its stages; if nothing, where each is, and where the route is cut."""
-    if found.sentences:
-        return [show(each) for each in found.sentences]
-    noun = verbs(behaviour_name).noun
-    if found.detected_at is None:
-        said = ["Detection: at no layer is harm read off better than by a bag of words."]
-    else:
-        row = found.detection.sel(layer=found.detected_at)
-        said = [
-            f"Detection: harm is read off from layer {found.detected_at} on (AUROC "
-            f"{_two(float(row['auroc']))} there; a bag of words {_two(float(row['bag_of_words']))},"
-            f" random weights {_two(float(row['random_weights']))})."
-        ]
-    n = found.routing.sizes.get("part", 0)
-    if found.routed_by:
-        listed = ", ".join(map(show, found.routed_by))
-        said.append(f"Routing: {_of(len(found.routed_by), f'{n} parts')} carry it: {listed}.")
-    else:
-        said.append(f"Routing: none of {n} parts was found both necessary and sufficient.")
-    worked = [test for test in found.directions if test.works]
-    if found.expressed_at is None:
-        said.append(f"Expression: none of {len(found.directions)} directions controls {noun}.")
-    else:
-        at = [test for test in worked if test.layer == found.expressed_at]
-        kinds = " and ".join(dict.fromkeys(test.contrast for test in at))
-        of = f" ({kinds} contrast)" if kinds else ""
-        said.append(
-            f"Expression: a direction at layer {found.expressed_at}{of} controls {noun}; "
-            f"{len(worked)} of {len(found.directions)} directions do."
-        )
+    """Where harm is detected, routed, expressed, and where the route is cut: a sentence each."""
+    said = [_detection(found), _routing(found), _expression(found, verbs(behaviour_name).noun)]
     if found.cut:
-        said.append(f"The route is cut between {show(found.cut)}: what is before it is not used.")
+        said.append(
+            f"The route is cut between {show(found.cut)}: what comes before it is not used."
+        )
     return said
+
+
+def _detection(found: Stages) -> str:
+    controls = "a bag of words and the same model with random weights"
+    if found.detected_at is None:
+        return f"Detection: at no layer is harm read off better than by {controls}."
+    row = found.detection.sel(layer=found.detected_at)
+    return (
+        f"Detection: harm is read off from layer {found.detected_at} on (AUROC "
+        f"{_two(float(row['auroc']))} there; a bag of words {_two(float(row['bag_of_words']))}, "
+        f"random weights {_two(float(row['random_weights']))})."
+    )
+
+
+def _routing(found: Stages) -> str:
+    n = found.routing.sizes.get("part", 0)
+    by_driver = routes(found)
+    if not by_driver:
+        return f"Routing: none of {n} parts was found both necessary and sufficient."
+    listed = "; ".join(
+        f"{show(driver)} by {', '.join(map(show, parts))}"
+        if driver
+        else ", ".join(map(show, parts))
+        for driver, parts in by_driver.items()
+    )
+    return f"Routing, of {n} parts: {listed}."
+
+
+def routes(found: Stages) -> dict[str, list[str]]:
+    """Driver -> the parts on its route; under "" those of any, if that was not told apart."""
+    routing = found.routing
+    if "is_on_route" not in routing:
+        return {"": list(found.routed_by)} if found.routed_by else {}
+    made = {}
+    for driver in routing["driver"].values.tolist():
+        on_route = routing["is_on_route"].sel(driver=driver).values.astype(bool)
+        if parts := [str(part) for part in routing["part"].values[on_route].tolist()]:
+            made[str(driver)] = parts
+    return made
+
+
+def _expression(found: Stages, noun: str) -> str:
+    n = len(found.directions)
+    worked = [test for test in found.directions if test.works]
+    if found.expressed_at is None or not worked:
+        return f"Expression: none of {n} directions controls {noun}."
+    at = [test for test in worked if test.layer == found.expressed_at]
+    drivers = dict.fromkeys(test.driver for test in at)
+    of = f" ({noun} by {' and by '.join(map(show, drivers))})" if drivers else ""
+    return (
+        f"Expression: a direction at layer {found.expressed_at} controls {noun}{of}; "
+        f"{len(worked)} of {n} directions do."
+    )
 
 
 def prompt_line(found: PromptStudy) -> str:

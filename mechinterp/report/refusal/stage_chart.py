@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from mechinterp.refusal.findings import Stages
+from mechinterp.report.refusal.sentences import routes
 from mechinterp.report.render.chart import Frame, short, svg
 from mechinterp.report.render.colours import neutral_class
 
@@ -18,7 +19,7 @@ _MOST_NAMES = 12
 
 def stage_chart(found: Stages) -> Markup:
     """Three rows of boxes, one a layer; a broken line where the route is cut."""
-    routed = _by_layer(found.routed_by)
+    routed = _by_layer([part for parts in routes(found).values() for part in parts])
     tested = {test.layer for test in found.directions}
     detected = [int(layer) for layer in found.detection["layer"].values.tolist()]
     parts_there = {layer_of(str(part)) for part in found.routing["part"].values.tolist()}
@@ -31,7 +32,10 @@ def stage_chart(found: Stages) -> Markup:
     for row, (heading, boxes) in enumerate(
         (
             (_detection(found), _detected(found)),
-            (_routing(found), {n: ("up14", ", ".join(names)) for n, names in routed.items()}),
+            (
+                _routing(found),
+                {n: ("up14", ", ".join(dict.fromkeys(names))) for n, names in routed.items()},
+            ),
             (_expression(found), _expressed(found)),
         )
     ):
@@ -100,7 +104,7 @@ def _detection(found: Stages) -> str:
 
 
 def _routing(found: Stages) -> str:
-    n = len(found.routed_by)
+    n = len({part for parts in routes(found).values() for part in parts})
     return f"2 Routing: {n or 'no'} {'part' if n == 1 else 'parts'}"
 
 

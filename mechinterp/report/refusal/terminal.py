@@ -59,6 +59,8 @@ def print_refusal(study: RefusalStudy, *, top: int = 12, console: Console | None
         pen.line("The stages were not looked at.")
     else:
         _lines(pen, sentences.stages(study.stages, study.behaviour))
+        for line in study.stages.sentences:
+            pen.line(line, "dim")
     _heading(pen, "Test on families set aside")
     if study.held_out is None:
         pen.line("No family was set aside: the verdict was not tested.")

@@ -88,13 +88,16 @@ def test_cells_are_those_of_the_crossing(seed, rule):
     assert crossed(cells, "cue") == (~np.isnan(values[:, :, 1])).any()
 
 
-def test_stages_without_words_of_their_own():
-    said = " ".join(sentences.stages(stages(sentences=(), cut="detection and routing"), "refuse"))
+def test_stages():
+    said = " ".join(sentences.stages(stages(cut="detection and routing"), "refuse"))
     assert "read off from layer 2 on (AUROC 0.80 there; a bag of words 0.70" in said
-    assert "Routing: 2 of 3 parts carry it: L3H2, L3.mlp." in said
-    assert "a direction at layer 4 (unmatched contrast) controls refusals" in said
+    assert "Routing, of 3 parts: content by L3H2; trigger by L3.mlp." in said
+    assert "layer 4 controls refusals (refusals by content); 1 of 2 directions do." in said
     assert "cut between detection and routing" in said
-    none = stages(sentences=(), detected_at=None, routed_by=(), directions=(), expressed_at=None)
+    whole = stages().routing.drop_vars("is_on_route")
+    said = " ".join(sentences.stages(stages(routing=whole), "refuse"))
+    assert "Routing, of 3 parts: L3H2, L3.mlp." in said
+    none = stages(routing=whole, detected_at=None, routed_by=(), directions=(), expressed_at=None)
     said = " ".join(sentences.stages(none, "answer in French"))
     assert "at no layer is harm read off" in said
     assert "none of 3 parts" in said
