@@ -97,6 +97,12 @@ def abstaining(**changes):
     return replace(empty, **changes)
 
 
+def uniform():
+    """A model that refuses all: nothing was crossed."""
+    said = verdict(rule="always", triggers=(), shares={"always": 0.93}, fit=1.0)
+    return abstaining(verdict=said, crossing=crossing() * NAN)
+
+
 def words():
     def effect(words, mean, flips, control, removal, is_trigger):
         return WordEffect(

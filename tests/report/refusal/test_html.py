@@ -14,6 +14,7 @@ from refusal_studies import (
     prompt_study,
     stages,
     study,
+    uniform,
     verdict,
     words,
 )
@@ -115,6 +116,15 @@ def test_a_factor_that_was_not_crossed_is_said():
     html = refusal_page(study(crossing=given.where(~given.cue)))
     assert "No request has a cue." in text_of(html)
     assert html.count("<figcaption>No request has a cue</figcaption>") == 1
+
+
+def test_a_model_that_refuses_all_was_not_crossed():
+    html = refusal_page(uniform())
+    said = text_of(html)
+    assert "The model refuses nearly everything, whatever is asked." in said
+    assert "Nothing was crossed" in said
+    assert "foretells" not in said
+    assert 'class="square' not in html
 
 
 def test_the_words_that_flip_are_marked_where_they_stand():

@@ -13,6 +13,7 @@ from refusal_studies import (
     prompt_study,
     stages,
     study,
+    uniform,
     verdict,
     words,
 )
@@ -52,6 +53,7 @@ def test_no_line_is_wider_than_the_terminal_and_nothing_acts(width):
     for show, found in [
         (print_refusal, study()),
         (print_refusal, abstaining()),
+        (print_refusal, uniform()),
         (print_refusal, hostile()),
         (print_why, prompt_study()),
         (print_why, hostile_prompt()),
@@ -105,6 +107,13 @@ def test_a_factor_that_no_request_has_is_no_column():
     said = printed(print_refusal, study(crossing=given.where(~given.cue)))
     assert "No request has a cue." in said
     assert "with cue" not in said
+
+
+def test_a_model_that_refuses_all_was_not_crossed():
+    said = printed(print_refusal, uniform(), 200)
+    assert said.startswith("The model refuses nearly everything, whatever is asked.")
+    assert "Nothing was crossed" in said
+    assert "foretells" not in said
 
 
 def test_one_prompt():
