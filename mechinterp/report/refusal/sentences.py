@@ -20,8 +20,8 @@ from mechinterp.report.render.numbers import MISSING, NumberFormat
 from mechinterp.report.render.tokens import show
 
 PRESENT_NOT_USED = (
-    "That harm can be read off a layer does not say that refusals come from there: routing and "
-    "expression are what was found to be used."
+    "That harm can be read off a layer does not say that refusals come from there: only routing "
+    "and expression show what is used."
 )
 
 
@@ -50,9 +50,9 @@ def sure(study: RefusalStudy) -> list[str]:
     said = []
     if verdict.rule is not None:
         said.append(f"Probability that this is the rule: {share(verdict.probability)}.")
-    if listed:
-        said.append(f"Best in resamples of {n} families: {listed}.")
     cells = sum(len(cell.scores) for cell in read_cells(study))
+    if listed and cells:
+        said.append(f"Best in resamples of {n} families: {listed}.")
     fits = "It" if verdict.rule is not None else "The best rule"
     if math.isfinite(verdict.fit) and cells:
         said.append(f"{fits} foretells {share(verdict.fit)} of {cells} cells of the crossing.")
