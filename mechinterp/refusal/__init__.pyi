@@ -27,3 +27,4 @@ from .findings import Verdict as Verdict
 from .findings import WordEffect as WordEffect
 from .flips import minimal_flips as minimal_flips
 from .tables import to_dataframe as to_dataframe
+from .words import find_words as find_words

@@ -92,7 +92,10 @@ class WordEffect:
     control_flips: the share of flips by control words of as many tokens in the same slots.
     removal_flips: the share of refused requests holding them that become answered without them;
         None where none holds them. p, q: permutation p against the controls, and false discovery
-        rate. is_trigger: q at most .05 and flips at least half of the carriers.
+        rate. n_families: those with a refused request that holds all of the words. is_trigger: q at
+        most .05 and flips at least half of the carriers, while no part of it does; a set of several
+        words besides stands in three families or more, and its words cannot be exchanged for those
+        of other sets that flip. note: what was not met.
     """
 
     words: WordSet
@@ -103,6 +106,8 @@ class WordEffect:
     p: float
     q: float
     is_trigger: bool
+    n_families: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import pytest
 from mechinterp import load_model
 from mechinterp.refusal.findings import Behaviour
 from mechinterp.tasks.refusals import refusal_log_odds
+from mechinterp.tasks.request_families import Request
 from mechinterp.toys.compiled import WORDS
-from mechinterp.toys.gates import either
+from mechinterp.toys.gates import both, either
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +65,38 @@ def smallest_flips(flips, n, size=3):
 @pytest.fixture(scope="session", name="smallest_flips")
 def smallest_flips_fixture():
     return smallest_flips
+
+
+VERBS, OBJECTS = ["open", "close", "send", "paint"], ["door", "box", "river", "bridge"]
+
+
+@pytest.fixture(scope="session")
+def content():
+    """The toy that refuses if a word of one class and a word of another both occur."""
+    toy = both()
+    weights = {name: weight.clone() for name, weight in toy.weights.items()}
+    for head, before, words in ((1, "copper", VERBS), (2, "lantern", OBJECTS)):
+        for name in ("W_K", "W_V"):
+            weight = weights[f"blocks.0.attn.{name}"][head]
+            row = weight[WORDS.index(before)].clone()
+            weight[WORDS.index(before)] = 0
+            weight[[WORDS.index(word) for word in words]] = row
+    return replace(toy, name="content", weights=weights)
+
+
+@pytest.fixture(scope="session")
+def requests():
+    """Families of requests of plain words; harmful ones hold words that `draw` gives."""
+
+    def make(draw, n_families=10, seed=0):
+        rng = random.Random(seed)
+        plain = [word for word in WORDS[4:-3] if word not in VERBS + OBJECTS]
+        made = []
+        for number in range(n_families):
+            for harmful in (True, True, False):
+                chosen = [*rng.sample(plain, 5), *(draw(rng) if harmful else ())]
+                rng.shuffle(chosen)
+                made.append(Request(" ".join(chosen), harmful, f"family {number}"))
+        return made
+
+    return make
