@@ -174,7 +174,7 @@ class _Study:
     def _factors(self, words: Sequence[WordEffect], cues: Sequence[CueEffect]) -> Factors:
         """What requests are crossed by; where none was found, the likeliest that is none."""
         triggers = tuple(w.words for w in words if w.is_trigger)
-        # A word of one or two families, or several words, may be content where harm is halfway there.
+        # A word of few families, or several words, may be content where harm is halfway there.
         single = [w for w in words if len(w.words) == 1]
         wide = [w.words for w in single if w.n_families > 2]
         idle = [w.words for w in reversed(single)]
