@@ -25,3 +25,4 @@ from .flips import minimal_flips as minimal_flips
 from .flips import word_drops as word_drops
 from .one_prompt import why as why
 from .words import find_words as find_words
+from .vocabulary import whole_vocabulary as whole_vocabulary
