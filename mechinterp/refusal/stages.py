@@ -27,7 +27,7 @@ from mechinterp.refusal.readings import read_prompts
 from mechinterp.refusal.routing import LEAST_PAIRS, LEAST_SHARE, route
 from mechinterp.refusal.stage_sentences import sentences_of
 from mechinterp.sweeps.options import Progress
-from mechinterp.tasks.request_families import Request
+from mechinterp.tasks.request_families import Request, some_families
 
 CUT = "detection and routing"
 LEAST_EFFECT = 0.25
@@ -65,7 +65,8 @@ def find_stages(  # noqa: PLR0913 - each option is a choice of the study
     Source: detection and expression apart, Zhao et al. 2025, arXiv 2507.11878; routing by
     interchange, arXiv 2604.04385; directions, Arditi et al. 2024, arXiv 2406.11717.
     """
-    chosen = _of_some_families(requests, n_families, seed)
+    n = min(n_families, len({request.family for request in requests}))
+    chosen = some_families(requests, n, seed=seed)
     study = Study(model, behaviour, tuple(triggers), cue, n_pairs, seed)
     plain = plain_requests(study, chosen)
     if _fewest_families(plain) < 2:
@@ -178,14 +179,6 @@ def _joined(routing: Mapping[str, xr.Dataset]) -> xr.Dataset:
 
 
 _VALUES = ("necessity", "sufficiency", "direct", "p")
-
-
-def _of_some_families(requests: Sequence[Request], n: int, seed: int) -> tuple[Request, ...]:
-    names = sorted({request.family for request in requests})
-    if len(names) > n:
-        names = [names[at] for at in np.random.default_rng([seed, 5]).permutation(len(names))[:n]]
-    kept = set(names)
-    return tuple(request for request in requests if request.family in kept)
 
 
 def _fewest_families(requests: Sequence[Request]) -> int:
