@@ -6,8 +6,8 @@ refused and answered prompts of the same families, and "unmatched", of different
 
 >>> from mechinterp.refusal.expression import halves
 >>> train = halves(["a", "a", "b", "c", "d"], seed=0)
->>> train[0] == train[1], int(len(set("abcd")) / 2)
-(True, 2)
+>>> bool(train[0] == train[1]), len(train)
+(True, 5)
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,17 @@
 """Where harm is detected, how what decides travels to the answer, and where refusal is expressed.
 
-    found = find_stages(model, refusal_behaviour(model), requests, triggers=[("sesame",)])
-    print(found.cut, found.routed_by, *found.sentences, sep="\\n")
+>>> from mechinterp import load_model
+>>> from mechinterp.refusal import find_stages
+>>> from mechinterp.refusal.behaviour import refusal_behaviour
+>>> from mechinterp.tasks import planted_requests
+>>> from mechinterp.toys import named_refuser
+>>> planted = named_refuser("refuses-route-cut")
+>>> model = load_model(planted.toy)
+>>> requests = planted_requests(planted, n_families=8)
+>>> options = {"triggers": planted.triggers, "n_random": 19, "n_pairs": 5}
+>>> found = find_stages(model, refusal_behaviour(model), requests, **options)
+>>> found.routed_by == planted.stages.routed_by
+True
 
 Harm that is there to be read need not be used: detection is asked of the requests, whatever the
 model does with them; routing and expression of each driver of its refusals (`drivers`).
