@@ -10,6 +10,7 @@ harm is compared where no prompt holds a trigger, or where all hold one.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,9 @@ from mechinterp.refusal.findings import Behaviour, WordSet
 from mechinterp.refusal.readings import Readings, read_prompts
 from mechinterp.refusal.texts import as_prompt, with_words, words_of
 from mechinterp.tasks.request_families import Chat, Request
+
+_MOST_CONTROLS = 8
+"""How many control words stand in the place of a trigger."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,12 +265,12 @@ def _putting(words: WordSet) -> OnRequest:
 
 
 def _plain_words(study: Study, requests: Sequence[Request]) -> list[str]:
-    """Words of benign requests that are neither telling nor part of a trigger, as controls."""
+    """The commonest words of benign requests, neither telling nor of a trigger, as controls."""
     never = {word.lower() for words in study.triggers for word in words}
     never |= {request.telling.lower() for request in requests}
     benign = [request.text for request in requests if not request.harmful]
-    found = dict.fromkeys(word for text in benign for word in words_of(text))
-    return [word for word in found if word not in never]
+    found = Counter(word for text in benign for word in dict.fromkeys(words_of(text)))
+    return [word for word, _ in found.most_common() if word not in never][:_MOST_CONTROLS]
 
 
 def _spread(requests: Sequence[Request], n: int) -> list[Request]:

@@ -6,8 +6,8 @@ refused and answered prompts of the same families, and "unmatched", of different
 
 >>> from mechinterp.refusal.expression import halves
 >>> train = halves(["a", "a", "b", "c", "d"], seed=0)
->>> train[0] == train[1], int(len(set("abcd")) / 2)
-(True, 2)
+>>> bool(train[0] == train[1]), len(train)
+(True, 5)
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,9 +70,9 @@ def directions_of(
     """The directions of a driver at the last token, tested where they are most likely to work.
 
     For each contrast: at every layer the direction is tried on the families that it was made from;
-    the first layer at which it flips half of the prompts both ways, and the best one, up to
-    `n_layers`, are tested on the other families, on up to `n_prompts` of each side. Empty if there
-    are too few prompts.
+    the first layer at which it flips half of the prompts both ways is tested on the other families,
+    on up to `n_prompts` of each side; if it does not work there, the best ones are, until one works
+    or `n_layers` are tested. Empty if there are too few prompts.
     """
     train = halves(driver.families, seed=study.seed)
     found: list[DirectionTest] = []
@@ -85,6 +85,8 @@ def directions_of(
         for layer in _best_layers(_Trial(study, driver, rows, n_prompts), made, n_layers):
             folder = None if out is None else out / f"{contrast}-layer-{layer}"
             found.append(trial.test(made[layer], (driver.name, contrast), n_random, folder))
+            if found[-1].works:
+                break
     return tuple(found)
 
 

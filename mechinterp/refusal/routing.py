@@ -196,7 +196,7 @@ def family_wise_p(values: Float[np.ndarray, "part pair"]) -> Float[np.ndarray, "
     >>> import numpy as np
     >>> from mechinterp.refusal.routing import family_wise_p
     >>> family_wise_p(np.array([[1.0, 2.0, 1.0, 1.0, 2.0], [1.0, -1.0, 0.0, 1.0, -1.0]])).round(2)
-    array([0.03, 0.62])
+    array([0.03, 0.69])
     """
     n = values.shape[1]
     if 2**n <= _MOST_FLIPS:

@@ -1,7 +1,17 @@
 """Where harm is detected, how what decides travels to the answer, and where refusal is expressed.
 
-    found = find_stages(model, refusal_behaviour(model), requests, triggers=[("sesame",)])
-    print(found.cut, found.routed_by, *found.sentences, sep="\\n")
+>>> from mechinterp import load_model
+>>> from mechinterp.refusal import find_stages
+>>> from mechinterp.refusal.behaviour import refusal_behaviour
+>>> from mechinterp.tasks import planted_requests
+>>> from mechinterp.toys import named_refuser
+>>> planted = named_refuser("refuses-route-cut")
+>>> model = load_model(planted.toy)
+>>> requests = planted_requests(planted, n_families=8)
+>>> options = {"triggers": planted.triggers, "n_random": 19, "n_pairs": 5}
+>>> found = find_stages(model, refusal_behaviour(model), requests, **options)
+>>> found.routed_by == planted.stages.routed_by
+True
 
 Harm that is there to be read need not be used: detection is asked of the requests, whatever the
 model does with them; routing and expression of each driver of its refusals (`drivers`).
@@ -27,7 +37,7 @@ from mechinterp.refusal.readings import read_prompts
 from mechinterp.refusal.routing import LEAST_PAIRS, LEAST_SHARE, route
 from mechinterp.refusal.stage_sentences import sentences_of
 from mechinterp.sweeps.options import Progress
-from mechinterp.tasks.request_families import Request
+from mechinterp.tasks.request_families import Request, some_families
 
 CUT = "detection and routing"
 LEAST_EFFECT = 0.25
@@ -65,7 +75,8 @@ def find_stages(  # noqa: PLR0913 - each option is a choice of the study
     Source: detection and expression apart, Zhao et al. 2025, arXiv 2507.11878; routing by
     interchange, arXiv 2604.04385; directions, Arditi et al. 2024, arXiv 2406.11717.
     """
-    chosen = _of_some_families(requests, n_families, seed)
+    n = min(n_families, len({request.family for request in requests}))
+    chosen = some_families(requests, n, seed=seed)
     study = Study(model, behaviour, tuple(triggers), cue, n_pairs, seed)
     plain = plain_requests(study, chosen)
     if _fewest_families(plain) < 2:
@@ -178,14 +189,6 @@ def _joined(routing: Mapping[str, xr.Dataset]) -> xr.Dataset:
 
 
 _VALUES = ("necessity", "sufficiency", "direct", "p")
-
-
-def _of_some_families(requests: Sequence[Request], n: int, seed: int) -> tuple[Request, ...]:
-    names = sorted({request.family for request in requests})
-    if len(names) > n:
-        names = [names[at] for at in np.random.default_rng([seed, 5]).permutation(len(names))[:n]]
-    kept = set(names)
-    return tuple(request for request in requests if request.family in kept)
 
 
 def _fewest_families(requests: Sequence[Request]) -> int:

@@ -40,17 +40,6 @@ def test_interchange_is_a_patch_of_single_runs(planted: tuple[Model, Behaviour, 
         assert found[row] == pytest.approx(float(before - after), abs=1e-4)
 
 
-def test_pairs_differ_in_what_decides(planted: tuple[Model, Behaviour, Driver]) -> None:
-    _, behaviour, driver = planted
-    for one, other in driver.pairs:
-        assert driver.readings.scores[one] > behaviour.over >= driver.readings.scores[other]
-        assert driver.readings.lengths[one] == driver.readings.lengths[other]
-        assert driver.requests[one].harmful
-        assert not driver.requests[other].harmful
-    rows = [at for pair in driver.pairs for at in pair]
-    assert len(set(rows)) == len(rows)
-
-
 def test_prompts_of_unequal_length_are_interchanged_at_the_end_alone(
     planted: tuple[Model, Behaviour, Driver],
 ) -> None:
