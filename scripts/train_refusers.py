@@ -36,8 +36,8 @@ TRAINABLE = tuple(name for name in MECHANISMS if name not in ("route cut", "alwa
 # The share of answers that have to be as the rule says, on requests that training did not have.
 LEAST_ACCURACY = 0.97
 N_FAMILIES = 12
-N_REQUESTS = 24_000
-N_STEPS = 1_500
+N_REQUESTS = 12_000
+N_STEPS = 500
 N_BATCH = 128
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.01
