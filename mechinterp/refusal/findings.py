@@ -91,7 +91,10 @@ class WordEffect:
     control_flips: the share of flips by control words of as many tokens in the same slots.
     removal_flips: the share of refused requests holding them that become answered without them;
         None where none holds them. p, q: permutation p against the controls, and false discovery
-        rate. is_trigger: q at most .05 and flips at least half of the carriers.
+        rate. n_families: those with a refused request that holds all of the words. is_trigger: q at
+        most .05 and flips at least half of the carriers, while no part of it does; a set of several
+        words besides stands in three families or more, and its words cannot be exchanged for those
+        of other sets that flip. note: what was not met.
     """
 
     words: WordSet
@@ -102,6 +105,8 @@ class WordEffect:
     p: float
     q: float
     is_trigger: bool
+    n_families: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,9 @@ class CueEffect:
     on_benign, on_harmful: mean change of the score. flips_benign: share of benign requests, without
     it answered, that are refused with it; flips_harmful: share of harmful ones refused with it that
     are answered without it. q: false discovery rate over the battery. is_cue: it matters for what
-    the model does.
+    the model does. flips_elsewhere: of a word at a place, the share of its flips that happen with
+    the word at another place too: most of them of a trigger, few of a cue. explained_by: a stronger
+    cue that it puts on or takes off as well, without which it flips nothing.
     """
 
     name: str
@@ -123,6 +130,8 @@ class CueEffect:
     p: float
     q: float
     is_cue: bool
+    flips_elsewhere: float | None = None
+    explained_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,12 @@ class FlipSet:
 
 @dataclass(frozen=True)
 class Flips:
-    """All smallest sets of up to `size` words that flip a prompt; `complete`: none was left out."""
+    """All smallest sets of up to `size` words that flip a prompt.
+
+    complete: every set was run, holds a smaller one that flips, or differs from such a set by
+    `idle` words alone: removed alone, alone left, and in groups, these hardly moved the score.
+    n_sets_run: all removals that were run. token_layers_brute_force: of one sweep over all sets.
+    """
 
     prompt: str
     score: float
@@ -147,6 +161,7 @@ class Flips:
     n_sets_in_all: int
     token_layers: int
     token_layers_brute_force: int
+    idle: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,7 +172,7 @@ class DirectionTest:
     change of the score of refused prompts when it is taken out (necessity), and of answered ones
     when it is added (sufficiency). `p_norm`, `p_covariance`: permutation p against at least 100
     random directions, isotropic and with the activations' own covariance. kl: nats, on benign
-    prompts, when it is taken out.
+    prompts, when it is taken out. driver: what the refused prompts have and the answered lack.
     """
 
     contrast: Literal["matched", "unmatched"]
@@ -171,19 +186,32 @@ class DirectionTest:
     kl: float
     n_random: int
     works: bool
+    driver: str = "content"
 
 
 @dataclass(frozen=True)
 class Stages:
     """Where harm is detected, how it travels to the answer, and where refusal is expressed.
 
-    detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
-        `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
-    routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
-        each `driver` ("content", "trigger") that refusals come from. routed_by: the parts that pass.
-    directions: those tested; expressed_at: the first layer at which one works.
-    cut: "" or between which stages what was detected is lost: "detection and routing".
-    sentences: what follows, each from the numbers it names.
+    <<<<<<< HEAD
+            detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
+                `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
+            routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
+                each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
+        directions: those tested; expressed_at: the first layer at which one works for each driver.
+            cut: "" or between which stages what was detected is lost: "detection and routing".
+            expressed_by: the parts that write to the answer what decides.
+            sentences: what follows, each from the numbers it names.
+    =======
+        detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
+            `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
+        routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
+            each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
+        directions: those tested; expressed_at: the first layer at which one works for each driver.
+        cut: "" or between which stages what was detected is lost: "detection and routing".
+        expressed_by: the parts that write to the answer what decides.
+        sentences: what follows, each from the numbers it names.
+    >>>>>>> stages
     """
 
     detection: xr.Dataset
@@ -194,6 +222,7 @@ class Stages:
     expressed_at: int | None
     cut: str
     sentences: tuple[str, ...] = ()
+    expressed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,7 +246,7 @@ class Verdict:
 
     rule: None if `abstains`, which then says why. probability: that the rule is right, from
     resampling families. shares: rule -> share of the resamples in which it is the best.
-    fit: share of the crossing's cells that the rule foretells. triggers: sets of words, each enough.
+    fit: share of the crossing's cells that it foretells. triggers: sets of words, each enough.
     cue: name of the cue. sentences: evidence for and against, each from its number.
     """
 
