@@ -66,6 +66,20 @@ def planted_refuser(mechanism: str, seed: int, *, n_families: int = 24, name: st
 
     n_families: how many families of requests have words of their own. name: of the toy.
 
+    >>> from mechinterp.toys import MECHANISMS, planted_refuser
+    >>> [name for name in MECHANISMS if "trigger" in name][:4]
+    ['trigger', 'either trigger', 'both triggers', 'three triggers']
+    >>> refuser = planted_refuser("both triggers", seed=4, n_families=8)
+    >>> first, second = refuser.triggers[0]
+    >>> refuser.refuses(f"{first} wash the kettle"), refuser.refuses(f"{first} {second}")
+    (False, True)
+    >>> from mechinterp import load_model, run
+    >>> from mechinterp.tasks.refusals import refusal_log_odds
+    >>> model = load_model(refuser.toy)
+    >>> odds = refusal_log_odds(model, refusals=["REFUSE"], compliances=["COMPLY"])
+    >>> bool(odds(run(model, f"{first} wash {second}")) > 0)
+    True
+
     Raises:
         ValueError: if no mechanism has this name, or there would be no family.
     """
