@@ -8,6 +8,10 @@ from .cue_effects import find_cues as find_cues
 from .cues import CUES as CUES
 from .cues import Cue as Cue
 from .cues import cue_named as cue_named
+from .files import from_json as from_json
+from .files import read_study as read_study
+from .files import to_json as to_json
+from .files import write_study as write_study
 from .findings import Behaviour as Behaviour
 from .findings import BehaviourFindings as BehaviourFindings
 from .findings import CueEffect as CueEffect
@@ -23,4 +27,5 @@ from .findings import Verdict as Verdict
 from .findings import WordEffect as WordEffect
 from .flips import minimal_flips as minimal_flips
 from .stages import find_stages as find_stages
+from .tables import to_dataframe as to_dataframe
 from .words import find_words as find_words

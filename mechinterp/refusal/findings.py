@@ -14,6 +14,7 @@ from typing import Literal
 import xarray as xr
 
 from mechinterp.core.metrics import Metric
+from mechinterp.core.printable import escape
 
 WordSet = tuple[str, ...]
 """Words that act together: one, or several that are all needed."""
@@ -193,25 +194,14 @@ class DirectionTest:
 class Stages:
     """Where harm is detected, how it travels to the answer, and where refusal is expressed.
 
-    <<<<<<< HEAD
-            detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
-                `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
-            routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
-                each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
-        directions: those tested; expressed_at: the first layer at which one works for each driver.
-            cut: "" or between which stages what was detected is lost: "detection and routing".
-            expressed_by: the parts that write to the answer what decides.
-            sentences: what follows, each from the numbers it names.
-    =======
-        detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
-            `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
-        routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
-            each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
-        directions: those tested; expressed_at: the first layer at which one works for each driver.
-        cut: "" or between which stages what was detected is lost: "detection and routing".
-        expressed_by: the parts that write to the answer what decides.
-        sentences: what follows, each from the numbers it names.
-    >>>>>>> stages
+    detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
+        `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
+    routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
+        each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
+    directions: those tested; expressed_at: the first layer at which one works for a driver.
+    expressed_by: the parts that write to the answer what decides.
+    cut: "" or between which stages what was detected is lost: "detection and routing".
+    sentences: what follows, each from the numbers it names.
     """
 
     detection: xr.Dataset
@@ -263,7 +253,7 @@ class Verdict:
     not_tested: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RefusalStudy:
     """Everything that a study found; `verdict` is the answer, the rest its evidence.
 
@@ -286,8 +276,28 @@ class RefusalStudy:
     held_out: HeldOut | None
     attrs: dict[str, object] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """The verdict and how sure, then what it stands on, a line each."""
+        verdict = self.verdict
+        said = f"{self.behaviour} by {verdict.rule or 'no rule that can be told'}"
+        lines = [f"RefusalStudy of {self.model}: {said}, probability {verdict.probability:.2f}"]
+        if verdict.abstains:
+            lines.append(f"abstains: {verdict.abstains}")
+        lines.append(f"fits {verdict.fit:.0%} of {int(self.crossing.notnull().sum())} cells")
+        if verdict.triggers:
+            lines.append("triggers: " + ", ".join(map(words_together, verdict.triggers)))
+        if verdict.cue:
+            lines.append(f"cue: {verdict.cue}")
+        lines += [f"{kind}: {rate}" for kind, rate in self.findings.rates.items()]
+        if (test := self.held_out) is not None:
+            lines.append(
+                f"flips that were foretold: {test.n_happened} of {test.n_predicted} happened; "
+                f"of random edits {test.n_random_happened} of {test.n_random}"
+            )
+        return "\n  ".join(map(escape, lines))
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class PromptStudy:
     """Why one prompt is refused or answered.
 
@@ -309,3 +319,34 @@ class PromptStudy:
     sentences: tuple[str, ...]
     study: RefusalStudy | None = None
     attrs: dict[str, object] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Whether the model does it, how many sets of words flip that, and the verdict if any."""
+        does = "does" if self.score > self.over else "does not"
+        lines = [
+            f"PromptStudy of {self.prompt!r}",
+            f"{self.model} {does} {self.behaviour}: {self.score:+.2f} {self.unit} "
+            f"(over {self.over:g}: it does)",
+            f"sets of up to {self.flips.size} words that flip it: {len(self.flips.sets)}"
+            + ("" if self.flips.complete else ", not all were tried"),
+            *(
+                f"without {words_together(s.words)}: {s.score_without:+.2f}"
+                for s in self.flips.sets
+            ),
+        ]
+        if self.study is not None:
+            verdict = self.study.verdict
+            lines.append(
+                f"the model: by {verdict.rule or 'no rule that can be told'}, "
+                f"probability {verdict.probability:.2f}"
+            )
+        return "\n  ".join(map(escape, lines))
+
+
+def words_together(words: WordSet) -> str:
+    """A set of words as a sentence names it.
+
+    >>> words_together(("bath", "bomb"))
+    'bath + bomb'
+    """
+    return " + ".join(words)
