@@ -22,6 +22,7 @@ from mechinterp.tasks import planted_requests
 from mechinterp.toys import MECHANISMS, Refuser, Toy, Truth
 from mechinterp.toys.blank import Config
 from mechinterp.toys.compiled import BOS, COMPLY, REFUSE
+from mechinterp.toys.refuser_parts import draw_labels
 from mechinterp.toys.refuser_truth import rule_in_words
 from mechinterp.toys.refuser_words import (
     HARMFUL_PER_FAMILY,
@@ -29,15 +30,15 @@ from mechinterp.toys.refuser_words import (
     RefuserWords,
     draw_words,
 )
-from mechinterp.toys.refusers import draw_labels, draw_rule, mechanism_named
+from mechinterp.toys.refusers import draw_rule, mechanism_named
 
 # Those that training can tell apart from others; a cut route is a matter of weights.
 TRAINABLE = tuple(name for name in MECHANISMS if name not in ("route cut", "always", "never"))
 # The share of answers that have to be as the rule says, on requests that training did not have.
 LEAST_ACCURACY = 0.97
 N_FAMILIES = 12
-N_REQUESTS = 24_000
-N_STEPS = 1_500
+N_REQUESTS = 12_000
+N_STEPS = 500
 N_BATCH = 128
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.01

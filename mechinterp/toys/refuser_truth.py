@@ -95,6 +95,11 @@ class Refuser:
     stages: None where only the behaviour is known, as in a trained model.
     labels: of a random model, the number of each word; it refuses where they sum to 1 or more.
     figures: what was measured on it, of a trained model.
+
+    >>> from mechinterp.toys import Refuser, named_refuser
+    >>> refuser = named_refuser("refuses-route-cut")
+    >>> isinstance(refuser, Refuser), refuser.rule, refuser.stages.cut
+    (True, 'trigger', 'detection and routing')
     """
 
     toy: Toy
