@@ -87,7 +87,6 @@ def _study(
             behaviour=behaviour,
             n_families=options.families,
             stages=options.stages,
-            vocabulary=options.find,
             seed=options.seed,
             out=None if options.out is None else options.out / "runs",
             progress=tick,
