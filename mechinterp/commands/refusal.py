@@ -57,7 +57,7 @@ def run_refusal(model: Model, options: RefusalOptions, requests: tuple[Request, 
     if options.prompt is None:
         outcome = _study(model, options, behaviour, requests)
     else:
-        outcome = _prompt(model, options, behaviour)
+        outcome = _prompt(model, options, behaviour, requests)
     finish(model, outcome, options.out)
 
 
@@ -119,12 +119,23 @@ def _study(
     )
 
 
-def _prompt(model: Model, options: RefusalOptions, behaviour: Behaviour) -> Outcome:
+def _prompt(
+    model: Model, options: RefusalOptions, behaviour: Behaviour, requests: tuple[Request, ...]
+) -> Outcome:
+    """Why one prompt: its words are put into the benign requests of `--requests`, if given."""
     assert options.prompt is not None
+    carriers = None
+    if options.requests is not None:
+        carriers = [request.text for request in requests if not request.harmful]
     study = None if options.study is None else _study_of(model, options)
     with progress_bar("the prompt") as tick:
         found = why(
-            model, requested_text(options.prompt), behaviour=behaviour, study=study, progress=tick
+            model,
+            requested_text(options.prompt),
+            behaviour=behaviour,
+            study=study,
+            carriers=carriers,
+            progress=tick,
         )
     notes = [_openers_note(behaviour)]
     title = f"Why does {models.name(model)} {_does(found)} this?"
