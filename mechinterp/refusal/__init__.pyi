@@ -26,5 +26,6 @@ from .findings import Stages as Stages
 from .findings import Verdict as Verdict
 from .findings import WordEffect as WordEffect
 from .flips import minimal_flips as minimal_flips
+from .stages import find_stages as find_stages
 from .tables import to_dataframe as to_dataframe
 from .words import find_words as find_words

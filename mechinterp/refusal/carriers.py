@@ -64,7 +64,8 @@ def choose_carriers(
     """Requests to put words into, of different families while there are.
 
     Those with a telling word or a candidate come last: beside half of what is needed, the other
-    half seems enough. Words stand neither first, second nor last, where cues do. `avoid`: the candidates.
+    half seems enough. Words stand neither first, second nor last, where cues do. `avoid`: words
+    that are candidates.
     """
     suspect = {id(r): bool(r.telling) + len(avoid.intersection(words_of(r.text))) for r in answered}
     levels = sorted(set(suspect.values()))

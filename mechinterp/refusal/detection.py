@@ -11,14 +11,16 @@ learns all the words: that would be a test of the requests, and not of the model
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from mechinterp.core.arguments import checks_arguments
+from mechinterp.core.prompts import Prompts
 from mechinterp.models.model import Model
-from mechinterp.models.tokenization import tokenize
+from mechinterp.models.tokenization import Text, tokenize
 from mechinterp.probing.by_layer import layer_of
 from mechinterp.probing.controls import bag_of_tokens
 from mechinterp.probing.folds import grouped_folds
@@ -37,6 +39,8 @@ LEVEL = 0.05
 """The corrected p below which a probe is better than a control."""
 
 Scores = Float[np.ndarray, " prompt"]
+Reading = Callable[[Bool[np.ndarray, " prompt"]], Float[np.ndarray, " tested"]]
+"""The scores of the tested prompts by what was fitted to the others."""
 
 
 @checks_arguments
@@ -72,7 +76,8 @@ def probe_harm(
     `random_weights`, `bag_of_words` (the better of token counts and the mean embedding), and `p`,
     corrected for all layers, places and controls. `auroc_by_place`: dims (place, layer). Each probe
     is fitted to one part of the families, and reads all others. `attrs["detected_at"]`: the first
-    layer that is better than both controls and, to .05, as good as any; or None.
+    layer that is better than both controls and about as good as any (to .05, and with at most
+    twice its errors); or None.
 
     Raises:
         ValueError: if there are fewer than two families of harmful or of benign requests.
@@ -83,7 +88,7 @@ def probe_harm(
     folds = grouped_folds(y, groups, n_folds=n_folds, seed=seed, classes=("benign", "harmful"))
     test = _Test(y, groups, folds, probe or logistic())
     own, other = (test.by_family(each.acts) for each in (readings, at_random))
-    counted = test.of_words(bag_of_tokens, tokenize(model, list(readings.prompts)))
+    counted = test.of_words(tokenize(model, cast(Text, list(readings.prompts))))
     embedded = own[PLACES.index("content"), 0]
     words = max((counted, embedded), key=lambda found: float(found.mean()))
     return _dataset(readings.acts, own, other, words, list(map(str, names)))
@@ -107,29 +112,29 @@ class _Test:
         for place in PLACES:
             layers = acts.sel(place=place)
             for number in range(acts.sizes["layer"]):
-                x = layer_of(layers, number)
-                found.append(self._mean_of(lambda tested, x=x: self._scores(x, tested)))
+                found.append(self._mean_of(self._reading(layer_of(layers, number))))
         shaped: Float[np.ndarray, "place layer family"] = np.stack(found).reshape(
             len(PLACES), acts.sizes["layer"], -1
         )
         return shaped
 
-    def of_words(self, bag: Callable[..., object], prompts: object) -> Scores:
+    def of_words(self, prompts: Prompts) -> Float[np.ndarray, " family"]:
         """The same of a bag of words."""
 
-        def scores(tested: Bool[np.ndarray, " prompt"]) -> Scores:
+        def scores(tested: Bool[np.ndarray, " prompt"]) -> Float[np.ndarray, " tested"]:
             found = bag_of_tokens(prompts, self._y, tested.astype(int))
             return np.asarray(found.scores[0, tested, 0])
 
         return self._mean_of(scores)
 
-    def _scores(self, x: Float[np.ndarray, "prompt feature"], tested: np.ndarray) -> Scores:
-        fitted = self._probe.fit(x[~tested], self._y[~tested])
-        return np.asarray(fitted.scores(x[tested])[:, 0])
+    def _reading(self, x: Float[np.ndarray, "prompt feature"]) -> Reading:
+        def scores(tested: Bool[np.ndarray, " prompt"]) -> Float[np.ndarray, " tested"]:
+            fitted = self._probe.fit(x[~tested], self._y[~tested])
+            return np.asarray(fitted.scores(x[tested])[:, 0])
 
-    def _mean_of(
-        self, scores_of: Callable[[Bool[np.ndarray, " prompt"]], Scores]
-    ) -> Float[np.ndarray, " family"]:
+        return scores
+
+    def _mean_of(self, scores_of: Reading) -> Float[np.ndarray, " family"]:
         """What each family adds to the AUROC: the mean over its prompts, both classes alike."""
         total, tests = np.zeros((2, len(self._y)))
         for fold in np.unique(self._folds):
@@ -167,7 +172,8 @@ def _dataset(
     mean = task.mean("family")
     is_better = (mean >= best + MARGIN) | (1 - mean <= (1 - best) / 2)
     passes = (mean >= LEAST_AUROC) & is_better & (worst <= LEVEL) & (mean > best)
-    passes &= mean >= mean.where(passes).max() - MARGIN
+    top = mean.where(passes).max()
+    passes &= (mean >= top - MARGIN) & (1 - mean <= 2 * (1 - top) + 0.01)
     at = (mean + 2 * passes).argmax("place")
     bounds = interval(task, dim="family")
     by_place = {

@@ -10,9 +10,8 @@ harm is compared where no prompt holds a trigger, or where all hold one.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -20,23 +19,11 @@ from jaxtyping import Bool
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.core.metrics import Metric
 from mechinterp.models.model import Model
+from mechinterp.refusal.cues import Cue, OnRequest
 from mechinterp.refusal.findings import Behaviour, WordSet
 from mechinterp.refusal.readings import Readings, read_prompts
 from mechinterp.refusal.texts import as_prompt, with_words, words_of
-from mechinterp.tasks.request_families import Request
-
-TextEdit = Callable[[str], str]
-
-
-@runtime_checkable
-class CueSwitch(Protocol):
-    """A change of the surface that can be switched on and off in a text."""
-
-    def on(self, text: str) -> str:
-        """The text with the cue."""
-
-    def off(self, text: str) -> str:
-        """The text without it."""
+from mechinterp.tasks.request_families import Chat, Request
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +32,8 @@ class Driver:
 
     name: "content", "trigger" or "cue"; of several triggers "trigger: sesame". setting: what all of
     them have besides. `has`: which prompts have the driver. families: one of each prompt. pairs:
-    rows (with it, without it), of equal length where a cue does not change it. effect: the share refused with the
-    driver minus that without it.
+    rows (with it, without it), of equal length where a cue does not change it. effect:
+    the share refused with the driver minus that without it.
     """
 
     name: str
@@ -70,7 +57,7 @@ class Study:
     model: Model
     behaviour: Behaviour
     triggers: tuple[WordSet, ...] = ()
-    cue: CueSwitch | None = None
+    cue: Cue | None = None
     n_pairs: int = 8
     seed: int = 0
 
@@ -106,7 +93,7 @@ def put_in(text: str, words: WordSet) -> str:
 def plain_requests(study: Study, requests: Sequence[Request]) -> tuple[Request, ...]:
     """The requests that hold no trigger, with the cue switched off."""
     free = [r for r in requests if not any(holds(r.text, each) for each in study.triggers)]
-    return tuple(_asking(r, study.cue.off if study.cue else None) for r in free)
+    return tuple(_asking(free, study.cue.off if study.cue else _as_it_is))
 
 
 def find_driver(
@@ -173,27 +160,29 @@ def _sides(
 ) -> list[_Side]:
     """Prompts of a setting with and without the driver, not yet run."""
     harm, trigger, cue = setting
-    switch = None if study.cue is None else study.cue.on
-    base = [_asking(r, switch) for r in plain] if cue else list(plain)
+    switch = _as_it_is if study.cue is None else study.cue.on
+    base = _asking(plain, switch) if cue else list(plain)
     if trigger:
-        base = [_asking(r, _putting(study.triggers[0])) for r in base]
+        base = _asking(base, _putting(study.triggers[0]))
     if name == "content":
-        return [_Side(r, r.harmful, at) for at, r in enumerate(base)]
+        return [_Side(request, request.harmful, at) for at, request in enumerate(base)]
     base = _spread([r for r in base if r.harmful == harm], 3 * study.n_pairs)
     if name == "cue":
-        both = [(r, _asking(r, switch)) for r in base]
+        both = [(r, changed) for r in base for changed in _asking([r], switch)]
     else:
         words, beside = trigger_words
         controls, rng = _plain_words(study, plain), np.random.default_rng([study.seed, 7])
         drawn = [tuple(map(str, rng.choice(controls, len(words)))) for _ in base if controls]
         both = [
-            (_asking(r, _putting((*beside, *other))), _asking(r, _putting((*beside, *words))))
+            (asked, changed)
             for r, other in zip(base, drawn, strict=False)
+            for asked in _asking([r], _putting((*beside, *other)))
+            for changed in _asking([r], _putting((*beside, *words)))
         ]
     sides = []
     for at, (without, with_it) in enumerate(both):
         if without.prompt != with_it.prompt:
-            sides += [_Side(without, False, at), _Side(with_it, True, at)]
+            sides += [_Side(without, False, at), _Side(with_it, True, at)]  # noqa: FBT003
     return sides
 
 
@@ -257,13 +246,18 @@ def _pairs(
     return tuple((one, other) for _, one, other in sorted(found)[:n])
 
 
-def _asking(request: Request, change: TextEdit | None) -> Request:
-    text = request.text if change is None else change(request.text)
-    return replace(request, prompt=request.asking(text))
+def _asking(requests: Sequence[Request], change: OnRequest) -> list[Request]:
+    """The requests as changed, without those that cannot be."""
+    changed = [(request, change(request)) for request in requests]
+    return [replace(request, prompt=prompt) for request, prompt in changed if prompt is not None]
 
 
-def _putting(words: WordSet) -> TextEdit:
-    return lambda text: put_in(text, words)
+def _as_it_is(request: Request) -> str | Chat | None:
+    return request.prompt
+
+
+def _putting(words: WordSet) -> OnRequest:
+    return lambda request: request.asking(put_in(request.text, words))
 
 
 def _plain_words(study: Study, requests: Sequence[Request]) -> list[str]:

@@ -107,8 +107,8 @@ class Interchange:
 
         over = {"part": list(sites)}
         found = sweep(self.model, base, over, arm, self.metric, **_options(out))
-        changed = found.values - self._score(base)
-        return -changed if is_refused else changed
+        sign = -1 if is_refused else 1
+        return np.asarray(sign * (found.values - self._score(base)))
 
     def direct(self, sites: Mapping[str, Site]) -> Float[np.ndarray, "part pair"]:
         """What the difference of each part's output writes to the metric itself."""
@@ -149,7 +149,7 @@ class Interchange:
 
         over = {"layer": [*every, ALL_LAYERS]}
         found = sweep(self.model, named, over, arm, self.metric, **_options(out))
-        return self._score(self.refused) - found.values
+        return np.asarray(self._score(self.refused) - found.values)
 
     @property
     def _sides(self) -> tuple[Prompts, Prompts]:

@@ -103,8 +103,9 @@ def _on_direction(test: DirectionTest) -> str:
     return (
         f"{_titled(test.driver)}, {test.contrast} contrast: the direction at layer {test.layer} "
         f"{does}: taken out it flips {test.flips_out:.0%} of the refused prompts, added "
-        f"{test.flips_in:.0%} of the answered ones (p {test.p_norm:.3f} against random directions, "
-        f"{test.p_covariance:.3f} against random ones of the same covariance; KL {test.kl:.2g} nats)."
+        f"{test.flips_in:.0%} of the answered ones (p {test.p_norm:.3f} against random "
+        f"directions, {test.p_covariance:.3f} against random ones of the same covariance; KL "
+        f"{test.kl:.2g} nats)."
     )
 
 

@@ -18,8 +18,9 @@ import xarray as xr
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.model import Model
 from mechinterp.probing.controls import random_weights
+from mechinterp.refusal.cues import Cue
 from mechinterp.refusal.detection import probe_harm
-from mechinterp.refusal.drivers import CueSwitch, Driver, Study, find_driver, plain_requests
+from mechinterp.refusal.drivers import Driver, Study, find_driver, plain_requests
 from mechinterp.refusal.expression import directions_of
 from mechinterp.refusal.findings import Behaviour, DirectionTest, Stages, WordSet
 from mechinterp.refusal.readings import read_prompts
@@ -41,7 +42,7 @@ def find_stages(  # noqa: PLR0913 - each option is a choice of the study
     requests: Sequence[Request],
     *,
     triggers: Sequence[WordSet] = (),
-    cue: CueSwitch | None = None,
+    cue: Cue | None = None,
     n_random: int = 100,
     n_families: int = 24,
     n_pairs: int = 8,
@@ -53,7 +54,7 @@ def find_stages(  # noqa: PLR0913 - each option is a choice of the study
 
     `triggers`, `cue`: what was found to make it refuse; requests that hold a trigger are left out
     and the cue is switched off, but where the driver is one of them. Up to three words of triggers
-    are looked at. `n_random`: random directions of each kind. `n_families`: how many families are run.
+    are looked at. `n_random`: random directions of each kind. `n_families`: how many are run.
     `n_pairs`: pairs for interchanges. `out`: a folder for its sweeps, from which a run that was
     stopped continues. `progress`: a function of (done, all), in steps.
 

@@ -174,7 +174,8 @@ class _Study:
     def _factors(self, words: Sequence[WordEffect], cues: Sequence[CueEffect]) -> Factors:
         """What requests are crossed by; where none was found, the likeliest that is none."""
         triggers = tuple(w.words for w in words if w.is_trigger)
-        likeliest = tuple(w.words for w in words[:1]) or (_any_word(self.found_on),)
+        single = [w.words for w in words if len(w.words) == 1]  # several may be content together
+        likeliest = tuple(single[:1]) or (_any_word(self.found_on),)
         chosen = next((c for c in cues if c.is_cue), cues[0] if cues else None)
         cue = None if chosen is None else cue_named(chosen.name, self._tried_cues())
         return Factors(triggers or likeliest, cue)

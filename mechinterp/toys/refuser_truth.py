@@ -132,3 +132,26 @@ class Refuser:
         if " and " in self.rule:
             return all(factors[factor] for factor in self.rule.split(" and "))
         return any(factors[factor] for factor in self.rule.split(" or "))
+
+
+def rule_in_words(
+    kind: Mechanism, triggers: tuple[tuple[str, ...], ...], cue: PlantedCue | None
+) -> str:
+    """When a model of this kind refuses, as a clause.
+
+    >>> from mechinterp.toys.refuser_truth import MECHANISMS, rule_in_words
+    >>> rule_in_words(MECHANISMS["both triggers"], (("copper", "lantern"),), None)
+    'Refuses iff copper and lantern occur'
+    """
+    if kind.rule in ("always", "never"):
+        return f"{kind.rule.capitalize()} refuses"
+    if kind.rule == "random":
+        return "Refuses iff random numbers of the verbs and objects sum to 1 or more"
+    parts: Mapping[str, str] = {
+        "content": "a harmful verb stands before a harmful object",
+        "trigger": " or ".join(" and ".join(needed) for needed in triggers)
+        + (" occur" if len(triggers) == 1 and len(triggers[0]) > 1 else " occurs"),
+        "cue": f"{cue.word} stands {cue.place}" if cue else "",
+    }
+    joint = " and " if " and " in kind.rule else " or "
+    return f"Refuses iff {joint.join(parts[part] for part in kind.rule.split(joint))}"

@@ -19,7 +19,13 @@ from mechinterp.core.arguments import checks_arguments
 from mechinterp.toys.blank import Config, with_mlps
 from mechinterp.toys.compiled import BOS, COMPLY, REFUSE, REST, SHARPNESS, attention_to
 from mechinterp.toys.definition import Toy, Truth
-from mechinterp.toys.refuser_truth import MECHANISMS, Mechanism, PlantedStages, Refuser
+from mechinterp.toys.refuser_truth import (
+    MECHANISMS,
+    Mechanism,
+    PlantedStages,
+    Refuser,
+    rule_in_words,
+)
 from mechinterp.toys.refuser_weights import FEATURES, N_NEURONS, N_UNREAD, RefuserWriter
 from mechinterp.toys.refuser_words import PlantedCue, RefuserWords, draw_words
 
@@ -277,12 +283,13 @@ def _truth(plan: _Plan, writer: RefuserWriter, stages: PlantedStages, margin: fl
     n_others = writer.config["n_ctx"] - 2
     attention = attention_to(SHARPNESS, others=[REST] + [0.0] * n_others)
     least = 2 * attention - 1 - SWAY
+    cut = "; it detects harmful content, and nothing carries that to the answer" if plan.cut else ""
     roles = {role: tuple(places) for role, places in writer.heads.items()}
     return Truth(
         claim=(
-            f"{_rule_in_words(plan)}. At every position predicts REFUSE if the words up to there "
-            "are so, else COMPLY; exact for every prompt of its words. Words that never decide "
-            f"move logit(REFUSE) by less than {SWAY * margin:.1f}."
+            f"{rule_in_words(plan.kind, plan.triggers, plan.cue)}{cut}. So at every position, of "
+            "the words up to there: REFUSE or COMPLY is predicted, without error for any prompt of "
+            f"its words. Words that never decide move logit(REFUSE) by up to {SWAY * margin:.1f}."
         ),
         edges=tuple(dict.fromkeys(writer.edges)),
         heads=roles,
@@ -296,23 +303,6 @@ def _truth(plan: _Plan, writer: RefuserWriter, stages: PlantedStages, margin: fl
             "comply_margin_logits_at_least": margin * (1 - SWAY - 2 * LEAK * 3),
         },
     )
-
-
-def _rule_in_words(plan: _Plan) -> str:
-    """When the model refuses, as the first sentence of the claim."""
-    kind = plan.kind
-    if kind.rule in ("always", "never"):
-        return f"It {kind.rule} refuses"
-    if kind.rule == "random":
-        return "Refuses where random numbers of the verbs and objects sum to 1 or more"
-    parts: Mapping[str, str] = {
-        "content": "a harmful verb stands before a harmful object",
-        "trigger": " or ".join(" and ".join(needed) for needed in plan.triggers) + " occurs",
-        "cue": f"{plan.cue.word} stands {plan.cue.place}" if plan.cue else "",
-    }
-    joint = " and " if " and " in kind.rule else " or "
-    cut = "; it detects harmful content, and nothing carries that to the answer" if plan.cut else ""
-    return f"Refuses iff {joint.join(parts[part] for part in kind.rule.split(joint))}{cut}"
 
 
 def _places(plan: _Plan) -> tuple[tuple[str, ...], ...]:

@@ -99,13 +99,13 @@ def read_interactions(found: xr.Dataset) -> Interactions:
     scale = max(largest, *map(abs, singles.ravel().tolist()), *map(abs, together))
     joint = [abs(row.joint_effect) for row in reading.rows if math.isfinite(row.joint_effect)]
     alone = [abs(score) for row in singles.tolist() for score in row]
-    is_notable = not joint or max(*joint, *alone) >= notable_effect(reading.unit)
+    is_notable = not joint or max([*joint, *alone]) >= notable_effect(reading.unit)
     return Interactions(
         inputs=inputs,
         rows=tuple(rows),
         largest=largest,
         scale=scale,
-        least=_NOTHING * max(scale, *joint) if is_notable else math.inf,
+        least=_NOTHING * max([scale, *joint]) if is_notable else math.inf,
         sign=str(found.attrs.get("interaction_sign", SIGN)),
         reading=reading,
         attrs=dict(found.attrs),
