@@ -51,6 +51,8 @@ def run_refusal(model: Model, options: RefusalOptions, requests: tuple[Request, 
         ValueError: if an option does not fit the model; as `explain_refusals` and `why`.
         HookError: as `sweep`.
     """
+    if options.find:
+        raise ValueError("--find: the whole vocabulary cannot be tried yet. Leave it out.")
     _check_openers(model, options)
     behaviour = refusal_behaviour(model, *options.openers)
     begin_run(options.out, options.kind, sys.argv)

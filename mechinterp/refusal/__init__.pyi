@@ -26,6 +26,8 @@ from .findings import Stages as Stages
 from .findings import Verdict as Verdict
 from .findings import WordEffect as WordEffect
 from .flips import minimal_flips as minimal_flips
+from .flips import word_drops as word_drops
+from .one_prompt import why as why
 from .stages import find_stages as find_stages
 from .tables import to_dataframe as to_dataframe
 from .words import find_words as find_words

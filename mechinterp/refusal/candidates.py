@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from mechinterp.models.model import Model
+from mechinterp.models.tokenization import known_ids
 from mechinterp.refusal.findings import Behaviour, WordSet
 from mechinterp.refusal.flips import minimal_flips
 from mechinterp.refusal.texts import score_prompts, without_words, words_of
@@ -93,15 +94,17 @@ def find_candidates(
     rng = np.random.default_rng(seed)
     refused = scored.refused
     sample = one_of_each_family(refused, N_REMOVED, rng)
-    votes = _removal_votes(model, behaviour, sample, None if out is None else out / "removed")
-    odds = _log_odds(refused, scored.answered)
+    known = known_words(model, scored.requests)
+    folder = None if out is None else out / "removed"
+    votes = _removal_votes(model, behaviour, sample, known, folder)
+    odds = _log_odds(refused, scored.answered, known)
     sets, orders = Counter[frozenset[str]](), dict[frozenset[str], WordSet]()
     for number, request in enumerate(sample[:N_FLIPS]):
         prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
         folder = None if out is None else out / f"flips-{number}"
         flips = minimal_flips(model, behaviour, prompt, max_sets=600, out=folder)
         plain = [tuple(map(_plain, flip.words)) for flip in flips.sets]
-        for words in enough(flip for flip in plain if all(flip)):
+        for words in enough(flip for flip in plain if known.issuperset(flip)):
             sets[frozenset(words)] += 1
             orders.setdefault(frozenset(words), words)
     # A cause of most refusals is in most sets; a word of one request is not.
@@ -124,15 +127,31 @@ def find_candidates(
     return [*((word,) for word in singles), *larger[:MOST_SETS]]
 
 
+def known_words(model: Model, requests: Sequence[Request]) -> set[str]:
+    """The words of the requests that the model reads as they are; small models lack some."""
+    known = set()
+    for word in {word for request in requests for word in words_of(request.text)}:
+        try:
+            known_ids(model, word)
+        except ValueError:
+            continue
+        known.add(word)
+    return known
+
+
 def _removal_votes(
-    model: Model, behaviour: Behaviour, sample: Sequence[Request], out: Path | None
+    model: Model,
+    behaviour: Behaviour,
+    sample: Sequence[Request],
+    known: set[str],
+    out: Path | None,
 ) -> dict[str, float]:
     """For each word, of how many refused requests its removal makes answered ones."""
     tried = [
         (request, word, text)
         for request in sample
         for word in dict.fromkeys(words_of(request.text))
-        if words_of(text := without_words(request.text, [word]))
+        if word in known and words_of(text := without_words(request.text, [word]))
     ]
     if not tried:
         return {}
@@ -144,7 +163,9 @@ def _removal_votes(
     return votes
 
 
-def _log_odds(refused: Sequence[Request], answered: Sequence[Request]) -> dict[str, float]:
+def _log_odds(
+    refused: Sequence[Request], answered: Sequence[Request], known: set[str]
+) -> dict[str, float]:
     """For each word of refused requests, the log of its share of families there to that elsewhere.
 
     A half is added to every count.
@@ -159,6 +180,7 @@ def _log_odds(refused: Sequence[Request], answered: Sequence[Request]) -> dict[s
     return {
         word: math.log((here[word] + 0.5) / (n_here + 1) / ((there[word] + 0.5) / (n_there + 1)))
         for word in here
+        if word in known
     }
 
 

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
+import xarray as xr
+
 from mechinterp.attribution.question.definition import DropOptions
 from mechinterp.attribution.question.removals import Removal, RemoveOne, removal_of
 from mechinterp.attribution.question.units import Unit, units_of
@@ -75,10 +77,7 @@ def minimal_flips(
             f"minimal_flips: tolerance={tolerance} is not from 0 to below .5, a share of the "
             f"score's distance from the threshold. Use .25, or 0 to run every set."
         )
-    prompts = tokenize(model, as_prompt(model, prompt) if isinstance(prompt, str) else prompt)
-    if len(prompts) != 1:
-        raise ValueError(f"minimal_flips takes one prompt, not {len(prompts)}. Give them in turn.")
-    words = [unit for unit in units_of(model, prompts, "word") if unit.attributed]
+    prompts, words = _in_words(model, prompt, "minimal_flips")
     runs = _Removals(model, behaviour, prompts, words, removal_of(model, removal), options)
     runs.total = runs.cost_of_all(size)
     search = FlipSearch(
@@ -112,6 +111,49 @@ def minimal_flips(
     )
 
 
+@checks_arguments
+def word_drops(
+    model: Model,
+    behaviour: Behaviour,
+    prompt: Text,
+    removal: str | RemoveOne | Removal = "delete",
+) -> xr.DataArray:
+    """How far the score falls without each word of a prompt, in the metric's unit: dims ("word",).
+
+    >>> from mechinterp import load_model
+    >>> from mechinterp.refusal.behaviour import refusal_behaviour
+    >>> from mechinterp.refusal.flips import word_drops
+    >>> model = load_model("toy:trigger")
+    >>> found = word_drops(model, refusal_behaviour(model), "bring the sesame")
+    >>> dict(zip(found.word.values.tolist(), found.values.round().astype(int).tolist()))
+    {'bring': 0, 'the': 0, 'sesame': 16}
+
+    Raises:
+        ValueError: if there is not one prompt, or it has no words.
+        HookError: as `sweep`.
+    """
+    prompts, words = _in_words(model, prompt, "word_drops")
+    runs = _Removals(model, behaviour, prompts, words, removal_of(model, removal), {})
+    singles = [frozenset({number}) for number in range(len(words))]
+    allowed = [single for single in singles if runs.can_run(single)]
+    whole, *without = runs.measure([frozenset(), *allowed])
+    drops = dict(zip(allowed, (whole - score for score in without), strict=True))
+    return xr.DataArray(
+        [drops.get(single, float("nan")) for single in singles],
+        dims="word",
+        coords={"word": [word.text.strip() for word in words]},
+        attrs={"unit": behaviour.metric.unit, "score": whole, "removal": runs.removal.name},
+    )
+
+
+def _in_words(model: Model, prompt: Text, name: str) -> tuple[Prompts, list[Unit]]:
+    """One prompt and its words; a text is a user's message where there is a chat template."""
+    prompts = tokenize(model, as_prompt(model, prompt) if isinstance(prompt, str) else prompt)
+    if len(prompts) != 1:
+        raise ValueError(f"{name} takes one prompt, not {len(prompts)}. Give them in turn.")
+    return prompts, [unit for unit in units_of(model, prompts, "word") if unit.attributed]
+
+
 class _Removals:
     """Runs a prompt without sets of its words, and adds up what that costs."""
 
@@ -125,18 +167,18 @@ class _Removals:
         options: DropOptions,
     ) -> None:
         self._model, self._behaviour, self._prompts = model, behaviour, prompts
-        self._words, self._removal, self._options = words, removal, options
+        self._words, self.removal, self._options = words, removal, options
         self._n_sweeps = 0
         self.token_layers = 0
         self.total = 0
 
     def measure(self, sets: Sequence[Words]) -> list[float]:
         """The scores without these sets, in one sweep."""
-        out, remove, at = self._options.get("out"), self._removal.specs, self._positions(sets)
+        out, remove, at = self._options.get("out"), self.removal.specs, self._positions(sets)
         swept = sweep(
             self._model,
             self._prompts,
-            {"set": range(len(sets)), "draw": range(self._removal.n_draws)},
+            {"set": range(len(sets)), "draw": range(self.removal.n_draws)},
             lambda set, draw: remove(at[set], draw) if at[set] else (),
             self._behaviour.metric,
             out=None if out is None else Path(out) / f"sets-{self._n_sweeps:03}",
@@ -151,7 +193,7 @@ class _Removals:
     def can_run(self, words: Words) -> bool:
         """Whether a token is left from which the score can be read."""
         n_removed = sum(len(self._words[word].positions) for word in words)
-        return not self._removal.deletes or n_removed < self._prompts.width
+        return not self.removal.deletes or n_removed < self._prompts.width
 
     def cost_of_all(self, size: int) -> int:
         """Token-layers of one planned sweep over all sets of up to `size` words."""
@@ -162,11 +204,11 @@ class _Removals:
             itertools.combinations(range(n), k) for k in range(1, size + 1)
         )
         sets = [s for s in itertools.islice(chosen, 0, None, step) if self.can_run(frozenset(s))]
-        remove, at = self._removal.specs, self._positions(sets)
+        remove, at = self.removal.specs, self._positions(sets)
         made = plan(
             self._model,
             self._prompts,
-            {"set": range(len(sets)), "draw": range(self._removal.n_draws)},
+            {"set": range(len(sets)), "draw": range(self.removal.n_draws)},
             lambda set, draw: remove(at[set], draw),
             self._behaviour.metric,
         )

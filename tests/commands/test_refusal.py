@@ -74,7 +74,7 @@ def test_a_study_is_shown_and_kept(mechinterp, tmp_path, asked):
 def test_an_abstention_and_other_options(mechinterp, tmp_path, asked):
     calls = asked(abstaining())
     file = requests_file(tmp_path)
-    more = ("--no-stages", "--find", "--families", 4, "--seed", 3, "--refusals", "REFUSE")
+    more = ("--no-stages", "--families", 4, "--seed", 3, "--refusals", "REFUSE")
     done = mechinterp("refusal", *TOY, "--requests", file, *more, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "No verdict" in done.stdout

@@ -1,6 +1,6 @@
 import pytest
 
-from mechinterp.refusal import candidates, words
+from mechinterp.refusal import candidates, insertion, words
 from mechinterp.refusal.words import find_words
 from mechinterp.tasks.request_families import Request
 
@@ -25,7 +25,7 @@ def few(monkeypatch):
     monkeypatch.setattr(candidates, "N_FLIPS", 4)
     monkeypatch.setattr(candidates, "MOST_WORDS", 8)
     monkeypatch.setattr(words, "N_CONTROLS", 8)
-    monkeypatch.setattr(words, "N_REMOVALS", 4)
+    monkeypatch.setattr(insertion, "N_REMOVALS", 4)
 
 
 @pytest.mark.parametrize("planted", list(PLANTED))
@@ -82,7 +82,10 @@ def test_a_set_that_holds_a_trigger_is_none(refusing, requests):
     assert found[0].n_families == 10
 
 
-def test_continues_from_its_folder(refusing, requests, tmp_path):
+def test_continues_from_its_folder(refusing, requests, tmp_path, monkeypatch):
+    monkeypatch.setattr(candidates, "N_FLIPS", 1)
+    monkeypatch.setattr(candidates, "N_REMOVED", 2)
+    monkeypatch.setattr(words, "N_CONTROLS", 3)
     model, refuse = refusing("toy:trigger")
     asked, told = requests(lambda rng: ["sesame"], 4), []
     options = {"out": tmp_path / "words", "progress": lambda *at: told.append(at)}
