@@ -201,4 +201,4 @@ def _openers_note(behaviour: Behaviour) -> str:
     if behaviour.openers is None:
         return f"What is measured: {behaviour.metric.name}."
     first, second = (", ".join(f"“{text}”" for text in texts) for texts in behaviour.openers)
-    return f"A refusal begins as one of {first}; an answer as one of {second}."
+    return f"Refusals begin with {first}; answers with {second}."
