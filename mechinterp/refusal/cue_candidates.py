@@ -126,9 +126,15 @@ def unusable_cues(
     >>> unusable_cues(load_model("toy:trigger"), requests)["line break"]
     'the model reads the same tokens with it and without'
     """
+    return reasons_against(Reader(model), requests, cues)
+
+
+def reasons_against(
+    reader: "Reader", requests: Sequence[Request], cues: Sequence[Cue]
+) -> dict[str, str]:
+    """As `unusable_cues`, for a reader, which remembers what it has read."""
     kinds = [[r for r in requests if r.harmful is side] for side in (True, False)]
     checked = [_spread(kind) for kind in kinds if kind]
-    reader = Reader(model)
     reasons = {}
     for cue in cues:
         found = [_why_not(reader, cue, some) for some in checked]

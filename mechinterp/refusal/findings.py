@@ -118,7 +118,8 @@ class CueEffect:
     it answered, that are refused with it; flips_harmful: share of harmful ones refused with it that
     are answered without it. q: false discovery rate over the battery. is_cue: it matters for what
     the model does. flips_elsewhere: of a word at a place, the share of its flips that happen with
-    the word at another place too: most of them of a trigger, few of a cue.
+    the word at another place too: most of them of a trigger, few of a cue. explained_by: a stronger
+    cue that it puts on or takes off as well, without which it flips nothing.
     """
 
     name: str
@@ -131,6 +132,7 @@ class CueEffect:
     q: float
     is_cue: bool
     flips_elsewhere: float | None = None
+    explained_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -174,8 +174,11 @@ class _Study:
     def _factors(self, words: Sequence[WordEffect], cues: Sequence[CueEffect]) -> Factors:
         """What requests are crossed by; where none was found, the likeliest that is none."""
         triggers = tuple(w.words for w in words if w.is_trigger)
-        single = [w.words for w in words if len(w.words) == 1]  # several may be content together
-        likeliest = tuple(single[:1]) or (_any_word(self.found_on),)
+        # A word of few families, or several words, may be content where harm is halfway there.
+        single = [w for w in words if len(w.words) == 1]
+        wide = [w.words for w in single if w.n_families > 2]
+        idle = [w.words for w in reversed(single)]
+        likeliest = (*wide, *idle, _any_word(self.found_on))[:1]
         chosen = next((c for c in cues if c.is_cue), cues[0] if cues else None)
         cue = None if chosen is None else cue_named(chosen.name, self._tried_cues())
         return Factors(triggers or likeliest, cue)

@@ -2,8 +2,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mechinterp import load_model
 from mechinterp.refusal import cue_effects
@@ -118,26 +116,6 @@ def test_an_unknown_cue_is_found_from_the_requests(model, scored):
         effects = found_by(model, requests, cues=None)
         assert [name for name, effect in effects.items() if effect.is_cue] == [cue.name]
         assert {effect.explained_by for effect in effects.values()} <= {"", cue.name}
-
-
-@settings(max_examples=10)
-@given(st.lists(st.floats(-3, 3), min_size=4, max_size=4), st.integers(2, 6))
-def test_p_is_that_of_all_sign_flips(changes, n):
-    """Against the plain loop over all flips, for changes in one kind alone."""
-    values = (changes * 2)[:n]
-    p = cue_effects._p_by_sign_flips({str(i): value for i, value in enumerate(values)}, {}, 0)
-    observed, hits = abs(sum(values)), 0
-    for flips in range(2**n):
-        total = sum(v if flips >> i & 1 else -v for i, v in enumerate(values))
-        hits += abs(total) >= observed * (1 - 1e-9) - 1e-12
-    assert p == pytest.approx(hits / 2**n)
-
-
-def test_with_many_families_p_is_from_random_flips():
-    changes = {str(family): 1.0 + family for family in range(20)}
-    assert cue_effects._p_by_sign_flips(changes, {}, 0) <= 2 / 10_000
-    assert cue_effects._p_by_sign_flips(changes, {"other": 1.0}, 0) <= 2 / 10_000
-    assert cue_effects._p_by_sign_flips({}, dict.fromkeys("abcd", 0.0), 0) == 1.0
 
 
 def test_what_few_families_leave_open_is_tried_in_more(model, scored, monkeypatch):
