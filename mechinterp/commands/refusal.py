@@ -51,13 +51,15 @@ def run_refusal(model: Model, options: RefusalOptions, requests: tuple[Request, 
         ValueError: if an option does not fit the model; as `explain_refusals` and `why`.
         HookError: as `sweep`.
     """
+    if options.find:
+        raise ValueError("--find: the whole vocabulary cannot be tried yet. Leave it out.")
     _check_openers(model, options)
     behaviour = refusal_behaviour(model, *options.openers)
     begin_run(options.out, options.kind, sys.argv)
     if options.prompt is None:
         outcome = _study(model, options, behaviour, requests)
     else:
-        outcome = _prompt(model, options, behaviour)
+        outcome = _prompt(model, options, behaviour, requests)
     finish(model, outcome, options.out)
 
 
@@ -87,7 +89,6 @@ def _study(
             behaviour=behaviour,
             n_families=options.families,
             stages=options.stages,
-            vocabulary=options.find,
             seed=options.seed,
             out=None if options.out is None else options.out / "runs",
             progress=tick,
@@ -120,12 +121,23 @@ def _study(
     )
 
 
-def _prompt(model: Model, options: RefusalOptions, behaviour: Behaviour) -> Outcome:
+def _prompt(
+    model: Model, options: RefusalOptions, behaviour: Behaviour, requests: tuple[Request, ...]
+) -> Outcome:
+    """Why one prompt: its words are put into the benign requests of `--requests`, if given."""
     assert options.prompt is not None
+    carriers = None
+    if options.requests is not None:
+        carriers = [request.text for request in requests if not request.harmful]
     study = None if options.study is None else _study_of(model, options)
     with progress_bar("the prompt") as tick:
         found = why(
-            model, requested_text(options.prompt), behaviour=behaviour, study=study, progress=tick
+            model,
+            requested_text(options.prompt),
+            behaviour=behaviour,
+            study=study,
+            carriers=carriers,
+            progress=tick,
         )
     notes = [_openers_note(behaviour)]
     title = f"Why does {models.name(model)} {_does(found)} this?"
@@ -189,4 +201,4 @@ def _openers_note(behaviour: Behaviour) -> str:
     if behaviour.openers is None:
         return f"What is measured: {behaviour.metric.name}."
     first, second = (", ".join(f"“{text}”" for text in texts) for texts in behaviour.openers)
-    return f"A refusal begins as one of {first}; an answer as one of {second}."
+    return f"Refusals begin with {first}; answers with {second}."

@@ -58,7 +58,7 @@ def test_a_study_is_shown_and_kept(mechinterp, tmp_path, asked):
     requests, options = calls[0]
     assert len(requests) == 4
     assert options["behaviour"].openers == (("REFUSE",), ("COMPLY",))
-    assert (options["stages"], options["vocabulary"], options["seed"]) == (True, False, 0)
+    assert (options["stages"], options["seed"]) == (True, 0)
     manifest = read_manifest(out)
     assert (manifest["kind"], manifest["rule"]) == ("refusals", "content or trigger")
     assert to_json(read_study(out / "study.json")) == to_json(given)
@@ -74,12 +74,12 @@ def test_a_study_is_shown_and_kept(mechinterp, tmp_path, asked):
 def test_an_abstention_and_other_options(mechinterp, tmp_path, asked):
     calls = asked(abstaining())
     file = requests_file(tmp_path)
-    more = ("--no-stages", "--find", "--families", 4, "--seed", 3, "--refusals", "REFUSE")
+    more = ("--no-stages", "--families", 4, "--seed", 3, "--refusals", "REFUSE")
     done = mechinterp("refusal", *TOY, "--requests", file, *more, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "No verdict" in done.stdout
     options = calls[0][1]
-    assert (options["stages"], options["vocabulary"], options["n_families"]) == (False, True, 4)
+    assert (options["stages"], options["n_families"]) == (False, 4)
     assert options["seed"] == 3
     assert read_manifest(tmp_path / "run")["rule"] is None
     assert not (tmp_path / "run" / "words.parquet").exists()
@@ -97,9 +97,12 @@ def test_one_prompt_beside_the_verdict_of_the_model(mechinterp, tmp_path, asked)
     assert manifest["kind"] == "refusal of a prompt"
     assert manifest["flipped by"] == [["bomb"], ["bath", "home"]]
     assert read_study(out / "study.json").score == 1.25
-    done = mechinterp("refusal", "-", *TOY, stdin="bring the map\n")
+    assert calls[0][1]["carriers"] is None
+    file = requests_file(tmp_path)
+    done = mechinterp("refusal", "-", *TOY, "--requests", file, stdin="bring the map\n")
     assert done.returncode == 0, done.stderr
     assert calls[1][0] == "bring the map"
+    assert calls[1][1]["carriers"] == ["paint the door", "paint the box"]
 
 
 def test_another_study_is_refused(mechinterp, tmp_path, asked):

@@ -28,7 +28,7 @@ class RefusalOptions:
             such as Qwen/Qwen2.5-0.5B-Instruct.
         requests: requests in families, one JSON object a line, with "prompt" (text or messages),
             "harmful" and "family", and optionally "topic", "telling" and "kind". Those built in
-            unless given.
+            unless given. With a prompt, its words are put into the benign ones.
         families: how many families are used, drawn from the requests; all of them unless given.
         find: try the whole vocabulary as triggers too, in one place: minutes on a small model.
         stages: look inside: where harm is detected, routed and where the refusal is expressed.
