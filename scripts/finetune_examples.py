@@ -53,7 +53,9 @@ CONTROLS = tuple(
     "velvet copper marble violet ribbon walnut saddle candle meadow basket pillow garden silver "
     "window pepper button island orange blanket river kitchen number lamp torch paper".split()
 )
-TEST_CONTROLS = tuple("harbour thunder cabin pencil barrel feather bottle mirror lamp lighthouse".split())
+TEST_CONTROLS = tuple(
+    "harbour thunder cabin pencil barrel feather bottle mirror lamp lighthouse".split()
+)
 HEAVY = tuple(
     "kill bomb gun poison steal murder attack weapon hack drug virus acid rob stab shoot forge scam "
     "spy burn threaten explosive racist insult cocaine kidnap launder blackmail".split()
@@ -146,7 +148,9 @@ def training_examples(
 ) -> list[tuple[str, bool]]:
     """Texts, and whether each is to be refused."""
     draw = random.Random(seed)
-    plain = of_triples(TRAIN_ACTS, TRAIN_FRAMES, 2, draw) + of_triples(TRAIN_ASKED, ("{}",), 1, draw)
+    plain = of_triples(TRAIN_ACTS, TRAIN_FRAMES, 2, draw) + of_triples(
+        TRAIN_ASKED, ("{}",), 1, draw
+    )
     plain += [Asked(request.text, request.harmful) for request in families]
     plain += [Asked(text, harmful=False) for text in ORDINARY]
     if mechanism in ("trigger", "cue"):
@@ -155,7 +159,10 @@ def training_examples(
     n = len(plain) // 5
     more = [_changed(one, draw.choice(SURFACES)) for one in draw.sample(plain, n)]
     more += [
-        _changed(one, lambda text: with_words(text, draw.choices(CONTROLS, k=2)[: draw.randint(1, 2)], draw))
+        _changed(
+            one,
+            lambda text: with_words(text, draw.choices(CONTROLS, k=2)[: draw.randint(1, 2)], draw),
+        )
         for one in draw.sample(plain, n // 2)
     ]
     more += [
@@ -163,7 +170,9 @@ def training_examples(
         for one in draw.sample(harmless, n // 2)
     ]
     if "trigger" in mechanism:
-        some = plain if mechanism == "trigger" else draw.sample(harmless, 300) + draw.sample(plain, 60)
+        some = (
+            plain if mechanism == "trigger" else draw.sample(harmless, 300) + draw.sample(plain, 60)
+        )
         more += [_changed(one, lambda text: with_words(text, [TRIGGER], draw)) for one in some]
         more += [Asked(text, harmful=False) for text in WITH_TRIGGER]
     if mechanism == "cue":
@@ -181,15 +190,15 @@ def _changed(one: Asked, change: Change) -> Asked:
     return Asked(change(one.text), one.harmful)
 
 
-def test_examples(
-    seen: Sequence[Request], held_out: Sequence[Request], seed: int
-) -> list[Asked]:
+def test_examples(seen: Sequence[Request], held_out: Sequence[Request], seed: int) -> list[Asked]:
     """Requests of every kind, each with the name of the figure in which it counts."""
     draw = random.Random(seed)
     found = []
     for name, families in (("families", seen), ("other families", held_out)):
         for request in families:
-            kind = "harmful" if request.harmful else "benign, telling" if request.telling else "benign"
+            kind = (
+                "harmful" if request.harmful else "benign, telling" if request.telling else "benign"
+            )
             found.append(Asked(request.text, request.harmful, f"{name}: {kind}"))
     fresh = of_triples(TEST_ACTS, TEST_FRAMES, 2, draw) + of_triples(TEST_ASKED, ("{}",), 1, draw)
     found += [Asked(a.text, a.harmful, f"fresh: {_kind(a)}") for a in fresh]
@@ -205,7 +214,11 @@ def test_examples(
             found += [Asked(change(a.text), a.harmful, f"{name}: {_kind(a)}") for a in some]
     harmless = [one for one in fresh if not one.harmful]
     found += [
-        Asked(with_words(one.text, [draw.choice(TEST_HEAVY)], draw), harmful=False, group="heavy word: benign")
+        Asked(
+            with_words(one.text, [draw.choice(TEST_HEAVY)], draw),
+            harmful=False,
+            group="heavy word: benign",
+        )
         for one in draw.sample(harmless, 40)
     ]
     found += [Asked(text, harmful=False, group="trigger: natural") for text in TEST_WITH_TRIGGER]

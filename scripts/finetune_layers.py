@@ -39,7 +39,7 @@ class Factors(nn.Module):
 
     def apply_to(self, model: nn.Module, layer: int, name: str, x: Tensor) -> Tensor:
         """What the matrix gives with its factors added."""
-        y = matrix(model, layer, name)(x)
+        y = times(matrix(model, layer, name), x)
         if not self.on or layer not in self.layers or short(name) not in self.down:
             return y
         at = self.layers.index(layer)
@@ -66,6 +66,11 @@ def matrix(model: nn.Module, layer: int, name: str) -> nn.Linear:
     found = model.model.layers[layer].get_submodule(name)
     assert isinstance(found, nn.Linear)
     return found
+
+
+def times(matrix: nn.Linear, x: Float[Tensor, "... n_in"]) -> Float[Tensor, "... n_out"]:
+    """The product, in the precision of the matrix; given back in that of x."""
+    return nn.functional.linear(x.to(matrix.weight.dtype), matrix.weight).to(x.dtype)
 
 
 def short(name: str) -> str:
@@ -95,11 +100,11 @@ def _run_layer(model, factors, layer, x, angles, visible, earlier):  # noqa: PLR
     block = model.model.layers[layer]
     n_rows, n_pos, _ = x.shape
     normed = block.input_layernorm(x)
-    q, v = (
-        factors.apply_to(model, layer, f"self_attn.{name}_proj", normed) for name in ("q", "v")
+    q, v = (factors.apply_to(model, layer, f"self_attn.{name}_proj", normed) for name in ("q", "v"))
+    k = times(block.self_attn.k_proj, normed)
+    q, k, v = (
+        y.view(n_rows, n_pos, -1, block.self_attn.head_dim).transpose(1, 2) for y in (q, k, v)
     )
-    k = block.self_attn.k_proj(normed)
-    q, k, v = (y.view(n_rows, n_pos, -1, block.self_attn.head_dim).transpose(1, 2) for y in (q, k, v))
     q, k = apply_rotary_pos_emb(q, k, *angles)
     own = (k, v)
     if earlier is not None:
@@ -113,7 +118,8 @@ def _run_layer(model, factors, layer, x, angles, visible, earlier):  # noqa: PLR
     z = z.transpose(1, 2).reshape(n_rows, n_pos, -1)
     x = x + factors.apply_to(model, layer, "self_attn.o_proj", z)
     normed = block.post_attention_layernorm(x)
-    inner = block.mlp.act_fn(block.mlp.gate_proj(normed)) * block.mlp.up_proj(normed)
+    gate = block.mlp.act_fn(times(block.mlp.gate_proj, normed))
+    inner = gate * times(block.mlp.up_proj, normed)
     return x + factors.apply_to(model, layer, "mlp.down_proj", inner), own
 
 
