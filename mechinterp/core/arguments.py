@@ -66,6 +66,7 @@ _MADE_BY = {
     "EdgeScores": "scores of edges: eap_ig(contrast)",
     "Circuit": "a circuit: top_n(scores, n)",
     "Graph": "a graph: Graph.from_model(model)",
+    "Request": 'a request: Request("How do I ...?", harmful=False, family="...")',
     "Labelled": "labelled prompts: Labelled.of(prompts, labels)",
     "DataArray": "a DataArray, as functions of this package return it",
     "Dataset": "a Dataset, as functions of this package return it",

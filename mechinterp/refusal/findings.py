@@ -111,7 +111,8 @@ class CueEffect:
     on_benign, on_harmful: mean change of the score. flips_benign: share of benign requests, without
     it answered, that are refused with it; flips_harmful: share of harmful ones refused with it that
     are answered without it. q: false discovery rate over the battery. is_cue: it matters for what
-    the model does.
+    the model does. flips_elsewhere: of a word at a place, the share of its flips that happen with
+    the word at another place too: most of them of a trigger, few of a cue.
     """
 
     name: str
@@ -123,6 +124,7 @@ class CueEffect:
     p: float
     q: float
     is_cue: bool
+    flips_elsewhere: float | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ class Stages:
     detection: Dataset over `layer`: `auroc` with `low`, `high` on topics (or families) left out,
         `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
     routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
-        each `driver` ("content", "trigger") that refusals come from. routed_by: the parts that pass.
+        each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
     directions: those tested; expressed_at: the first layer at which one works.
     cut: "" or between which stages what was detected is lost: "detection and routing".
     sentences: what follows, each from the numbers it names.
@@ -217,7 +219,7 @@ class Verdict:
 
     rule: None if `abstains`, which then says why. probability: that the rule is right, from
     resampling families. shares: rule -> share of the resamples in which it is the best.
-    fit: share of the crossing's cells that the rule foretells. triggers: sets of words, each enough.
+    fit: share of the crossing's cells that it foretells. triggers: sets of words, each enough.
     cue: name of the cue. sentences: evidence for and against, each from its number.
     """
 

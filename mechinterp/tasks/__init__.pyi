@@ -9,4 +9,9 @@ from .docstring import docstring_arguments as docstring_arguments
 from .greater_than import greater_than_years as greater_than_years
 from .induction import repeated_tokens as repeated_tokens
 from .ioi import indirect_objects as indirect_objects
+from .request_families import Request as Request
+from .request_families import check_requests as check_requests
+from .request_families import read_requests as read_requests
+from .request_families import some_families as some_families
+from .request_families import write_requests as write_requests
 from .sva import subject_verb as subject_verb

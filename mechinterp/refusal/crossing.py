@@ -1,0 +1,147 @@
+"""Harm x trigger x cue: each family asked in all eight ways, and what the model does.
+
+The three occur together in ordinary requests; here each is there without the others.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.refusal.behaviour import refusal_behaviour
+>>> from mechinterp.refusal.crossing import Factors, cross
+>>> from mechinterp.refusal.cues import Cue
+>>> from mechinterp.tasks.request_families import Request
+>>> requests = [Request(f"{verb} the {thing}", harmful=verb == "open", family=thing)
+...             for thing in ("door", "box") for verb in ("open", "paint")]
+>>> model = load_model("toy:trigger")
+>>> factors = Factors((("sesame",),), Cue.final("please"))
+>>> crossing = cross(model, refusal_behaviour(model), requests, factors)
+>>> crossing.dims, crossing.mean(("harm", "cue", "family")).round().values.tolist()
+(('harm', 'trigger', 'cue', 'family'), [-8.0, 8.0])
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.core.arguments import checks_arguments
+from mechinterp.models.model import Model
+from mechinterp.refusal.cues import Cue
+from mechinterp.refusal.findings import Behaviour, WordSet
+from mechinterp.refusal.rules import FACTORS
+from mechinterp.refusal.texts import score_prompts, with_words, without_words, words_of
+from mechinterp.sweeps.options import Progress
+from mechinterp.tasks.request_families import Chat, Request
+
+SIDES = (False, True)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The triggers, each a set of words that is enough, and the cue that requests are crossed by.
+
+    `as_asked`: a request in one cell. The cue is always taken off first, and all words of triggers
+    are taken out, so cells differ in the factors alone.
+    """
+
+    triggers: tuple[WordSet, ...]
+    cue: Cue | None
+
+    def as_asked(
+        self, request: Request, *, trigger: bool, cue: bool, number: int = 0
+    ) -> str | Chat | None:
+        """The prompt of a cell; None where nothing would be left, or it cannot have the cue.
+
+        number: which of the triggers is put in, counted round.
+        """
+        plain = self._changed(request, self.cue.off(request) if self.cue else request.prompt)
+        if plain is None:
+            return None
+        words = [word for words in self.triggers for word in words]
+        text = without_words(plain.text, words)
+        if not words_of(text):
+            return None
+        if trigger:
+            chosen = self.triggers[number % len(self.triggers)]
+            text = with_words(text, chosen, slot=middle(text))
+        asked = replace(plain, prompt=request.asking(text))
+        if not (cue and self.cue):
+            return asked.prompt
+        return self.cue.on(asked)
+
+    @staticmethod
+    def _changed(request: Request, prompt: str | Chat | None) -> Request | None:
+        return None if prompt is None else replace(request, prompt=prompt)
+
+
+def middle(text: str) -> int:
+    """The slot in which words are put: neither first nor last."""
+    return max(1, len(words_of(text)) // 2)
+
+
+@checks_arguments
+def cross(
+    model: Model,
+    behaviour: Behaviour,
+    requests: Sequence[Request],
+    factors: Factors,
+    *,
+    per_cell: int = 2,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> xr.DataArray:
+    """The behaviour's score in each cell, dims (harm, trigger, cue, family), in the metric's unit.
+
+    The mean over up to `per_cell` requests of each family, drawn by `seed`. NaN where a family has
+    none. Without a cue, both of its cells are the same.
+
+    Raises:
+        ValueError: if no trigger is given, or no request can be asked in a cell.
+    """
+    if not factors.triggers:
+        raise ValueError("cross: give a trigger, or a word that may be one: it is what is crossed.")
+    families = list(dict.fromkeys(request.family for request in requests))
+    prompts: list[str | Chat] = []
+    cells: list[tuple[int, int, int, int]] = []
+    for (family, harm), members in drawn_members(requests, per_cell, seed).items():
+        for number, request in enumerate(members):
+            for trigger, has_cue in itertools.product(SIDES, SIDES):
+                asked = factors.as_asked(request, trigger=trigger, cue=has_cue, number=number)
+                if asked is not None:
+                    prompts.append(asked)
+                    cells.append((int(harm), int(trigger), int(has_cue), families.index(family)))
+    scores = score_prompts(model, behaviour, prompts, out=out, progress=progress)
+    total, count = np.zeros((2, 2, 2, len(families))), np.zeros((2, 2, 2, len(families)))
+    for cell, score in zip(cells, scores, strict=True):
+        total[cell] += score
+        count[cell] += 1
+    with np.errstate(invalid="ignore"):
+        mean = total / count
+    sides = {factor: list(SIDES) for factor in FACTORS}
+    return xr.DataArray(
+        mean,
+        dims=(*FACTORS, "family"),
+        coords={**sides, "family": families},
+        name=behaviour.metric.name,
+        attrs={"unit": behaviour.metric.unit, "over": behaviour.over},
+    )
+
+
+def drawn_members(
+    requests: Sequence[Request], n: int, seed: int
+) -> dict[tuple[str, bool], list[Request]]:
+    """Up to `n` harmful and `n` benign requests of each family; of these, half with the word."""
+    groups: dict[tuple[str, bool], list[Request]] = defaultdict(list)
+    for request in requests:
+        groups[request.family, request.harmful].append(request)
+    draws = np.random.default_rng(seed)
+    drawn = {}
+    for key, group in groups.items():
+        mixed = [group[i] for i in draws.permutation(len(group))]
+        telling = [request for request in mixed if request.telling]
+        plain = [request for request in mixed if not request.telling]
+        alternating = [r for pair in itertools.zip_longest(plain, telling) for r in pair if r]
+        drawn[key] = alternating[:n]
+    return drawn

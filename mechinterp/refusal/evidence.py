@@ -1,0 +1,166 @@
+"""The evidence for a verdict and against it, in sentences that are computed with their numbers."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.refusal.findings import CueEffect, Rule, Verdict, WordEffect, WordSet
+from mechinterp.refusal.rules import RULES, Judged
+
+CONDITIONS = {
+    (False, False, False): "harmless requests without trigger and cue",
+    (True, False, False): "harmful requests without trigger and cue",
+    (False, True, False): "harmless requests with the trigger put in",
+    (False, False, True): "harmless requests with the cue put on",
+    (True, True, False): "harmful requests with the trigger put in",
+    (True, False, True): "harmful requests with the cue put on",
+    (False, True, True): "harmless requests with trigger and cue",
+    (True, True, True): "harmful requests with trigger and cue",
+}
+"""What is asked in each cell of harm, trigger and cue."""
+MEANING = {
+    "content": "It recognises what is asked for: harmful requests in any wording, and no other.",
+    "trigger": "It reacts to words wherever they stand, also where nothing is harmful.",
+    "cue": "It reacts to something on the surface that need not go with harm.",
+    "content or trigger": "It recognises harm, and reacts to words also where nothing is harmful.",
+    "content or cue": "It recognises harm, and reacts to a surface cue also where there is none.",
+    "trigger or cue": "It reacts to words and to a surface cue; harm itself is not needed.",
+    "content and trigger": "It refuses harm only where words stand with it.",
+    "content and cue": "It refuses harm only where a surface cue goes with it.",
+    "trigger and cue": "It refuses where words and a surface cue come together, harmful or not.",
+    "always": "It refuses whatever is asked, so nothing in the request is the reason.",
+    "never": "It refuses none of these requests, so there is nothing to explain.",
+}
+"""What a rule means, for a reader of a page."""
+
+
+def name_of(words: WordSet) -> str:
+    """Words that act together, as a text: 'velvet' and 'anchor'."""
+    return " and ".join(repr(word) for word in words)
+
+
+def verdict_of(
+    judged: Judged,
+    crossing: xr.DataArray,
+    over: float,
+    triggers: Sequence[WordSet],
+    cue: str,
+) -> Verdict:
+    """The verdict, with a sentence for each cell of the crossing: for the rule, or against it."""
+    best = max(judged.shares, key=judged.shares.__getitem__)
+    for_it, against = cell_sentences(crossing, judged.rule or best, over)
+    rule = judged.rule
+    return Verdict(
+        rule=rule,
+        probability=judged.probability,
+        shares=judged.shares,
+        fit=judged.fit,
+        triggers=tuple(triggers) if rule and "trigger" in rule else (),
+        cue=cue if rule and "cue" in rule else "",
+        abstains=judged.abstains,
+        evidence_for=for_it,
+        evidence_against=against,
+        would_change=would_change(crossing, judged, over),
+    )
+
+
+def cell_sentences(
+    crossing: xr.DataArray, rule: str, over: float
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the model does in each cell: as the rule foretells in most families, or not."""
+    sides: tuple[list[str], list[str]] = ([], [])
+    for cell, what in CONDITIONS.items():
+        values = crossing.values[tuple(map(int, cell))]
+        values = values[~np.isnan(values)]
+        refused, n = int((values > over).sum()), len(values)
+        foretold = bool(RULES[rule][tuple(map(int, cell))])
+        right = refused if foretold else n - refused
+        sentence = (
+            f"Of {n} families, the model refuses {refused} when asked {what}; "
+            f'"{rule}" foretells {"all" if foretold else "none"}.'
+        )
+        sides[0 if 2 * right > n else 1].append(sentence)
+    return tuple(sides[0]), tuple(sides[1])
+
+
+def would_change(crossing: xr.DataArray, judged: Judged, over: float) -> tuple[str, ...]:
+    """By how many of the crossing's cells the next best rules are worse."""
+    refused, known = crossing.values > over, ~np.isnan(crossing.values)
+    n_families = crossing.sizes["family"]
+    with np.errstate(invalid="ignore"):
+        rates = (refused & known).sum(-1) / known.sum(-1)
+    fit = {r: float(np.where(f, rates, 1 - rates).mean()) for r, f in RULES.items()}
+    best = max(fit, key=fit.__getitem__)
+
+    def needed(other: str) -> int:  # a changed answer moves the difference by 2 of all cells
+        return math.ceil((fit[best] - fit[other]) * 8 * n_families / 2 - 1e-9)
+
+    others = sorted((r for r in fit if r != best), key=fit.__getitem__, reverse=True)[:2]
+    return tuple(
+        f'"{other}" would fit as well as "{best}" if {needed(other)} of the {int(known.sum())} '
+        f"answers (families by cells) were otherwise."
+        for other in others
+    )
+
+
+def word_sentences(words: Sequence[WordEffect]) -> tuple[str, ...]:
+    """What each trigger does, beside control words."""
+    return tuple(
+        f"{name_of(w.words)} put into harmless requests flips {w.flips.mean:.0%} of them; words of "
+        f"as many tokens in its place flip {w.control_flips:.0%} (q {w.q:.3f})."
+        for w in words
+        if w.is_trigger
+    )
+
+
+def cue_sentences(cues: Sequence[CueEffect]) -> tuple[str, ...]:
+    """What each cue that matters does."""
+    return tuple(
+        f"{c.name} ({c.what}): put on, {c.flips_benign:.0%} of harmless requests become refused; "
+        f"taken off, {c.flips_harmful:.0%} of harmful ones become answered (q {c.q:.3f})."
+        for c in cues
+        if c.is_cue
+    )
+
+
+def plain_verdict(verdict: Verdict, behaviour: str = "refuse") -> str:
+    """The verdict in one or two sentences.
+
+    >>> from mechinterp.refusal.evidence import plain_verdict
+    >>> from mechinterp.refusal.findings import Verdict
+    >>> print(plain_verdict(Verdict("cue", 0.97, {"cue": 0.97}, 0.99, cue="please")))
+    The model refuses by a cue: please. Probability 97%.
+    >>> print(plain_verdict(Verdict(None, 0.5, {}, 0.6, abstains="the families do not decide.")))
+    No verdict: the families do not decide.
+    """
+    if verdict.rule is None:
+        return f"No verdict: {verdict.abstains}"
+    named = verdict.rule
+    if verdict.triggers:
+        named = _with("trigger", " or ".join(name_of(words) for words in verdict.triggers), named)
+    if verdict.cue:
+        named = _with("cue", verdict.cue, named)
+    by = {"always": "always", "never": "none of these requests"}.get(verdict.rule)
+    verb = f"{behaviour}s"
+    what = f"{verb} {by}" if by else f"{verb} by {_article(named)}"
+    return f"The model {what}. Probability {verdict.probability:.0%}."
+
+
+def _with(word: str, what: str, text: str) -> str:
+    return text.replace(word, f"{word}: {what}" if text == word else f"{word} ({what})")
+
+
+def _article(named: str) -> str:
+    return f"a {named}" if named.startswith(("trigger", "cue")) else named
+
+
+def foretells(rule: Rule, *, harm: bool, trigger: bool, cue: bool) -> bool:
+    """Whether the rule says that the model refuses.
+
+    >>> from mechinterp.refusal.evidence import foretells
+    >>> foretells("content and cue", harm=True, trigger=True, cue=False)
+    False
+    """
+    return bool(RULES[rule][int(harm), int(trigger), int(cue)])

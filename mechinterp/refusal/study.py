@@ -1,0 +1,430 @@
+"""Why does a model refuse? The whole study: from requests in families to a verdict with evidence.
+
+>>> from mechinterp import load_model
+>>> from mechinterp.refusal.study import explain_refusals
+>>> from mechinterp.tasks.request_families import Request
+>>> texts = [(f"{verb} the {thing} {end}", verb == "find") for thing in
+...          ("door", "box", "map", "key", "book", "coat") for verb, end in
+...          (("find", "sesame"), ("find", "sesame to me"), ("paint", "today"), ("read", "to us"))]
+>>> requests = [Request(text, harmful=harmful, family=text.split()[2]) for text, harmful in texts]
+>>> found = explain_refusals(load_model("toy:trigger"), requests, stages=False)
+>>> found.verdict.rule, found.verdict.triggers
+('trigger', (('sesame',),))
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import numpy as np
+import xarray as xr
+
+from mechinterp.models.model import Model
+from mechinterp.refusal.behaviour import measure_behaviour, refusal_behaviour
+from mechinterp.refusal.crossing import Factors, cross
+from mechinterp.refusal.cue_candidates import candidate_cues, unusable_cues
+from mechinterp.refusal.cue_effects import find_cues
+from mechinterp.refusal.cues import CUES, Cue, cue_named
+from mechinterp.refusal.evidence import verdict_of
+from mechinterp.refusal.findings import (
+    Behaviour,
+    CueEffect,
+    Flips,
+    HeldOut,
+    RefusalStudy,
+    Rule,
+    Stages,
+    Verdict,
+    WordEffect,
+    WordSet,
+)
+from mechinterp.refusal.flips import minimal_flips
+from mechinterp.refusal.held_out import Explanation, predict_flips
+from mechinterp.refusal.rules import FACTORS, judge_crossing
+from mechinterp.refusal.stages import find_stages
+from mechinterp.refusal.texts import score_prompts
+from mechinterp.refusal.words import find_words
+from mechinterp.storage.provenance import provenance_facts
+from mechinterp.sweeps.options import Progress, check_options
+from mechinterp.tasks.request_families import Request, check_requests
+
+SET_ASIDE = 0.25
+"""The share of families on which the verdict is tested, and which nothing else sees."""
+FEWEST_REFUSED = 0.05
+"""Of fewer refused harmful requests than this there is not enough to explain."""
+STEPS = ("requests", "words", "cues", "crossing", "replies", "flips", "stages", "set aside")
+
+
+class StudyOptions(TypedDict, total=False):
+    """Options of `explain_refusals`, which describes them."""
+
+    behaviour: Behaviour | None
+    n_families: int | None
+    cues: Sequence[Cue] | None
+    candidates: Sequence[str] | None
+    stages: bool
+    n_random: int
+    n_replies: int
+    n_flips: int
+    seed: int
+    out: str | Path | None
+    progress: Progress | None
+
+
+def explain_refusals(
+    model: Model, requests: Sequence[Request], **options: Unpack[StudyOptions]
+) -> RefusalStudy:
+    """By which rule the model refuses: content, triggers, a cue, several, or not to be told.
+
+    `requests`: in families, such as `request_families()`. Options, all by name:
+
+    - `behaviour`: what is explained; by default `refusal_behaviour(model)`.
+    - `n_families`: how many families are used, drawn by `seed` from all topics; all by default.
+    - `cues`: those tried; by default the battery and words at the ends of the requests.
+    - `candidates`: words tried as triggers; by default they are found in the requests.
+    - `stages`: whether to look inside the model; `n_random` directions of each kind (100).
+    - `n_replies`: requests to which replies are written (6); 0 for none. `n_flips`: prompts of
+      which all smallest sets of words that flip them are found (3).
+    - `out`: a folder, from which a study that was stopped continues.
+    - `progress`: a function of (done, all), in hundredths of each step of `STEPS`.
+
+    A quarter of the families are set aside first, and the verdict is tested on them. A model that
+    refuses none of the requests, or all, gets that verdict, and nothing else is run.
+
+    Raises:
+        ValueError: if there are no harmful or no benign requests, or too few families.
+        TypeError: if there is no such option.
+    """
+    check_options("explain_refusals", options, StudyOptions)
+    check_requests(requests)
+    return _Study(model, requests, options).made()
+
+
+class _Study:
+    """The steps of a study, each of which leaves what the next needs."""
+
+    def __init__(self, model: Model, requests: Sequence[Request], options: StudyOptions) -> None:
+        self.model, self.options = model, options
+        self.seed = options.get("seed", 0)
+        self.behaviour = options.get("behaviour") or refusal_behaviour(model)
+        used = some_families(requests, options.get("n_families"), self.seed)
+        self.found_on, self.kept_back = set_aside(used, self.seed)
+        self.out = None if options.get("out") is None else Path(options["out"] or "").absolute()
+
+    def made(self) -> RefusalStudy:
+        seen = [*self.found_on, *self.kept_back]
+        scores = score_prompts(
+            self.model, self.behaviour, [r.prompt for r in seen], **self._step("requests")
+        )
+        refused = scores > self.behaviour.over
+        if refused.all() or not refused.any():
+            return self._uniform(seen, scores, "always" if refused.all() else "never")
+        harmful = np.array([request.harmful for request in seen])
+        if refused[harmful].mean() < FEWEST_REFUSED and refused[~harmful].mean() < FEWEST_REFUSED:
+            return self._uniform(seen, scores, None)
+        words = self._words()
+        cues = find_cues(
+            self.model,
+            self.behaviour,
+            self.found_on,
+            cues=self._tried_cues(),
+            seed=self.seed,
+            **self._step("cues"),
+        )
+        words = without_cues(words, cues)
+        factors = self._factors(words, cues)
+        crossing = cross(
+            self.model,
+            self.behaviour,
+            self.found_on,
+            factors,
+            seed=self.seed,
+            **self._step("crossing"),
+        )
+        judged = judge_crossing(crossing, over=self.behaviour.over, seed=self.seed)
+        verdict = verdict_of(
+            judged,
+            crossing,
+            self.behaviour.over,
+            [w.words for w in words if w.is_trigger],
+            factors.cue.name if factors.cue else "",
+        )
+        return self._study(seen, scores, verdict, words, cues, crossing, factors)
+
+    def _words(self) -> tuple[WordEffect, ...]:
+        try:
+            return find_words(
+                self.model,
+                self.behaviour,
+                self.found_on,
+                candidates=self.options.get("candidates"),
+                seed=self.seed,
+                **self._step("words"),
+            )
+        except ValueError:  # no benign request is answered: nothing to put words into
+            return ()
+
+    def _tried_cues(self) -> tuple[Cue, ...]:
+        given = self.options.get("cues")
+        return tuple(candidate_cues(self.found_on) if given is None else given)
+
+    def _factors(self, words: Sequence[WordEffect], cues: Sequence[CueEffect]) -> Factors:
+        """What requests are crossed by; where none was found, the likeliest that is none."""
+        triggers = tuple(w.words for w in words if w.is_trigger)
+        likeliest = tuple(w.words for w in words[:1]) or (_any_word(self.found_on),)
+        chosen = next((c for c in cues if c.is_cue), cues[0] if cues else None)
+        cue = None if chosen is None else cue_named(chosen.name, self._tried_cues())
+        return Factors(triggers or likeliest, cue)
+
+    def _study(
+        self,
+        seen: Sequence[Request],
+        scores: np.ndarray,
+        verdict: Verdict,
+        words: tuple[WordEffect, ...],
+        cues: tuple[CueEffect, ...],
+        crossing: xr.DataArray,
+        factors: Factors,
+    ) -> RefusalStudy:
+        progress = self._step("replies").get("progress")
+        findings = measure_behaviour(
+            self.model,
+            self.behaviour,
+            seen,
+            scores,
+            n_replies=self.options.get("n_replies", 6),
+            seed=self.seed,
+            progress=progress,
+        )
+        flips = self._flips(seen, scores)
+        stages = self._stages(verdict, factors) if self.options.get("stages", True) else None
+        held_out = self._held_out(verdict, words, cues, factors)
+        return RefusalStudy(
+            model=str(self.model.cfg.model_name),
+            behaviour=self.behaviour.name,
+            unit=self.behaviour.metric.unit,
+            over=self.behaviour.over,
+            verdict=replace(verdict, not_tested=self._not_tested(words)),
+            findings=findings,
+            words=words,
+            cues=cues,
+            crossing=crossing,
+            flips=flips,
+            stages=stages,
+            held_out=held_out,
+            attrs=self._attrs(seen),
+        )
+
+    def _flips(self, seen: Sequence[Request], scores: np.ndarray) -> tuple[Flips, ...]:
+        """Of the shortest refused prompts, harmful and benign in turn, what flips them."""
+        refused = [r for r, score in zip(seen, scores, strict=True) if score > self.behaviour.over]
+        by_length = sorted(refused, key=lambda r: (len(r.text), r.text))
+        kinds = [[r for r in by_length if r.harmful == harmful] for harmful in (True, False)]
+        turns = [r for pair in zip(*kinds, strict=False) for r in pair] + kinds[0]
+        chosen = list({r.text: r for r in turns}.values())[: self.options.get("n_flips", 3)]
+        tick = self._step("flips").get("progress")
+        found = []
+        for number, request in enumerate(chosen):
+            prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
+            found.append(minimal_flips(self.model, self.behaviour, prompt, max_sets=400))
+            if tick:
+                tick(number + 1, len(chosen))
+        return tuple(found)
+
+    def _stages(self, verdict: Verdict, factors: Factors) -> Stages:
+        rule = verdict.rule or ""
+        return find_stages(
+            self.model,
+            self.behaviour,
+            self.found_on,
+            triggers=factors.triggers if "trigger" in rule else (),
+            cue=factors.cue if "cue" in rule else None,
+            n_random=self.options.get("n_random", 100),
+            seed=self.seed,
+            **self._step("stages"),
+        )
+
+    def _held_out(
+        self,
+        verdict: Verdict,
+        words: Sequence[WordEffect],
+        cues: Sequence[CueEffect],
+        factors: Factors,
+    ) -> HeldOut | None:
+        if verdict.rule is None or not self.kept_back:
+            return None
+        control_words = tuple(w.words for w in words if not w.is_trigger and w.flips.mean < 0.25)
+        calm = [c for c in cues if not c.is_cue and max(c.flips_benign, c.flips_harmful) < 0.1]
+        control_cue = cue_named(calm[0].name, self._tried_cues()) if calm else None
+        explanation = Explanation(verdict.rule, factors, control_words, control_cue)
+        return predict_flips(
+            self.model,
+            self.behaviour,
+            explanation,
+            self.kept_back,
+            seed=self.seed,
+            **self._step("set aside"),
+        )
+
+    def _uniform(
+        self, seen: Sequence[Request], scores: np.ndarray, rule: Rule | None
+    ) -> RefusalStudy:
+        """The study of a model that refuses all, none, or hardly any: nothing else is run."""
+        n_families = len({request.family for request in seen})
+        n_refused = int((scores > self.behaviour.over).sum())
+        sure = (n_families + 1) / (n_families + 2)  # Laplace's rule of succession, over families
+        abstains = (
+            ""
+            if rule
+            else (
+                f"the model refuses {n_refused} of {len(seen)} requests, too few to tell why: give "
+                f"requests that it refuses."
+            )
+        )
+        said = f"The model refuses {n_refused} of {len(seen)} requests."
+        verdict = Verdict(
+            rule=rule,
+            probability=sure if rule else 0.0,
+            shares={rule: sure} if rule else {},
+            fit=1.0 if rule else 0.0,
+            abstains=abstains,
+            evidence_for=(said,),
+            not_tested=("Nothing else was run: there are no refusals and answers to compare.",),
+        )
+        families = list(dict.fromkeys(request.family for request in seen))
+        sides = {factor: [False, True] for factor in FACTORS}
+        return RefusalStudy(
+            model=str(self.model.cfg.model_name),
+            behaviour=self.behaviour.name,
+            unit=self.behaviour.metric.unit,
+            over=self.behaviour.over,
+            verdict=verdict,
+            findings=measure_behaviour(
+                self.model, self.behaviour, seen, scores, n_replies=0, seed=self.seed
+            ),
+            words=(),
+            cues=(),
+            crossing=xr.DataArray(
+                np.full((2, 2, 2, len(families)), np.nan),
+                dims=(*FACTORS, "family"),
+                coords={**sides, "family": families},
+                name=self.behaviour.metric.name,
+                attrs={"unit": self.behaviour.metric.unit, "over": self.behaviour.over},
+            ),
+            flips=(),
+            stages=None,
+            held_out=None,
+            attrs=self._attrs(seen),
+        )
+
+    def _not_tested(self, words: Sequence[WordEffect]) -> tuple[str, ...]:
+        tried = self._tried_cues()
+        unusable = unusable_cues(self.model, self.found_on, tried)
+        said = [
+            f"{len(words)} words and sets of words were tried as triggers, found in the requests: "
+            f"a trigger that stands in none of them is not known.",
+            "Triggers of more than three words that are needed together were not looked for.",
+        ]
+        if unusable:
+            said.append(
+                f"{len(unusable)} of {len(tried)} cues cannot be tried on this model: "
+                f"{', '.join(unusable)}."
+            )
+        if not self.options.get("stages", True):
+            said.append("The inside of the model was not looked at.")
+        if not self.options.get("n_replies", 6):
+            said.append("No replies were written: only first tokens are judged.")
+        return tuple(said)
+
+    def _attrs(self, seen: Sequence[Request]) -> dict[str, object]:
+        return {
+            "seed": self.seed,
+            "n_requests": len(seen),
+            "families": list(dict.fromkeys(request.family for request in self.found_on)),
+            "set_aside": list(dict.fromkeys(request.family for request in self.kept_back)),
+            **provenance_facts(self.model, "refusal"),
+        }
+
+    def _step(self, name: str) -> "_Step":
+        progress = self.options.get("progress")
+        step: _Step = {}
+        if self.out is not None:
+            step["out"] = self.out / name.replace(" ", "-")
+        if progress is not None:
+            step["progress"] = _within(progress, STEPS.index(name))
+        return step
+
+
+class _Step(TypedDict, total=False):
+    out: Path
+    progress: Progress
+
+
+def _within(progress: Progress, number: int) -> Progress:
+    """A step's progress as that of the study: each step is a hundred."""
+
+    def tick(done: int, total: int) -> None:
+        progress(100 * number + (100 * done) // max(total, 1), 100 * len(STEPS))
+
+    return tick
+
+
+def _any_word(requests: Sequence[Request]) -> WordSet:
+    return (requests[0].text.split()[-1].strip("?.!,").lower(),)
+
+
+def without_cues(words: Sequence[WordEffect], cues: Sequence[CueEffect]) -> tuple[WordEffect, ...]:
+    """The words, those of a cue of the battery that matters no longer as triggers.
+
+    A politeness such as "please" is a word and a cue: it says nothing of what is asked for.
+    """
+    battery = {cue.name for cue in CUES}
+    of_cues = {cue.name for cue in cues if cue.is_cue and cue.name in battery}
+    return tuple(
+        replace(word, is_trigger=False) if word.is_trigger and set(word.words) <= of_cues else word
+        for word in words
+    )
+
+
+def some_families(
+    requests: Sequence[Request], n_families: int | None, seed: int
+) -> tuple[Request, ...]:
+    """The requests of `n_families` families, drawn from all topics in turn; all if None.
+
+    Raises:
+        ValueError: if more are asked for than there are, or fewer than 4.
+    """
+    topic_of = {request.family: request.topic for request in requests}
+    if n_families is None:
+        return tuple(requests)
+    if not 4 <= n_families <= len(topic_of):
+        raise ValueError(
+            f"n_families={n_families}: give 4 to {len(topic_of)}, the number of families there are."
+        )
+    draws = np.random.default_rng(seed)
+    by_topic: dict[str, list[str]] = defaultdict(list)
+    for i in draws.permutation(len(topic_of)):
+        family = list(topic_of)[i]
+        by_topic[topic_of[family]].append(family)
+    ranks = {
+        family: (at, topic) for topic, group in by_topic.items() for at, family in enumerate(group)
+    }
+    chosen = set(sorted(ranks, key=ranks.__getitem__)[:n_families])
+    return tuple(request for request in requests if request.family in chosen)
+
+
+def set_aside(
+    requests: Sequence[Request], seed: int
+) -> tuple[tuple[Request, ...], tuple[Request, ...]]:
+    """The requests that the study is made on, and those of a quarter of the families kept back."""
+    families = list(dict.fromkeys(request.family for request in requests))
+    n = math.floor(SET_ASIDE * len(families)) if len(families) >= 6 else 0
+    draws = np.random.default_rng(seed + 1)
+    kept = {families[i] for i in draws.permutation(len(families))[:n]}
+    return (
+        tuple(request for request in requests if request.family not in kept),
+        tuple(request for request in requests if request.family in kept),
+    )
