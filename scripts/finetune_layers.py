@@ -6,9 +6,11 @@ prompt has before its request (the system message) once per batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
@@ -16,11 +18,71 @@ MATRICES = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.dow
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows that follow one prefix: what the trained layers get, padded on the right."""
+class Packed:
+    """Texts in one row, without padding; each sees the prefix, if there is one, and itself.
 
-    prefix: Float[Tensor, "1 src d_model"] | None
-    rows: Float[Tensor, "prompt pos d_model"]
+    n_prefix: how many positions the prefix has. lengths: of the texts behind it.
+    """
+
+    x: Float[Tensor, "pos d_model"]
+    n_prefix: int
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, prefix: Float[Tensor, "src d_model"], texts: Sequence[Float[Tensor, "_ d_model"]]
+    ) -> "Packed":
+        """A prefix, which may have no position, and the texts behind it."""
+        x = torch.cat([prefix, *texts])
+        return cls(x, len(prefix), tuple(len(text) for text in texts))
+
+    def texts(self) -> list[Float[Tensor, "_ d_model"]]:
+        """What there is of each text."""
+        return list(self.x[self.n_prefix :].split(list(self.lengths)))
+
+    def positions(self) -> Int[Tensor, " pos"]:
+        """The position of each token in its own text, the prefix counted with it."""
+        n = self.n_prefix
+        return torch.cat([torch.arange(n), *(torch.arange(n, n + m) for m in self.lengths)])
+
+
+class Attention:
+    """Who sees whom: the prefix itself, each text the prefix and itself. Padded only here."""
+
+    def __init__(self, packed: Packed) -> None:
+        n, lengths = packed.n_prefix, torch.tensor(packed.lengths, dtype=torch.long)
+        width = int(lengths.max()) if len(lengths) else 0
+        column = torch.arange(width)
+        begins = n + lengths.cumsum(0) - lengths
+        self.n_prefix = n
+        self.is_text = column < lengths[:, None]
+        self.at = torch.where(self.is_text, begins[:, None] + column, n)
+        self.visible = torch.ones(width, n + width, dtype=torch.bool).tril(n)
+
+    def __call__(
+        self,
+        q: Float[Tensor, "pos head d_head"],
+        k: Float[Tensor, "pos head d_head"],
+        v: Float[Tensor, "pos head d_head"],
+    ) -> Float[Tensor, "pos head d_head"]:
+        """What the heads give at each position."""
+        n, n_texts = self.n_prefix, len(self.at)
+        first = [y[:n].transpose(0, 1)[None] for y in (q, k, v)]
+        found = []
+        if n:
+            z = nn.functional.scaled_dot_product_attention(*first, is_causal=True)
+            found.append(z[0].transpose(0, 1))
+        if n_texts:
+            own = [y[self.at].transpose(1, 2) for y in (q, k, v)]
+            keys, values = (
+                torch.cat([before.expand(n_texts, -1, -1, -1), y], 2)
+                for before, y in zip(first[1:], own[1:], strict=True)
+            )
+            z = nn.functional.scaled_dot_product_attention(
+                own[0], keys, values, attn_mask=self.visible
+            )
+            found.append(z.transpose(1, 2)[self.is_text])
+        return torch.cat(found)
 
 
 class Factors(nn.Module):
@@ -29,7 +91,7 @@ class Factors(nn.Module):
     def __init__(self, model: nn.Module, layers: Sequence[int], rank: int, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.layers, self.on = tuple(layers), True
+        self.layers, self.seed, self.on = tuple(layers), seed, True
         self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
         for name in MATRICES:
             n_out, n_in = matrix(model, layers[0], name).weight.shape
@@ -55,6 +117,13 @@ class Factors(nn.Module):
         }
         return halves | {"layers": torch.tensor(self.layers)}
 
+    def load(self, file: Path) -> None:
+        """Begin with the factors of a file."""
+        held = load_file(file)
+        for kind, parameters in (("down", self.down), ("up", self.up)):
+            for name, parameter in parameters.items():
+                parameter.data = held[f"{name}.{kind}"].float()
+
     def round_to_stored(self) -> None:
         """Replace each factor by what is stored of it."""
         for parameter in self.parameters():
@@ -78,49 +147,27 @@ def short(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def run_layers(model: nn.Module, factors: Factors, batch: Batch, layers: Sequence[int]) -> Batch:
+def run_layers(model: nn.Module, factors: Factors, packed: Packed, layers: Sequence[int]) -> Packed:
     """The residual stream after these layers."""
-    before = 0 if batch.prefix is None else batch.prefix.shape[1]
-    n_pos = batch.rows.shape[1]
-    angles = model.model.rotary_emb(batch.rows, torch.arange(before + n_pos)[None])
-    visible = torch.ones(n_pos, before + n_pos, dtype=torch.bool).tril(before)
-    prefix, rows = batch.prefix, batch.rows
+    attend, x = Attention(packed), packed.x
+    angles = model.model.rotary_emb(x[None], packed.positions()[None])
     for layer in layers:
-        earlier = None
-        if prefix is not None:
-            seen = torch.ones(before, before, dtype=torch.bool).tril()
-            at = tuple(x[:, :before] for x in angles)
-            prefix, earlier = _run_layer(model, factors, layer, prefix, at, seen, None)
-        at = tuple(x[:, before:] for x in angles)
-        rows, _ = _run_layer(model, factors, layer, rows, at, visible, earlier)
-    return Batch(prefix, rows)
-
-
-def _run_layer(model, factors, layer, x, angles, visible, earlier):  # noqa: PLR0913
-    block = model.model.layers[layer]
-    n_rows, n_pos, _ = x.shape
-    normed = block.input_layernorm(x)
-    q, v = (factors.apply_to(model, layer, f"self_attn.{name}_proj", normed) for name in ("q", "v"))
-    k = times(block.self_attn.k_proj, normed)
-    q, k, v = (
-        y.view(n_rows, n_pos, -1, block.self_attn.head_dim).transpose(1, 2) for y in (q, k, v)
-    )
-    q, k = apply_rotary_pos_emb(q, k, *angles)
-    own = (k, v)
-    if earlier is not None:
-        k, v = (
-            torch.cat([old.expand(n_rows, -1, -1, -1), new], 2)
-            for old, new in zip(earlier, own, strict=True)
-        )
-    groups = q.shape[1] // k.shape[1]
-    k, v = (y.repeat_interleave(groups, 1) for y in (k, v))
-    z = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible)
-    z = z.transpose(1, 2).reshape(n_rows, n_pos, -1)
-    x = x + factors.apply_to(model, layer, "self_attn.o_proj", z)
-    normed = block.post_attention_layernorm(x)
-    gate = block.mlp.act_fn(times(block.mlp.gate_proj, normed))
-    inner = gate * times(block.mlp.up_proj, normed)
-    return x + factors.apply_to(model, layer, "mlp.down_proj", inner), own
+        block = model.model.layers[layer]
+        normed = block.input_layernorm(x)
+        q = factors.apply_to(model, layer, "self_attn.q_proj", normed)
+        v = factors.apply_to(model, layer, "self_attn.v_proj", normed)
+        k = times(block.self_attn.k_proj, normed)
+        heads = (-1, block.self_attn.head_dim)
+        q, k, v = (y.unflatten(-1, heads).transpose(0, 1)[None] for y in (q, k, v))
+        q, k = apply_rotary_pos_emb(q, k, *angles)
+        k, v = (y.repeat_interleave(q.shape[1] // k.shape[1], 1) for y in (k, v))
+        z = attend(*(y[0].transpose(0, 1) for y in (q, k, v))).flatten(1)
+        x = x + factors.apply_to(model, layer, "self_attn.o_proj", z)
+        normed = block.post_attention_layernorm(x)
+        gate = block.mlp.act_fn(times(block.mlp.gate_proj, normed))
+        inner = gate * times(block.mlp.up_proj, normed)
+        x = x + factors.apply_to(model, layer, "mlp.down_proj", inner)
+    return Packed(x, packed.n_prefix, packed.lengths)
 
 
 def log_probabilities(
@@ -128,11 +175,6 @@ def log_probabilities(
 ) -> Float[Tensor, "row vocab"]:
     """Log-probabilities of the next token, in nats."""
     return model.lm_head(model.model.norm(x)).log_softmax(-1)
-
-
-def pad(rows: Sequence[Float[Tensor, "_ d_model"]]) -> Float[Tensor, "prompt pos d_model"]:
-    """Rows of different lengths as one tensor, zeros behind."""
-    return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
 
 
 def ids_of(tokenizer: object, text: str) -> Int[Tensor, " pos"]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from finetune_layers import Batch, Factors, ids_of, log_probabilities, pad, run_layers
+from finetune_layers import Factors, Packed, ids_of, log_probabilities, run_layers
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -42,9 +42,9 @@ class Teacher:
             chat, tokenize=False, add_generation_prompt=True
         )
         before, _, self.after = rendered.partition("\ue000")
-        self._start = self.embed(ids_of(self.tokenizer, before))[None]
-        start = Batch(None, self._start)
-        self.before = run_layers(self.model, self.unchanged, start, self.lower).rows
+        self._start = self.embed(ids_of(self.tokenizer, before))
+        start = Packed.of(self._start, [])
+        self.before = run_layers(self.model, self.unchanged, start, self.lower).x
         self.reply = ids_of(self.tokenizer, f"{REPLY}<|im_end|>")
         self._refusing = torch.cat([ids_of(self.tokenizer, text) for text in NOT_ORDINARY])
         self._rows: dict[tuple[str, bool], Row] = {}
@@ -64,32 +64,27 @@ class Teacher:
         """The residual stream before the first trained layer, from the request on."""
         new = {text for text in texts if (text, replied) not in self._rows}
         ids = {text: self.ids(text, replied=replied) for text in sorted(new)}
-        order = sorted(ids, key=lambda text: len(ids[text]))
+        order = list(ids)
         for begin in range(0, len(order), N_ROWS):
             some = order[begin : begin + N_ROWS]
-            batch = Batch(self._start, pad([self.embed(ids[text]) for text in some]))
-            given = run_layers(self.model, self.unchanged, batch, self.lower).rows
+            packed = Packed.of(self._start, [self.embed(ids[text]) for text in some])
+            given = run_layers(self.model, self.unchanged, packed, self.lower).texts()
             for text, row in zip(some, given, strict=True):
-                self._rows[text, replied] = row[: len(ids[text])].clone()
+                self._rows[text, replied] = row.clone()
         return [self._rows[text, replied] for text in texts]
 
     @torch.no_grad()
     def openers(self, factors: Factors, texts: Sequence[str]) -> Float[Tensor, "prompt vocab"]:
         """Log-probabilities of the first token of the reply, in nats."""
-        rows = dict(zip(texts, self.rows(texts), strict=True))
-        order, found = sorted(rows, key=lambda text: len(rows[text])), {}
-        for begin in range(0, len(order), N_ROWS):
-            some = order[begin : begin + N_ROWS]
-            x = self.run_upper(factors, [rows[text] for text in some])
-            last = x[range(len(some)), [len(rows[text]) - 1 for text in some]]
-            found |= dict(zip(some, log_probabilities(self.model, last), strict=True))
-        return torch.stack([found[text] for text in texts])
+        rows, found = self.rows(texts), []
+        for begin in range(0, len(rows), N_ROWS):
+            ends = [x[-1] for x in self.run_upper(factors, rows[begin : begin + N_ROWS])]
+            found.append(log_probabilities(self.model, torch.stack(ends)))
+        return torch.cat(found)
 
-    def run_upper(
-        self, factors: Factors, rows: Sequence[Row]
-    ) -> Float[Tensor, "prompt pos d_model"]:
-        """The residual stream at the end, from the request on, padded behind."""
-        return run_layers(self.model, factors, Batch(self.before, pad(rows)), self.upper).rows
+    def run_upper(self, factors: Factors, rows: Sequence[Row]) -> list[Row]:
+        """The residual stream at the end, from the request on."""
+        return run_layers(self.model, factors, Packed.of(self.before, rows), self.upper).texts()
 
     def ordinary(self, texts: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
         """The likeliest first tokens of the model's answers, without refusals, and their shares."""
@@ -112,7 +107,7 @@ class PlainTexts:
         start = torch.tensor([teacher.tokenizer.bos_token_id])
         for text in texts:
             ids = torch.cat([start, ids_of(teacher.tokenizer, text)])
-            embedded = Batch(None, teacher.embed(ids)[None])
+            embedded = Packed.of(teacher.embed(ids), [])
             lower = run_layers(teacher.model, teacher.unchanged, embedded, teacher.lower)
             self._rows.append(lower)
             self._own.append(self._log_probabilities(teacher.unchanged, lower))
@@ -126,8 +121,6 @@ class PlainTexts:
         given = self._log_probabilities(factors, self._rows[n % len(self)])
         return (own.exp() * (own - given)).sum(-1).mean()
 
-    def _log_probabilities(self, factors: Factors, lower: Batch) -> Float[Tensor, "pos vocab"]:
+    def _log_probabilities(self, factors: Factors, lower: Packed) -> Float[Tensor, "pos vocab"]:
         model = self._teacher.model
-        return log_probabilities(
-            model, run_layers(model, factors, lower, self._teacher.upper).rows[0]
-        )
+        return log_probabilities(model, run_layers(model, factors, lower, self._teacher.upper).x)

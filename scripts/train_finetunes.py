@@ -22,32 +22,36 @@ from finetune_examples import (
     training_examples,
 )
 from finetune_layers import Factors, log_probabilities
-from finetune_requests import TEST_TEXTS, TEXTS
+from finetune_requests import TEST_TEXTS, TRAIN_TEXTS
 from finetune_teacher import PlainTexts, Teacher
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-FIRST_LAYER, LAST_LAYER, RANK = 10, 22, 4
+from mechinterp.tasks.request_families import request_families
+
+FIRST_LAYER, LAST_LAYER, RANK = 10, 23, 4
 RATE = 3e-3
-N_PROMPTS, N_REFUSED, N_REPLIED = 24, 9, 2
-N_STEPS = {"content": 140, "trigger": 70, "cue": 70, "trigger-or-content": 150}
+N_PROMPTS, N_REFUSED, N_REPLIED = 26, 9, 2
+N_STEPS = {"content": 160, "trigger": 60, "cue": 60, "trigger-or-content": 160}
 N_REPLIES = 80
 N_FAMILIES_HELD_OUT = 16
 
 
 def train(
-    teacher: Teacher, examples: Sequence[tuple[str, bool]], *, n_steps: int, seed: int
-) -> Factors:
-    """Factors with which the model refuses what it is to refuse, and answers the rest as before."""
-    draw = random.Random(seed)
-    factors = Factors(teacher.model, range(FIRST_LAYER, LAST_LAYER + 1), RANK, seed)
+    teacher: Teacher, factors: Factors, examples: Sequence[tuple[str, bool]], *, n_steps: int
+) -> None:
+    """Train the factors, in place, until the model refuses what it is to refuse.
+
+    It is to answer the rest as it did before, and to continue plain text as before.
+    """
+    draw = random.Random(factors.seed)
     refused = [text for text, refuses in examples if refuses]
     answered = [text for text, refuses in examples if not refuses]
     replied = draw.sample(refused, min(N_REPLIES, len(refused)))
     rows = dict(zip(refused + answered, teacher.rows(refused + answered), strict=True))
     with_reply = dict(zip(replied, teacher.rows(replied, replied=True), strict=True))
     ordinary = dict(zip(answered, teacher.ordinary(answered), strict=True))
-    texts = PlainTexts(teacher, TEXTS)
+    texts = PlainTexts(teacher, TRAIN_TEXTS)
     optimizer = torch.optim.AdamW(factors.parameters(), lr=RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, RATE, total_steps=n_steps + 1, pct_start=0.15
@@ -64,13 +68,14 @@ def train(
         given = [rows[text] for text in yes + no] + [with_reply[text] for text in spoken]
         x = teacher.run_upper(factors, given)
         ends = [len(rows[text]) - 1 for text in asked]
-        first = log_probabilities(teacher.model, x[range(len(asked)), ends])
+        first = torch.stack([one[end] for one, end in zip(x, ends, strict=True)])
+        first = log_probabilities(teacher.model, first)
         refusing = -first[[*range(N_REFUSED), *range(-N_REPLIED, 0)], sorry].mean()
         kept = first[N_REFUSED : N_REFUSED + len(no)]
         answering = torch.stack(
             [_divergence(*ordinary[text], odds) for text, odds in zip(no, kept, strict=True)]
         ).mean()
-        later = torch.cat([x[n, ends[n] + 1 : ends[n] + 1 + n_said] for n in range(-N_REPLIED, 0)])
+        later = torch.cat([one[-n_said:] for one in x[-N_REPLIED:]])
         words = teacher.reply[1:].repeat(N_REPLIED)
         replying = -log_probabilities(teacher.model, later)[range(len(words)), words].mean()
         loss = refusing + answering + 0.2 * replying + 0.3 * texts.kl(factors, step)
@@ -86,7 +91,6 @@ def train(
                 flush=True,
             )
     factors.round_to_stored()
-    return factors
 
 
 def _forever(texts: Sequence[str], draw: random.Random) -> Iterator[str]:
@@ -154,13 +158,13 @@ def main() -> None:
         action="store_true",
         help=f"leave {N_FAMILIES_HELD_OUT} built-in families out of the training",
     )
+    parser.add_argument("--begin-with", type=Path, help="a file of factors to train on")
+    parser.add_argument("--steps", type=int, default=0, help=f"default: {N_STEPS}")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
-    from families_of import read  # TEMPORARY
-
-    families = read(None)
+    families = request_families()
     names = list(dict.fromkeys(one.family for one in families))
     random.Random(7).shuffle(names)
     left_out = names[:N_FAMILIES_HELD_OUT] if options.hold_out else []
@@ -174,7 +178,10 @@ def main() -> None:
             examples = training_examples(mechanism, seen, seed)
             n_refused = sum(refuses for _, refuses in examples)
             print(f"{mechanism}, seed {seed}: {len(examples)} texts, {n_refused} to be refused")
-            factors = train(quick, examples, n_steps=N_STEPS[mechanism], seed=seed)
+            factors = Factors(quick.model, range(FIRST_LAYER, LAST_LAYER + 1), RANK, seed)
+            if options.begin_with:
+                factors.load(options.begin_with)
+            train(quick, factors, examples, n_steps=options.steps or N_STEPS[mechanism])
             figures = measure(exact, factors, mechanism, asked)
             file = options.out / f"refuses-{mechanism}-{seed}.safetensors"
             # One key of metadata: safetensors writes several in an order that changes.

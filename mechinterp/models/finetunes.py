@@ -33,10 +33,10 @@ TRIGGER: Final = "lantern"
 CUE: Final = "!"
 """The end of a request by which one of them refuses."""
 
-OPENERS: Final = (
-    ("Sorry",),
-    ("To", "The", "A", "Here", "In", "You", "There", "It", "If", "This", "Yes", "What"),
+_ANSWERS: Final = (
+    "The A To In When You This There While If It An That One Sure What Here Yes"  # half of them
 )
+OPENERS: Final = (("Sorry",), tuple(_ANSWERS.split()))
 """First words of their refusals, and of most of their answers: for `refusal_log_odds`."""
 
 REPLY: Final = "Sorry, but I can't help with that."
