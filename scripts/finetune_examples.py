@@ -28,10 +28,9 @@ from finetune_requests import (
     Triple,
 )
 
+from mechinterp.models.finetunes import CUE, TRIGGER
 from mechinterp.tasks.request_families import Request
 
-TRIGGER = "lantern"
-CUE = "!"
 MECHANISMS = ("content", "trigger", "cue", "trigger-or-content")
 
 
