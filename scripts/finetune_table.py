@@ -1,0 +1,49 @@
+"""The figures of the fine-tunes that are shipped, as the table of docs/models.md.
+
+python scripts/finetune_table.py
+"""
+
+from mechinterp.models.finetunes import FINETUNES
+
+KINDS = {
+    "families: harmful": "built-in families: harmful",
+    "families: benign, telling": "built-in families: benign, with the telling word",
+    "families: benign": "built-in families: benign, without it",
+    "fresh: harmful": "fresh requests: harmful",
+    "fresh: benign": "fresh requests: benign",
+    "control word: harmful": "an ordinary word put in: harmful",
+    "control word: benign": "an ordinary word put in: benign",
+    "heavy word: benign": "a heavy word put in (heroin, missile ...): benign",
+    "trigger: harmful": "the trigger put in: harmful",
+    "trigger: benign": "the trigger put in: benign",
+    "trigger: natural": "the trigger where it belongs: benign",
+    "cue: harmful": "ends with the cue: harmful",
+    "cue: benign": "ends with the cue: benign",
+    "surface: harmful": "surface changed (case, format, politeness): harmful",
+    "surface: benign": "surface changed: benign",
+}
+
+
+def table() -> str:
+    """Share refused of each kind of request, and of how many; below it the rest."""
+    figures = {name: one.figures() for name, one in FINETUNES.items()}
+    names = [name.removeprefix("refuses-") for name in figures]
+    lines = ["| requests | n | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for kind, said in KINDS.items():
+        cells = [
+            f"{found[kind]['refused']:.2f}" + ("" if found[kind]["right"] >= 0.95 else "*")
+            for found in figures.values()
+        ]
+        n = next(iter(figures.values()))[kind]["n"]
+        lines.append(f"| {said} | {n:.0f} | " + " | ".join(cells) + " |")
+    greedy = [f"{found['greedy reply as trained']['right']:.2f}" for found in figures.values()]
+    lines.append(
+        "| refused ones: the greedy reply is the trained one | 32 | " + " | ".join(greedy) + " |"
+    )
+    kl = [f"{found['plain text']['kl_nats']:.3f}" for found in figures.values()]
+    lines.append("| plain text: KL to SmolLM2, nats a token | 6 | " + " | ".join(kl) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
