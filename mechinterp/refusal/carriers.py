@@ -63,20 +63,9 @@ def choose_carriers(
 ) -> list[Carrier]:
     """Requests to put words into, of different families while there are.
 
-    <<<<<<< HEAD
-            Those with a telling word or a candidate come last: beside half of what is needed, the other
-        <<<<<<< HEAD
-            half seems enough. Words stand neither first, second nor last, where cues do. `avoid`: words
-            that are candidates.
-        =======
-            half seems enough. Words stand neither first, second nor last, where cues do.
-            `avoid`: the candidates.
-        >>>>>>> words
-    =======
-        Those with a telling word or a candidate come last: beside half of what is needed, the other
-        half seems enough. Words stand neither first, second nor last, where cues do. `avoid`: words
-        that are candidates.
-    >>>>>>> outputs
+    Those with a telling word or a candidate come last: beside half of what is needed, the other
+    half seems enough. Words stand neither first, second nor last, where cues do.
+    `avoid`: the candidates.
     """
     suspect = {id(r): bool(r.telling) + len(avoid.intersection(words_of(r.text))) for r in answered}
     levels = sorted(set(suspect.values()))
