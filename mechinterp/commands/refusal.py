@@ -51,8 +51,6 @@ def run_refusal(model: Model, options: RefusalOptions, requests: tuple[Request, 
         ValueError: if an option does not fit the model; as `explain_refusals` and `why`.
         HookError: as `sweep`.
     """
-    if options.find:
-        raise ValueError("--find: the whole vocabulary cannot be tried yet. Leave it out.")
     _check_openers(model, options)
     behaviour = refusal_behaviour(model, *options.openers)
     begin_run(options.out, options.kind, sys.argv)
@@ -89,6 +87,7 @@ def _study(
             behaviour=behaviour,
             n_families=options.families,
             stages=options.stages,
+            vocabulary=options.find,
             seed=options.seed,
             out=None if options.out is None else options.out / "runs",
             progress=tick,

@@ -11,9 +11,10 @@
 It is one sweep: what stands before the slot runs once for all tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from mechinterp.attribution.question.units import units_of
@@ -24,10 +25,13 @@ from mechinterp.core.specs import replace_token
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Text, check_length, decoder, tokenize
 from mechinterp.refusal.findings import Behaviour
-from mechinterp.refusal.texts import as_prompt, score_prompts
+from mechinterp.refusal.texts import as_prompt, score_prompts, words_of
 from mechinterp.sweeps.experiment import sweep
 from mechinterp.sweeps.options import Progress
-from mechinterp.tasks.request_families import Chat
+from mechinterp.tasks.request_families import Chat, Request
+
+N_WORDS = 30
+"""How many words of the vocabulary become candidates."""
 
 
 @checks_arguments
@@ -75,6 +79,37 @@ def whole_vocabulary(
         text=("token", [text(token) for token in chosen]),
         without=("carrier", without),
     )
+
+
+def flipping_words(
+    model: Model,
+    behaviour: Behaviour,
+    requests: Sequence[Request],
+    known: Collection[str],
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Words of the vocabulary, beside those known, that flip the shortest answered benign request.
+
+    Up to `N_WORDS`, those first after which the number is highest; none if no benign request of
+    three words or more is answered.
+    """
+    benign = [r for r in requests if not r.harmful and len(words_of(r.text)) > 2]
+    if not benign:
+        return []
+    scores = score_prompts(model, behaviour, [r.prompt for r in benign])
+    answered = [r for r, score in zip(benign, scores, strict=True) if score <= behaviour.over]
+    if not answered:
+        return []
+    carrier = min(answered, key=lambda r: (bool(r.telling), len(r.text), r.text))
+    slot = len(words_of(carrier.text)) // 2
+    found = whole_vocabulary(model, behaviour, [carrier.prompt], slot, out=out, progress=progress)[
+        :, 0
+    ]
+    flipping = found[(found > behaviour.over).values]
+    texts = [str(text).strip().lower() for text in flipping.text.values[np.argsort(-flipping)]]
+    return [t for t in dict.fromkeys(texts) if t.isalpha() and t not in known][:N_WORDS]
 
 
 def _opened(model: Model, carriers: Sequence[str | Chat], slot: int) -> tuple[Prompts, list[int]]:
