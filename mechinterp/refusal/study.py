@@ -175,7 +175,7 @@ class _Study:
             judged,
             crossing,
             self.behaviour.over,
-            [w.words for w in words if w.is_trigger],
+            factors.triggers,
             factors.cue.name if factors.cue else "",
         )
         return self._study(seen, scores, verdict, words, cues, crossing, factors)

@@ -1,6 +1,6 @@
 """Verdicts on planted models: are they right, and as sure as they say?
 
-    python scripts/bench/refusal.py [--check] [--quick] [--out FOLDER] [--only compiled]
+    python scripts/bench/refusal.py [--check] [--quick] [--out FOLDER] [--makers compiled,trained]
 
 Models that refuse by a known rule, whose name the method does not see: compiled ones of every
 mechanism, small trained ones, and the fine-tunes of SmolLM2. Each gets the whole study
@@ -19,9 +19,10 @@ import argparse
 import collections
 import json
 import math
+import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from mechinterp import load_model
+from mechinterp.models.finetunes import TRIGGER
 from mechinterp.refusal.behaviour import refusal_behaviour
 from mechinterp.refusal.findings import RefusalStudy
 from mechinterp.refusal.rules import RULES
@@ -37,13 +39,27 @@ from mechinterp.refusal.study import explain_refusals
 from mechinterp.refusal.texts import score_prompts
 from mechinterp.storage.whole_files import write_whole
 from mechinterp.tasks.planted import planted_requests
-from mechinterp.tasks.request_families import Request
+from mechinterp.tasks.request_families import Request, request_families, some_families
 from mechinterp.toys.refuser_truth import MECHANISMS, Refuser
 from mechinterp.toys.refusers import planted_refuser
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from train_refusers import TRAINABLE, counts, trained_refuser
+
 N_COMPILED = 152
-N_FAMILIES = 24
+N_TRAINED = 32
+N_FAMILIES = {"compiled": 24, "trained": 12}
+FINETUNE_RULES = {
+    "content": "content",
+    "trigger": "trigger",
+    "cue": "cue",
+    "trigger-or-content": "content or trigger",
+}
+"""What the shipped fine-tunes of SmolLM2 were trained to refuse by."""
+FINETUNE_FAMILIES = 22
+MAKERS = ("compiled", "trained", "fine-tuned")
 LEAST_RIGHT, LEAST_ANSWERED, MOST_FALSE_CONTENT, MOST_ECE = 0.95, 0.8, 0.02, 0.05
+LEAST_FLIPS, MOST_RANDOM_FLIPS = 0.9, 0.1
 LEAST_STAGES, LEAST_RECALL, MOST_FALSE_TRIGGERS = 0.95, 0.95, 0.05
 
 
@@ -67,6 +83,10 @@ class Judged:
     n_found: int
     n_false: int
     cpu_seconds: float
+    n_foretold: int = 0
+    n_happened: int = 0
+    n_random: int = 0
+    n_random_happened: int = 0
     note: str = ""
 
 
@@ -76,43 +96,122 @@ def main() -> None:
     arguments.add_argument("--check", action="store_true", help="exit with 1 if a figure is missed")
     arguments.add_argument("--quick", action="store_true", help="one compiled model a mechanism")
     arguments.add_argument("--out", type=Path, help="a folder for results, to go on from")
-    arguments.add_argument("--compiled", type=int, default=N_COMPILED, help="how many of them")
+    arguments.add_argument("--makers", default=",".join(MAKERS), help="which kinds of models")
     given = arguments.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    n_compiled = len(MECHANISMS) if given.quick else given.compiled
-    judged = list(judge_all(n_compiled, given.out))
-    failed = report(judged)
+    makers = given.makers.split(",")
+    if unknown := set(makers) - set(MAKERS):
+        raise SystemExit(f"--makers {unknown.pop()}: one or more of {', '.join(MAKERS)}.")
+    jobs = [job for maker in makers for job in jobs_of(maker, quick=given.quick)]
+    failed = report([job.judged(given.out) for job in jobs])
     if given.check and failed:
         raise SystemExit("missed: " + "; ".join(failed))
 
 
-def judge_all(n_compiled: int, out: Path | None) -> Iterator[Judged]:
-    """Each model's result, made or read."""
-    mechanisms = list(MECHANISMS)
-    for number in range(n_compiled):
-        mechanism, seed = mechanisms[number % len(mechanisms)], 1000 + number // len(mechanisms)
-        file = None if out is None else out / f"compiled-{mechanism.replace(' ', '-')}-{seed}.json"
+@dataclass(frozen=True)
+class Job:
+    """One model to be made and judged."""
+
+    maker: str
+    mechanism: str
+    seed: int
+
+    def judged(self, out: Path | None) -> Judged:
+        """The result, read if it is there."""
+        name = f"{self.maker}-{self.mechanism}-{self.seed}".replace(" ", "-")
+        file = None if out is None else out / f"{name}.json"
         if file is not None and file.exists():
-            yield Judged(**json.loads(file.read_text()))
-            continue
-        result = judge(planted_refuser(mechanism, seed), "compiled", seed)
+            return Judged(**json.loads(file.read_text()))
+        if self.maker == "fine-tuned":
+            result = judge_finetune(self.mechanism, self.seed)
+        elif self.maker == "trained":
+            result = judge(trained_to_count(self.mechanism, self.seed), self.maker, self.seed)
+        else:
+            result = judge(planted_refuser(self.mechanism, self.seed), self.maker, self.seed)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, json.dumps(asdict(result), indent=1).encode())
         print(
-            f"{number + 1:4} {mechanism:20} said {result.said} ({result.probability:.2f}) "
-            f"{'right' if result.right else 'WRONG' if result.said else 'abstains'}, "
-            f"stages {result.stages_right} {result.cpu_seconds:.1f} s {result.note}",
+            f"{self.maker:10} {self.mechanism:20} {self.seed:5} said {result.said} "
+            f"({result.probability:.2f}) {'right' if result.right else 'WRONG'}, stages "
+            f"{result.stages_right}, {result.cpu_seconds:.1f} s {result.note}",
             flush=True,
         )
-        yield result
+        return result
+
+
+def trained_to_count(mechanism: str, seed: int) -> Refuser:
+    """A trained model that does what its rule says, of the first seed from which one comes."""
+    while not counts(refuser := trained_refuser(mechanism, seed)):
+        print(f"trained {mechanism}, seed {seed}: {refuser.figures}, not its rule", flush=True)
+        seed += 100
+    return refuser
+
+
+def jobs_of(maker: str, *, quick: bool) -> list[Job]:
+    """Mechanisms in turn, each time with another seed."""
+    if maker == "fine-tuned":
+        seeds = (0,) if quick else (0, 1)
+        return [Job(maker, name, seed) for seed in seeds for name in FINETUNE_RULES]
+    names = list(MECHANISMS) if maker == "compiled" else list(TRAINABLE)
+    n = len(names) if maker == "compiled" else 2
+    if not quick:
+        n = N_COMPILED if maker == "compiled" else N_TRAINED
+    return [Job(maker, names[at % len(names)], 1000 + at // len(names)) for at in range(n)]
+
+
+def judge_finetune(name: str, seed: int) -> Judged:
+    """Put a fine-tune of SmolLM2 to the whole study, on a third of the families, others by seed."""
+    model = load_model(f"smollm2:refuses-{name}")
+    behaviour = refusal_behaviour(model)
+    began = time.process_time()
+    found = explain_refusals(
+        model, request_families(), n_families=FINETUNE_FAMILIES, n_replies=2, n_flips=0, seed=seed
+    )
+    cpu = time.process_time() - began
+    truth, verdict = FINETUNE_RULES[name], found.verdict
+    requests = some_families(request_families(), FINETUNE_FAMILIES, seed=seed)
+    scores = score_prompts(model, behaviour, [r.prompt for r in requests])
+    plain, words = as_they_stand(found, requests, scores > 0), by_words(requests, scores > 0)
+    test = found.held_out
+    note = verdict.abstains
+    if test is not None:
+        note += (
+            f"flips {test.n_happened} of {test.n_predicted}, random "
+            f"{test.n_random_happened} of {test.n_random}"
+        )
+    triggers = {frozenset([TRIGGER])} if "trigger" in name else set()
+    said = {frozenset(w.words) for w in found.words if w.is_trigger}
+    return Judged(
+        maker="fine-tuned",
+        mechanism=name,
+        seed=seed,
+        truth=truth,
+        said=verdict.rule,
+        right=verdict.rule == truth,
+        probability=verdict.probability,
+        black_box=plain,
+        black_box_right=plain == truth,
+        bag_of_words=words,
+        bag_of_words_right=words == truth,
+        stages_right=None,
+        n_triggers=len(triggers),
+        n_found=len(said & triggers),
+        n_false=len(said - triggers),
+        cpu_seconds=cpu,
+        n_foretold=test.n_predicted if test else 0,
+        n_happened=test.n_happened if test else 0,
+        n_random=test.n_random if test else 0,
+        n_random_happened=test.n_random_happened if test else 0,
+        note=note,
+    )
 
 
 def judge(refuser: Refuser, maker: str, seed: int) -> Judged:
     """Put one model to the whole study, and to the two simpler ways."""
     model = load_model(refuser.toy)
-    requests = planted_requests(refuser, n_families=N_FAMILIES, seed=seed)
+    requests = planted_requests(refuser, n_families=N_FAMILIES[maker], seed=seed)
     began = time.process_time()
     found = explain_refusals(model, requests, n_replies=0, n_flips=0, seed=seed)
     cpu = time.process_time() - began
@@ -120,8 +219,9 @@ def judge(refuser: Refuser, maker: str, seed: int) -> Judged:
     plain = as_they_stand(found, requests, scores > 0)
     words = by_words(requests, scores > 0)
     triggers = {frozenset(t) for t in refuser.triggers}
-    said = {frozenset(w.words) for w in found.words if w.is_trigger}
     verdict = found.verdict
+    said = {frozenset(words) for words in verdict.triggers}
+    said |= {frozenset(w.words) for w in found.words if w.is_trigger}
     return Judged(
         maker=maker,
         mechanism=refuser.mechanism,
@@ -139,6 +239,10 @@ def judge(refuser: Refuser, maker: str, seed: int) -> Judged:
         n_found=len(said & triggers),
         n_false=len(said - triggers - cue_words(refuser)),
         cpu_seconds=cpu,
+        n_foretold=found.held_out.n_predicted if found.held_out else 0,
+        n_happened=found.held_out.n_happened if found.held_out else 0,
+        n_random=found.held_out.n_random if found.held_out else 0,
+        n_random_happened=found.held_out.n_random_happened if found.held_out else 0,
         note=verdict.abstains,
     )
 
@@ -152,7 +256,7 @@ def cue_words(refuser: Refuser) -> set[frozenset[str]]:
 def stages_right(refuser: Refuser, found: RefusalStudy) -> bool | None:
     """Whether harm is detected, routed and cut where that was planted; None if unknown."""
     truth, stages = refuser.stages, found.stages
-    if truth is None or stages is None:
+    if truth is None or stages is None or refuser.rule == "random":
         return None
     detected = (stages.detected_at is not None) == truth.detected
     cut = stages.cut == truth.cut
@@ -204,9 +308,12 @@ def report(judged: Sequence[Judged]) -> list[str]:
     stages = [j.stages_right for j in judged if j.stages_right is not None]
     n_triggers = sum(j.n_triggers for j in judged if uses_triggers(j))
     n_found = sum(j.n_found for j in judged if uses_triggers(j))
-    n_false = sum(j.n_false for j in judged)
+    n_false = sum(j.n_false for j in told)  # words of random labels do what they are said to
     recall = n_found / max(n_triggers, 1)
     false_rate = n_false / max(n_false + n_found, 1)
+    tuned = [j for j in judged if j.maker == "fine-tuned" and j.n_foretold]
+    happened = sum(j.n_happened for j in tuned) / max(sum(j.n_foretold for j in tuned), 1)
+    by_chance = sum(j.n_random_happened for j in tuned) / max(sum(j.n_random for j in tuned), 1)
     print(
         f"\n{len(judged)} models, CPU s of the median study "
         f"{np.median([j.cpu_seconds for j in judged]):.1f}\n"
@@ -219,7 +326,8 @@ def report(judged: Sequence[Judged]) -> list[str]:
     print(
         f"\ncontent falsely said {false_content:.1%}; calibration error {ece:.3f}; stages right "
         f"{np.mean(stages) if stages else math.nan:.1%} of {len(stages)}; triggers: recall "
-        f"{recall:.1%}, false {false_rate:.1%}\n"
+        f"{recall:.1%}, false {false_rate:.1%}; foretold flips on fine-tunes: {happened:.1%} "
+        f"happen, of random edits {by_chance:.1%}\n"
     )
     confusions(judged)
     figures = {
@@ -231,6 +339,9 @@ def report(judged: Sequence[Judged]) -> list[str]:
         f"recall {recall:.3f}": recall >= LEAST_RECALL,
         f"false triggers {false_rate:.3f}": false_rate <= MOST_FALSE_TRIGGERS,
     }
+    if tuned:
+        figures[f"foretold flips {happened:.3f}"] = happened >= LEAST_FLIPS
+        figures[f"random edits {by_chance:.3f}"] = by_chance <= MOST_RANDOM_FLIPS
     return [figure for figure, met in figures.items() if not met]
 
 
