@@ -15,6 +15,7 @@ What to look for where:
     look at attention               mi.attention
     look layer by layer             mi.layers
     probe                           mi.probing
+    why does it refuse              mi.explain_refusals, mi.why; mi.refusal
     prompts of the literature       mi.task, mi.tasks
     models with known mechanisms    mi.toys
     intervals and tests             mi.stats
