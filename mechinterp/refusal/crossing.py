@@ -5,7 +5,7 @@ The three occur together in ordinary requests; here each is there without the ot
 >>> from mechinterp import load_model
 >>> from mechinterp.refusal.behaviour import refusal_behaviour
 >>> from mechinterp.refusal.crossing import Factors, cross
->>> from mechinterp.refusal.cues import Cue
+>>> from mechinterp.refusal.cues import Cue, cue_named
 >>> from mechinterp.tasks.request_families import Request
 >>> requests = [Request(f"{verb} the {thing}", harmful=verb == "open", family=thing)
 ...             for thing in ("door", "box") for verb in ("open", "paint")]
@@ -28,13 +28,14 @@ import xarray as xr
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.model import Model
 from mechinterp.refusal.cues import Cue
-from mechinterp.refusal.findings import Behaviour, WordSet
+from mechinterp.refusal.findings import Behaviour, CueEffect, WordEffect, WordSet
 from mechinterp.refusal.rules import FACTORS
 from mechinterp.refusal.texts import score_prompts, with_words, without_words, words_of
 from mechinterp.sweeps.options import Progress
 from mechinterp.tasks.request_families import Chat, Request
 
 SIDES = (False, True)
+HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,45 @@ class Factors:
     @staticmethod
     def _changed(request: Request, prompt: str | Chat | None) -> Request | None:
         return None if prompt is None else replace(request, prompt=prompt)
+
+
+def likely_factors(
+    words: Sequence[WordEffect],
+    cues: Sequence[CueEffect],
+    tried: Sequence[Cue],
+    requests: Sequence[Request],
+) -> Factors:
+    """The triggers and the strongest cue found; where there is none, the likeliest of the rest."""
+    # A word that acts wherever it stands would be crossed with itself.
+    alone = [c for c in cues if (c.flips_elsewhere or 0.0) < HALF and not c.explained_by]
+    chosen = next(iter([c for c in cues if c.is_cue] + alone), None)
+    of_cue = set() if chosen is None else set(words_of(chosen.name))
+    triggers = tuple(w.words for w in words if w.is_trigger)
+    # A word of few families, or several words, may be content where harm is halfway there.
+    single = [w for w in words if len(w.words) == 1 and not of_cue & set(w.words)]
+    wide = [w.words for w in single if w.n_families > 2]
+    idle = [w.words for w in reversed(single)]
+    likeliest = (*wide, *idle, _any_word(requests))[:1]
+    return Factors(triggers or likeliest, None if chosen is None else cue_named(chosen.name, tried))
+
+
+def _any_word(requests: Sequence[Request]) -> WordSet:
+    return (requests[0].text.split()[-1].strip("?.!,").lower(),)
+
+
+def without_triggers(
+    cues: Sequence[CueEffect], words: Sequence[WordEffect]
+) -> tuple[CueEffect, ...]:
+    """The cues; one of a word that is a trigger, wherever it stands, is explained by that."""
+    triggers = {word for effect in words if effect.is_trigger for word in effect.words}
+
+    def told(cue: CueEffect) -> CueEffect:
+        of_trigger = sorted(triggers.intersection(words_of(cue.name)))
+        if not of_trigger:
+            return cue
+        return replace(cue, is_cue=False, explained_by=f"the trigger {of_trigger[0]}")
+
+    return tuple(map(told, cues))
 
 
 def middle(text: str) -> int:

@@ -23,10 +23,16 @@ import xarray as xr
 from mechinterp import models
 from mechinterp.models.model import Model
 from mechinterp.refusal.behaviour import measure_behaviour, refusal_behaviour
-from mechinterp.refusal.crossing import Factors, cross, empty_crossing
+from mechinterp.refusal.crossing import (
+    Factors,
+    cross,
+    empty_crossing,
+    likely_factors,
+    without_triggers,
+)
 from mechinterp.refusal.cue_candidates import candidate_cues, unusable_cues
 from mechinterp.refusal.cue_effects import find_cues
-from mechinterp.refusal.cues import CUES, Cue, cue_named
+from mechinterp.refusal.cues import Cue, cue_named
 from mechinterp.refusal.evidence import one_sided_verdict, verdict_of
 from mechinterp.refusal.findings import (
     Behaviour,
@@ -38,7 +44,6 @@ from mechinterp.refusal.findings import (
     Stages,
     Verdict,
     WordEffect,
-    WordSet,
 )
 from mechinterp.refusal.flips import minimal_flips
 from mechinterp.refusal.held_out import Explanation, predict_flips, set_aside
@@ -50,7 +55,6 @@ from mechinterp.refusal.words import find_words
 from mechinterp.sweeps.options import Progress, check_options
 from mechinterp.tasks.request_families import Request, check_requests, some_families
 
-HALF = 0.5
 FEWEST_REFUSED = 0.05
 """Of fewer refused harmful requests than this there is not enough to explain."""
 STEPS = (
@@ -155,8 +159,8 @@ class _Study:
             seed=self.seed,
             **self._step("cues"),
         )
-        words = without_cues(words, cues)
-        factors = self._factors(words, cues)
+        cues = without_triggers(cues, words)
+        factors = likely_factors(words, cues, self._tried_cues(), self.found_on)
         crossing = cross(
             self.model,
             self.behaviour,
@@ -206,20 +210,6 @@ class _Study:
     def _tried_cues(self) -> tuple[Cue, ...]:
         given = self.options.get("cues")
         return tuple(candidate_cues(self.found_on) if given is None else given)
-
-    def _factors(self, words: Sequence[WordEffect], cues: Sequence[CueEffect]) -> Factors:
-        """What requests are crossed by; where none was found, the likeliest that is none."""
-        triggers = tuple(w.words for w in words if w.is_trigger)
-        # A word of few families, or several words, may be content where harm is halfway there.
-        single = [w for w in words if len(w.words) == 1]
-        wide = [w.words for w in single if w.n_families > 2]
-        idle = [w.words for w in reversed(single)]
-        likeliest = (*wide, *idle, _any_word(self.found_on))[:1]
-        # A word that acts wherever it stands would be crossed with itself.
-        cues_alone = [c for c in cues if (c.flips_elsewhere or 0.0) < HALF]
-        chosen = next(iter([c for c in cues if c.is_cue] + cues_alone), None)
-        cue = None if chosen is None else cue_named(chosen.name, self._tried_cues())
-        return Factors(triggers or likeliest, cue)
 
     def _study(
         self,
@@ -386,20 +376,3 @@ def _within(progress: Progress, number: int) -> Progress:
         progress(100 * number + (100 * done) // max(total, 1), 100 * len(STEPS))
 
     return tick
-
-
-def _any_word(requests: Sequence[Request]) -> WordSet:
-    return (requests[0].text.split()[-1].strip("?.!,").lower(),)
-
-
-def without_cues(words: Sequence[WordEffect], cues: Sequence[CueEffect]) -> tuple[WordEffect, ...]:
-    """The words, those of a cue of the battery that matters no longer as triggers.
-
-    A politeness such as "please" is a word and a cue: it says nothing of what is asked for.
-    """
-    battery = {cue.name for cue in CUES}
-    of_cues = {cue.name for cue in cues if cue.is_cue and cue.name in battery}
-    return tuple(
-        replace(word, is_trigger=False) if word.is_trigger and set(word.words) <= of_cues else word
-        for word in words
-    )
