@@ -27,7 +27,7 @@ import xarray as xr
 
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.model import Model
-from mechinterp.refusal.cues import Cue
+from mechinterp.refusal.cues import Cue, cue_named
 from mechinterp.refusal.findings import Behaviour, CueEffect, WordEffect, WordSet
 from mechinterp.refusal.rules import FACTORS
 from mechinterp.refusal.texts import score_prompts, with_words, without_words, words_of

@@ -143,9 +143,11 @@ class Job:
 
 def trained_to_count(mechanism: str, seed: int) -> Refuser:
     """A trained model that does what its rule says, of the first seed from which one comes."""
-    while not counts(refuser := trained_refuser(mechanism, seed)):
+    refuser: Refuser = trained_refuser(mechanism, seed)
+    while not counts(refuser):
         print(f"trained {mechanism}, seed {seed}: {refuser.figures}, not its rule", flush=True)
         seed += 100
+        refuser = trained_refuser(mechanism, seed)
     return refuser
 
 
