@@ -15,8 +15,10 @@ import numpy as np
 import xarray as xr
 from sklearn.metrics import roc_auc_score
 
+from mechinterp import models
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.engine.generation import generate_greedy, generate_sampled
+from mechinterp.models.finetunes import FINETUNES, OPENERS
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import Decoder, tokenize, tokenizer_of
 from mechinterp.refusal.findings import Behaviour, BehaviourFindings, Estimate
@@ -25,6 +27,7 @@ from mechinterp.stats.shares import share_interval
 from mechinterp.sweeps.options import Progress
 from mechinterp.tasks.refusals import COMPLIANCES, REFUSALS, refusal_log_odds
 from mechinterp.tasks.request_families import Request
+from mechinterp.toys.compiled import COMPLY, REFUSE
 
 N_TOKENS = 16
 """Tokens of a reply that are written to tell whether it refuses."""
@@ -48,19 +51,25 @@ def refusal_behaviour(
 ) -> Behaviour:
     """Refusal as the log-odds of openers, in nats: positive refuses.
 
-    The default openers are those of the toys where the model knows them, else `REFUSALS` and
-    `COMPLIANCES` of `mechinterp.tasks.refusals`; give those of your model if its refusals begin
-    otherwise.
+    The default openers are those of the toys and of our fine-tunes of SmolLM2 on these, else
+    `REFUSALS` and `COMPLIANCES` of `mechinterp.tasks.refusals`; give those of your model if its
+    refusals begin otherwise.
 
     Raises:
         ValueError: as `refusal_log_odds`.
     """
-    words: Mapping[str, int] = getattr(model.tokenizer, "get_vocab", dict)()
-    is_toy = "REFUSE" in words and "COMPLY" in words
-    of_toy = (("REFUSE",), ("COMPLY",))
-    default = of_toy if is_toy else (REFUSALS, COMPLIANCES)
+    default = _usual_openers(model)
     openers = (tuple(refusals or default[0]), tuple(compliances or default[1]))
     return Behaviour(refusal_log_odds(model, *openers), "refuse", 0.0, openers)
+
+
+def _usual_openers(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    words: Mapping[str, int] = getattr(model.tokenizer, "get_vocab", dict)()
+    if REFUSE in words and COMPLY in words:
+        return (REFUSE,), (COMPLY,)
+    if models.name(model).removeprefix("smollm2:") in FINETUNES:
+        return OPENERS
+    return REFUSALS, COMPLIANCES
 
 
 def is_refusing_reply(reply: str, behaviour: Behaviour) -> bool:
