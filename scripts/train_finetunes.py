@@ -92,11 +92,14 @@ def train(
         optimizer.step()
         schedule.step()
         if step % 10 == 0 or step == n_steps - 1:
-            print(
-                f"step {step:4}  refuse {refusing:.3f}  leave {leaving:.3f}  "
-                f"answer {answering:.3f}  reply {replying:.3f} nats  {time.process_time():.0f} CPU s",
-                flush=True,
-            )
+            losses = {
+                "refuse": refusing,
+                "leave": leaving,
+                "answer": answering,
+                "reply": replying,
+            }
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            print(f"step {step:4}  {shown} nats  {time.process_time():.0f} CPU s", flush=True)
     factors.round_to_stored()
 
 
