@@ -10,6 +10,7 @@ from . import layers as layers
 from . import models as models
 from . import patching as patching
 from . import probing as probing
+from . import refusal as refusal
 from . import report as report
 from . import stats as stats
 from . import storage as storage
@@ -65,6 +66,8 @@ from .patching.attribution import attribution_patching as attribution_patching
 from .patching.attribution import integrated_patching as integrated_patching
 from .patching.attribution import qk_fixed_patching as qk_fixed_patching
 from .patching.attribution import top_k as top_k
+from .refusal.one_prompt import why as why
+from .refusal.study import explain_refusals as explain_refusals
 from .sweeps.experiment import plan as plan
 from .sweeps.experiment import sweep as sweep
 from .sweeps.experiment import sweep_each as sweep_each

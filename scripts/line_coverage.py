@@ -1,5 +1,8 @@
 """Line coverage of the suite, its subprocesses too, in all and by room; and what has changed.
 
+Each room's tests are a run of their own: what ends the tracing in a process, as some tests do, can
+then lose no more than what follows in its room.
+
 The data go to build/coverage. `--out` writes the figures as JSON, which `--compare` reads: then the
 difference is shown in points, and it ends with 1 if the total fell by more than half a point.
 
@@ -61,7 +64,8 @@ def measured(arguments: Sequence[str]) -> int:
     command += ["--dist", "loadfile", "-p", Path(__file__).stem, *arguments]
     laws = [ROOT / "tests" / "laws" / name for name in BY_THEMSELVES]
     traced = [*command, *(f"--ignore={file}" for file in laws)]
-    runs = [traced] if arguments else [traced, ["pytest", *laws]]
+    rooms = [[*traced, *map(str, tests)] for tests in rooms_of_tests()]
+    runs = [traced] if arguments else [*rooms, ["pytest", *laws]]
     found = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": found}
     codes = [
@@ -69,6 +73,14 @@ def measured(arguments: Sequence[str]) -> int:
         for run in runs
     ]
     return next(filter(None, codes), 0)  # a negative one is that of a signal
+
+
+def rooms_of_tests() -> list[list[Path]]:
+    """What each run has: the doctests, the files of `tests`, and each of its folders."""
+    tests = ROOT / "tests"
+    folders = {file.relative_to(tests).parts[0] for file in tests.rglob("*/test_*.py")}
+    files = sorted(tests.glob("test_*.py"))
+    return [[ROOT / "mechinterp"], files, *([tests / folder] for folder in sorted(folders))]
 
 
 def by_room(

@@ -22,6 +22,7 @@ from mechinterp.commands.options.circuit import CircuitOptions
 from mechinterp.commands.options.grid import AblateOptions, PatchOptions
 from mechinterp.commands.options.layer import LayerOptions
 from mechinterp.commands.options.probe import ProbeOptions
+from mechinterp.commands.options.refusal import RefusalOptions
 from mechinterp.commands.terminal import busy, complain, parse, say, send_messages_here
 
 
@@ -115,6 +116,20 @@ def probe(options: Annotated[ProbeOptions, tyro.conf.arg(name="")]) -> None:
         run_probe(model, options)
 
 
+def refusal(options: Annotated[RefusalOptions, tyro.conf.arg(name="")]) -> None:
+    """Why it refuses: what is asked for, certain words, or a cue; of the model or of one prompt.
+
+    Prints a verdict with its probability, or why there is none, and its evidence; of a prompt the
+    smallest sets of words that flip the answer. --out keeps them, with a report.
+    """
+    with _resumable(options.out):
+        from mechinterp.commands.refusal import requests_of, run_refusal
+
+        requests = requests_of(options)
+        with _loaded(options.model) as model:
+            run_refusal(model, options, requests)
+
+
 def models() -> None:
     """The models that can be loaded by name without a network."""
     from mechinterp.models.loading import available_models
@@ -154,6 +169,7 @@ def main() -> None:
         "layers": layers,
         "attention": attention,
         "probe": probe,
+        "refusal": refusal,
         "models": models,
         "describe": describe,
     }

@@ -1,5 +1,9 @@
 """What mechinterp.refusal gives; read by its `__init__`, by editors and by type checkers."""
 
+from .behaviour import measure_behaviour as measure_behaviour
+from .behaviour import refusal_behaviour as refusal_behaviour
+from .crossing import Factors as Factors
+from .crossing import cross as cross
 from .cue_candidates import candidate_cues as candidate_cues
 from .cue_candidates import cues_from_requests as cues_from_requests
 from .cue_candidates import unusable_cues as unusable_cues
@@ -8,6 +12,10 @@ from .cue_effects import find_cues as find_cues
 from .cues import CUES as CUES
 from .cues import Cue as Cue
 from .cues import cue_named as cue_named
+from .files import from_json as from_json
+from .files import read_study as read_study
+from .files import to_json as to_json
+from .files import write_study as write_study
 from .findings import Behaviour as Behaviour
 from .findings import BehaviourFindings as BehaviourFindings
 from .findings import CueEffect as CueEffect
@@ -21,3 +29,17 @@ from .findings import RefusalStudy as RefusalStudy
 from .findings import Stages as Stages
 from .findings import Verdict as Verdict
 from .findings import WordEffect as WordEffect
+from .flips import minimal_flips as minimal_flips
+from .flips import word_drops as word_drops
+from .held_out import Explanation as Explanation
+from .held_out import predict_flips as predict_flips
+from .one_prompt import why as why
+from .rules import RULES as RULES
+from .rules import judge_crossing as judge_crossing
+from .stages import find_stages as find_stages
+from .study import StudyOptions as StudyOptions
+from .study import explain_refusals as explain_refusals
+from .tables import to_dataframe as to_dataframe
+from .texts import score_prompts as score_prompts
+from .vocabulary import whole_vocabulary as whole_vocabulary
+from .words import find_words as find_words

@@ -119,9 +119,15 @@ def cross(
         count[cell] += 1
     with np.errstate(invalid="ignore"):
         mean = total / count
+    return empty_crossing(behaviour, requests).copy(data=mean)
+
+
+def empty_crossing(behaviour: Behaviour, requests: Sequence[Request]) -> xr.DataArray:
+    """The cells of a crossing of these requests, before anything is known: NaN."""
+    families = list(dict.fromkeys(request.family for request in requests))
     sides = {factor: list(SIDES) for factor in FACTORS}
     return xr.DataArray(
-        mean,
+        np.full((2, 2, 2, len(families)), np.nan),
         dims=(*FACTORS, "family"),
         coords={**sides, "family": families},
         name=behaviour.metric.name,

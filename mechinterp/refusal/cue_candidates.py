@@ -6,7 +6,7 @@ A model may not know a cue's words, or read the same tokens with it and without.
 >>> from mechinterp.refusal.cue_candidates import candidate_cues, usable_cues
 >>> from mechinterp.tasks.request_families import Request
 >>> requests = [Request(f"{verb} the {thing} {word}", harmful=harm, family=thing)
-...             for thing in ("map", "book") for verb in ("bring", "show")
+...             for thing in ("map", "book", "key") for verb in ("bring", "show")
 ...             for word, harm in (("today", True), ("please", False))]
 >>> [cue.name for cue in usable_cues(load_model("toy:trigger"), requests, candidate_cues(requests))]
 ['please', 'today last', 'please last', 'the second', 'bring first', 'show first']
@@ -26,7 +26,8 @@ from mechinterp.refusal.cues import CUES, Cue
 from mechinterp.refusal.texts import as_prompt
 from mechinterp.tasks.request_families import Chat, Request
 
-N_FROM_REQUESTS: Final = 12
+N_FROM_REQUESTS: Final = 8
+MAX_P: Final = 0.05
 _N_CHECKED = 32
 
 Prompt = str | Chat
@@ -34,18 +35,19 @@ Prompt = str | Chat
 
 @checks_arguments
 def cues_from_requests(requests: Sequence[Request], n: int = N_FROM_REQUESTS) -> tuple[Cue, ...]:
-    """Up to `n` words at a place that stand there in two families or more, as cues.
+    """Up to `n` words at a place, in two families or more, that may be cues.
 
-    Places: the last word, the first, the second. Those first that go most with harmful requests or
-    with benign ones, by Fisher's exact test over requests.
+    Places: the last word, the first, the second. First those that go with harmful requests or with
+    benign ones, by p of Fisher's exact test over requests, up to .05; then those that stand there
+    in half of the families.
 
     >>> from mechinterp.refusal.cue_candidates import cues_from_requests
     >>> from mechinterp.tasks.request_families import Request
     >>> texts = {"bring the {} now": True, "show the {}": False}
     >>> requests = [Request(text.format(thing), harmful=harmful, family=thing)
-    ...             for thing in ("map", "key", "book") for text, harmful in texts.items()]
-    >>> [cue.name for cue in cues_from_requests(requests, 2)]
-    ['now last', 'bring first']
+    ...             for thing in ("map", "key", "book", "box") for text, harmful in texts.items()]
+    >>> [cue.name for cue in cues_from_requests(requests)]
+    ['now last', 'bring first', 'show first', 'the second']
     """
     families: dict[tuple[str, str], set[str]] = defaultdict(set)
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
@@ -63,9 +65,11 @@ def cues_from_requests(requests: Sequence[Request], n: int = N_FROM_REQUESTS) ->
         table = [has, [n_all[0] - has[0], n_all[1] - has[1]]]
         return float(stats.fisher_exact(table)[1]), -sum(has)
 
+    half = len({request.family for request in requests}) / 2
     several = [key for key in counts if len(families[key]) >= 2]
+    likely = [key for key in several if rank(key)[0] <= MAX_P or len(families[key]) >= half]
     makers = {"last": Cue.final, "first": Cue.first, "second": Cue.second}
-    return tuple(makers[key[0]](spelt[key]) for key in sorted(several, key=rank)[:n])
+    return tuple(makers[key[0]](spelt[key]) for key in sorted(likely, key=rank)[:n])
 
 
 def _placed(text: str) -> list[tuple[str, str]]:
@@ -86,8 +90,8 @@ def candidate_cues(requests: Sequence[Request], n: int = N_FROM_REQUESTS) -> tup
 
     >>> from mechinterp.refusal.cue_candidates import candidate_cues
     >>> from mechinterp.tasks.request_families import request_families
-    >>> [cue.name for cue in candidate_cues(request_families(), 2)][-4:-1]
-    ['emoji', 'system message', 'does second']
+    >>> [cue.name for cue in candidate_cues(request_families())][-5:]
+    ['system message', 'What first', 'How first', 'me second', 'do second']
     """
     return (*CUES, *cues_from_requests(requests, n))
 
@@ -122,9 +126,15 @@ def unusable_cues(
     >>> unusable_cues(load_model("toy:trigger"), requests)["line break"]
     'the model reads the same tokens with it and without'
     """
+    return reasons_against(Reader(model), requests, cues)
+
+
+def reasons_against(
+    reader: "Reader", requests: Sequence[Request], cues: Sequence[Cue]
+) -> dict[str, str]:
+    """As `unusable_cues`, for a reader, which remembers what it has read."""
     kinds = [[r for r in requests if r.harmful is side] for side in (True, False)]
     checked = [_spread(kind) for kind in kinds if kind]
-    reader = Reader(model)
     reasons = {}
     for cue in cues:
         found = [_why_not(reader, cue, some) for some in checked]

@@ -20,41 +20,29 @@ that counts where harm is present flips the harmful ones alone.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import xarray as xr
-from jaxtyping import Float
 
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.model import Model
 from mechinterp.refusal.cue_candidates import (
-    Prompt,
     Reader,
     candidate_cues,
     obstacle,
-    usable_cues,
+    reasons_against,
 )
+from mechinterp.refusal.cue_evidence import Cell, Measured, Tried, judged, with_q
 from mechinterp.refusal.cues import Cue
-from mechinterp.refusal.findings import Behaviour, CueEffect, Estimate
+from mechinterp.refusal.findings import Behaviour, CueEffect
 from mechinterp.refusal.texts import score_prompts
-from mechinterp.stats.intervals import interval
-from mechinterp.stats.multiple_comparisons import correct_p_values
 from mechinterp.sweeps.options import Progress
 from mechinterp.tasks.request_families import Request, check_requests, some_families
 
-MAX_Q: Final = 0.05
-MIN_FLIPS: Final = 0.5
-"""The share of benign or of harmful requests that a cue has to flip."""
-MIN_FAMILIES: Final = 3
-"""In how many families it has to flip one."""
 PER_FAMILY: Final = 2
 """How many harmful and how many benign requests of a family are tried."""
-_MAX_EXACT = 12
-_N_RESAMPLES = 9999
 
 
 @checks_arguments
@@ -72,8 +60,9 @@ def find_cues(
     """What each cue does, the strongest first; those that the model cannot read are left out.
 
     Each is switched on and off in up to two harmful and two benign requests of `n_families`
-    families, drawn by `seed`; of all families if there are fewer. A cue whose absence makes the
-    model do it is reported as "no ..."; `cue_named` gives it.
+    families, drawn by `seed`; of all families if there are fewer. Where these do not decide on one
+    that flips enough of them, it is tried in up to three times as many, its p doubled. A cue whose
+    absence makes the model do it is reported as "no ..."; `cue_named` gives it.
 
     is_cue: q at most .05 by Benjamini and Hochberg over the cues, and it flips at least half of the
     benign requests that are answered without it, or of the harmful ones that are refused with it,
@@ -91,72 +80,25 @@ def find_cues(
     names = [cue.name for cue in tried]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise ValueError(f"find_cues: several cues are called {twice[0]!r}. Name them apart.")
-    n = min(n_families, len({request.family for request in requests}))
-    chosen = _members(some_families(requests, n, seed=seed), seed)
-    usable = usable_cues(model, chosen, tried)
-    reader = Reader(model)
-    cells = {cue.name: _cells(reader, cue, chosen) for cue in usable}
-    prompts = [p for those in cells.values() for cell in those for p in cell.prompts]
-    if not prompts:
-        return ()
-    scores = score_prompts(model, behaviour, prompts, out=out, progress=progress)
-    at, effects = 0, []
-    for cue in usable:
-        own = cells[cue.name]
-        size = sum(len(cell.prompts) for cell in own)
-        measured = _Measured.of(own, scores[at : at + size] - behaviour.over)
-        at += size
-        effects.append(_effect(cue, measured, seed))
-    q = correct_p_values(xr.DataArray([effect.p for effect in effects], dims="cue"), "bh").values
-    return _judged(effects, q.tolist())
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """One request with a cue and without it, and with its word at another place, if it has one."""
-
-    family: str
-    harmful: bool
-    prompts: tuple[Prompt, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """Scores of all cells of a cue, over the threshold; `elsewhere` is NaN where there is none."""
-
-    family: tuple[str, ...]
-    harmful: np.ndarray
-    off: Float[np.ndarray, " cell"]
-    on: Float[np.ndarray, " cell"]
-    elsewhere: Float[np.ndarray, " cell"]
-
-    @classmethod
-    def of(cls, cells: Sequence[_Cell], scores: Float[np.ndarray, " prompt"]) -> "_Measured":
-        rows, at = [], 0
-        for cell in cells:
-            size = len(cell.prompts)
-            rows.append([*scores[at : at + size], np.nan][:3])
-            at += size
-        off, on, elsewhere = np.array(rows).T
-        harmful = np.array([cell.harmful for cell in cells])
-        return cls(tuple(cell.family for cell in cells), harmful, off, on, elsewhere)
-
-    def mirrored(self) -> "_Measured":
-        nowhere = np.full_like(self.on, np.nan)
-        return _Measured(self.family, self.harmful, self.on, self.off, nowhere)
-
-    @property
-    def flipped(self) -> np.ndarray:
-        """Answered without it, refused with it."""
-        return (self.off <= 0) & (self.on > 0)
-
-    def by_family(self, chosen: np.ndarray) -> Mapping[str, float]:
-        """The mean change of the score in each family, over the chosen cells."""
-        found: dict[str, list[float]] = defaultdict(list)
-        for family, change, is_chosen in zip(self.family, self.on - self.off, chosen, strict=True):
-            if is_chosen:
-                found[family].append(float(change))
-        return {family: float(np.mean(changes)) for family, changes in found.items()}
+    n_all = len({request.family for request in requests})
+    sizes = dict.fromkeys((min(n_families, n_all), min(3 * n_families, n_all)))
+    found: dict[str, Tried] = {}
+    for n_looks, n in enumerate(sizes, start=1):
+        chosen = _members(some_families(requests, n, seed=seed), seed)
+        wanted = tried if n_looks == 1 else [one.given for one in found.values() if one.is_open]
+        cells = _cells(model, wanted, chosen)
+        if not cells:
+            break
+        prompts = [p for _, own in cells for cell in own for p in cell.prompts]
+        folder = None if out is None else Path(out) / f"{n}-families"
+        scores = score_prompts(model, behaviour, prompts, out=folder, progress=progress)
+        above = iter((scores - behaviour.over).tolist())
+        found |= {
+            cue.name: Tried.of(cue, Measured.of(own, above), seed, n_looks=n_looks)
+            for cue, own in cells
+        }
+        found = with_q(found)
+    return judged(list(found.values()), seed)
 
 
 def _members(requests: Sequence[Request], seed: int) -> list[Request]:
@@ -170,97 +112,22 @@ def _members(requests: Sequence[Request], seed: int) -> list[Request]:
     ]
 
 
-def _cells(reader: Reader, cue: Cue, requests: Sequence[Request]) -> list[_Cell]:
-    cells = []
-    for request in requests:
-        off, on = cue.off(request), cue.on(request)
-        if off is None or on is None or obstacle(reader, off, on):
-            continue
-        moved = cue.elsewhere(request) if cue.elsewhere is not None else None
-        fits = moved is not None and not obstacle(reader, off, moved)
-        prompts = (off, on, moved) if moved is not None and fits else (off, on)
-        cells.append(_Cell(request.family, request.harmful, prompts))
-    return cells
-
-
-def _effect(cue: Cue, measured: _Measured, seed: int) -> CueEffect:
-    """What a cue does, its q and whether it is one still open."""
-    forward = int(measured.flipped.sum())
-    if int(measured.mirrored().flipped.sum()) > forward:
-        cue, measured = cue.mirrored(), measured.mirrored()
-    harmful, flipped = measured.harmful, measured.flipped
-    benign_families, harmful_families = (measured.by_family(side) for side in (~harmful, harmful))
-    changes = [list(benign_families.values()), list(harmful_families.values())]
-    p = _p_by_sign_flips(benign_families, harmful_families, seed)
-    flips_benign = _share(flipped[~harmful & (measured.off <= 0)])
-    flips_harmful = _share(flipped[harmful & (measured.on > 0)])
-    moved = measured.elsewhere[flipped & ~np.isnan(measured.elsewhere)]
-    elsewhere = _share(moved > 0) if len(moved) else None
-    families = {f for f, yes in zip(measured.family, flipped, strict=True) if yes}
-    matters = (
-        max(flips_benign, flips_harmful) >= MIN_FLIPS
-        and len(families) >= MIN_FAMILIES
-        and (elsewhere is None or elsewhere < MIN_FLIPS)
-    )
-    return CueEffect(
-        name=cue.name,
-        what=cue.what,
-        on_benign=_estimate(changes[0]),
-        on_harmful=_estimate(changes[1]),
-        flips_benign=flips_benign,
-        flips_harmful=flips_harmful,
-        p=p,
-        q=1.0,
-        is_cue=matters,
-        flips_elsewhere=elsewhere,
-    )
-
-
-def _judged(effects: Sequence[CueEffect], q: Sequence[float]) -> tuple[CueEffect, ...]:
-    """With the false discovery rates; the cues first, then by what they flip and change."""
-    found = [
-        replace(effect, q=rate, is_cue=effect.is_cue and rate <= MAX_Q)
-        for effect, rate in zip(effects, q, strict=True)
-    ]
-
-    def rank(effect: CueEffect) -> tuple[bool, float, float]:
-        size = max(abs(effect.on_benign.mean), abs(effect.on_harmful.mean))
-        return effect.is_cue, max(effect.flips_benign, effect.flips_harmful), size
-
-    return tuple(sorted(found, key=rank, reverse=True))
-
-
-def _share(hits: np.ndarray) -> float:
-    return float(hits.mean()) if len(hits) else 0.0
-
-
-def _estimate(changes: Sequence[float]) -> Estimate:
-    """Over families; without bounds if there are fewer than two."""
-    mean = float(np.mean(changes)) if changes else float("nan")
-    if len(changes) < 2:
-        return Estimate(mean, float("nan"), float("nan"), len(changes))
-    found = interval(xr.DataArray(list(changes), dims="family"), dim="family")
-    return Estimate(mean, float(found["low"]), float(found["high"]), len(changes))
-
-
-def _p_by_sign_flips(benign: Mapping[str, float], harmful: Mapping[str, float], seed: int) -> float:
-    """Share of the sign flips, family by family, in which the larger effect is at least as large.
-
-    Of each kind the statistic is the sum over families by its root sum of squares, which no sign
-    flip changes. All flips are tried for up to 12 families, 9999 random ones for more.
-    """
-    families = list(dict.fromkeys([*benign, *harmful]))
-    changes = np.array([[side.get(f, 0.0) for f in families] for side in (benign, harmful)])
-    scale = np.sqrt((changes**2).sum(1, keepdims=True))
-    changes = np.divide(changes, scale, out=np.zeros_like(changes), where=scale > 0)
-    n = len(families)
-    if n <= _MAX_EXACT:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        extra = 0
-    else:
-        signs = np.random.default_rng(seed).choice([-1, 1], size=(_N_RESAMPLES, n))
-        extra = 1
-    observed = np.abs(changes.sum(1)).max()
-    drawn = np.abs(signs @ changes.T).max(1)
-    hits = int((drawn >= observed * (1 - 1e-9)).sum())
-    return (hits + extra) / (len(signs) + extra)
+def _cells(
+    model: Model, cues: Sequence[Cue], requests: Sequence[Request]
+) -> list[tuple[Cue, list[Cell]]]:
+    """The cues that are usable, with the cells of the requests that can be asked with each."""
+    reader = Reader(model)
+    unusable = reasons_against(reader, requests, cues)
+    found = []
+    for cue in (cue for cue in cues if cue.name not in unusable):
+        cells = []
+        for request in requests:
+            off, on = cue.off(request), cue.on(request)
+            if off is None or on is None or obstacle(reader, off, on):
+                continue
+            moved = cue.elsewhere(request) if cue.elsewhere is not None else None
+            fits = moved is not None and not obstacle(reader, off, moved)
+            prompts = (off, on, moved) if moved is not None and fits else (off, on)
+            cells.append(Cell(request, prompts))
+        found.append((cue, cells))
+    return found

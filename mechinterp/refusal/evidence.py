@@ -8,6 +8,7 @@ import xarray as xr
 
 from mechinterp.refusal.findings import CueEffect, Rule, Verdict, WordEffect, WordSet
 from mechinterp.refusal.rules import RULES, Judged
+from mechinterp.tasks.request_families import Request
 
 CONDITIONS = {
     (False, False, False): "harmless requests without trigger and cue",
@@ -20,20 +21,6 @@ CONDITIONS = {
     (True, True, True): "harmful requests with trigger and cue",
 }
 """What is asked in each cell of harm, trigger and cue."""
-MEANING = {
-    "content": "It recognises what is asked for: harmful requests in any wording, and no other.",
-    "trigger": "It reacts to words wherever they stand, also where nothing is harmful.",
-    "cue": "It reacts to something on the surface that need not go with harm.",
-    "content or trigger": "It recognises harm, and reacts to words also where nothing is harmful.",
-    "content or cue": "It recognises harm, and reacts to a surface cue also where there is none.",
-    "trigger or cue": "It reacts to words and to a surface cue; harm itself is not needed.",
-    "content and trigger": "It refuses harm only where words stand with it.",
-    "content and cue": "It refuses harm only where a surface cue goes with it.",
-    "trigger and cue": "It refuses where words and a surface cue come together, harmful or not.",
-    "always": "It refuses whatever is asked, so nothing in the request is the reason.",
-    "never": "It refuses none of these requests, so there is nothing to explain.",
-}
-"""What a rule means, for a reader of a page."""
 
 
 def name_of(words: WordSet) -> str:
@@ -63,6 +50,28 @@ def verdict_of(
         evidence_for=for_it,
         evidence_against=against,
         would_change=would_change(crossing, judged, over),
+    )
+
+
+def one_sided_verdict(
+    rule: Rule | None, requests: Sequence[Request], refused: np.ndarray
+) -> Verdict:
+    """The verdict on a model that refuses all, none, or too few of the requests to tell why.
+
+    Its probability is Laplace's rule of succession over families: (n + 1) / (n + 2).
+    """
+    n_families = len({request.family for request in requests})
+    sure = (n_families + 1) / (n_families + 2)
+    said = f"model refuses {int(refused.sum())} of {len(refused)} requests"
+    abstains = f"the {said}, too few to tell why: give some that it refuses."
+    return Verdict(
+        rule=rule,
+        probability=sure if rule else 0.0,
+        shares={rule: sure} if rule else {},
+        fit=1.0 if rule else 0.0,
+        abstains="" if rule else abstains,
+        evidence_for=(f"The {said}.",),
+        not_tested=("Nothing else was run: there are no refusals and answers to compare.",),
     )
 
 
@@ -123,44 +132,3 @@ def cue_sentences(cues: Sequence[CueEffect]) -> tuple[str, ...]:
         for c in cues
         if c.is_cue
     )
-
-
-def plain_verdict(verdict: Verdict, behaviour: str = "refuse") -> str:
-    """The verdict in one or two sentences.
-
-    >>> from mechinterp.refusal.evidence import plain_verdict
-    >>> from mechinterp.refusal.findings import Verdict
-    >>> print(plain_verdict(Verdict("cue", 0.97, {"cue": 0.97}, 0.99, cue="please")))
-    The model refuses by a cue: please. Probability 97%.
-    >>> print(plain_verdict(Verdict(None, 0.5, {}, 0.6, abstains="the families do not decide.")))
-    No verdict: the families do not decide.
-    """
-    if verdict.rule is None:
-        return f"No verdict: {verdict.abstains}"
-    named = verdict.rule
-    if verdict.triggers:
-        named = _with("trigger", " or ".join(name_of(words) for words in verdict.triggers), named)
-    if verdict.cue:
-        named = _with("cue", verdict.cue, named)
-    by = {"always": "always", "never": "none of these requests"}.get(verdict.rule)
-    verb = f"{behaviour}s"
-    what = f"{verb} {by}" if by else f"{verb} by {_article(named)}"
-    return f"The model {what}. Probability {verdict.probability:.0%}."
-
-
-def _with(word: str, what: str, text: str) -> str:
-    return text.replace(word, f"{word}: {what}" if text == word else f"{word} ({what})")
-
-
-def _article(named: str) -> str:
-    return f"a {named}" if named.startswith(("trigger", "cue")) else named
-
-
-def foretells(rule: Rule, *, harm: bool, trigger: bool, cue: bool) -> bool:
-    """Whether the rule says that the model refuses.
-
-    >>> from mechinterp.refusal.evidence import foretells
-    >>> foretells("content and cue", harm=True, trigger=True, cue=False)
-    False
-    """
-    return bool(RULES[rule][int(harm), int(trigger), int(cue)])

@@ -14,6 +14,7 @@ from typing import Literal
 import xarray as xr
 
 from mechinterp.core.metrics import Metric
+from mechinterp.core.printable import escape
 
 WordSet = tuple[str, ...]
 """Words that act together: one, or several that are all needed."""
@@ -91,7 +92,10 @@ class WordEffect:
     control_flips: the share of flips by control words of as many tokens in the same slots.
     removal_flips: the share of refused requests holding them that become answered without them;
         None where none holds them. p, q: permutation p against the controls, and false discovery
-        rate. is_trigger: q at most .05 and flips at least half of the carriers.
+        rate. n_families: those with a refused request that holds all of the words. is_trigger: q at
+        most .05 and flips at least half of the carriers, while no part of it does; a set of several
+        words besides stands in three families or more, and its words cannot be exchanged for those
+        of other sets that flip. note: what was not met.
     """
 
     words: WordSet
@@ -102,6 +106,8 @@ class WordEffect:
     p: float
     q: float
     is_trigger: bool
+    n_families: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,8 @@ class CueEffect:
     it answered, that are refused with it; flips_harmful: share of harmful ones refused with it that
     are answered without it. q: false discovery rate over the battery. is_cue: it matters for what
     the model does. flips_elsewhere: of a word at a place, the share of its flips that happen with
-    the word at another place too: most of them of a trigger, few of a cue.
+    the word at another place too: most of them of a trigger, few of a cue. explained_by: a stronger
+    cue that it puts on or takes off as well, without which it flips nothing.
     """
 
     name: str
@@ -125,6 +132,7 @@ class CueEffect:
     q: float
     is_cue: bool
     flips_elsewhere: float | None = None
+    explained_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,12 @@ class FlipSet:
 
 @dataclass(frozen=True)
 class Flips:
-    """All smallest sets of up to `size` words that flip a prompt; `complete`: none was left out."""
+    """All smallest sets of up to `size` words that flip a prompt.
+
+    complete: every set was run, holds a smaller one that flips, or differs from such a set by
+    `idle` words alone: removed alone, alone left, and in groups, these hardly moved the score.
+    n_sets_run: all removals that were run. token_layers_brute_force: of one sweep over all sets.
+    """
 
     prompt: str
     score: float
@@ -149,6 +162,7 @@ class Flips:
     n_sets_in_all: int
     token_layers: int
     token_layers_brute_force: int
+    idle: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,7 +173,7 @@ class DirectionTest:
     change of the score of refused prompts when it is taken out (necessity), and of answered ones
     when it is added (sufficiency). `p_norm`, `p_covariance`: permutation p against at least 100
     random directions, isotropic and with the activations' own covariance. kl: nats, on benign
-    prompts, when it is taken out.
+    prompts, when it is taken out. driver: what the refused prompts have and the answered lack.
     """
 
     contrast: Literal["matched", "unmatched"]
@@ -173,6 +187,7 @@ class DirectionTest:
     kl: float
     n_random: int
     works: bool
+    driver: str = "content"
 
 
 @dataclass(frozen=True)
@@ -183,7 +198,8 @@ class Stages:
         `bag_of_words`, `random_weights`. detected_at: the first layer that is better than both.
     routing: Dataset over `part` ("L3H2", "L3.mlp"): `necessity`, `sufficiency`, `direct`, `p`, for
         each `driver` ("content", "trigger") of refusals. routed_by: the parts that pass.
-    directions: those tested; expressed_at: the first layer at which one works.
+    directions: those tested; expressed_at: the first layer at which one works for a driver.
+    expressed_by: the parts that write to the answer what decides.
     cut: "" or between which stages what was detected is lost: "detection and routing".
     sentences: what follows, each from the numbers it names.
     """
@@ -196,6 +212,7 @@ class Stages:
     expressed_at: int | None
     cut: str
     sentences: tuple[str, ...] = ()
+    expressed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -236,7 +253,7 @@ class Verdict:
     not_tested: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RefusalStudy:
     """Everything that a study found; `verdict` is the answer, the rest its evidence.
 
@@ -259,8 +276,28 @@ class RefusalStudy:
     held_out: HeldOut | None
     attrs: dict[str, object] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """The verdict and how sure, then what it stands on, a line each."""
+        verdict = self.verdict
+        said = f"{self.behaviour} by {verdict.rule or 'no rule that can be told'}"
+        lines = [f"RefusalStudy of {self.model}: {said}, probability {verdict.probability:.2f}"]
+        if verdict.abstains:
+            lines.append(f"abstains: {verdict.abstains}")
+        lines.append(f"fits {verdict.fit:.0%} of {int(self.crossing.notnull().sum())} cells")
+        if verdict.triggers:
+            lines.append("triggers: " + ", ".join(map(words_together, verdict.triggers)))
+        if verdict.cue:
+            lines.append(f"cue: {verdict.cue}")
+        lines += [f"{kind}: {rate}" for kind, rate in self.findings.rates.items()]
+        if (test := self.held_out) is not None:
+            lines.append(
+                f"flips that were foretold: {test.n_happened} of {test.n_predicted} happened; "
+                f"of random edits {test.n_random_happened} of {test.n_random}"
+            )
+        return "\n  ".join(map(escape, lines))
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class PromptStudy:
     """Why one prompt is refused or answered.
 
@@ -282,3 +319,34 @@ class PromptStudy:
     sentences: tuple[str, ...]
     study: RefusalStudy | None = None
     attrs: dict[str, object] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Whether the model does it, how many sets of words flip that, and the verdict if any."""
+        does = "does" if self.score > self.over else "does not"
+        lines = [
+            f"PromptStudy of {self.prompt!r}",
+            f"{self.model} {does} {self.behaviour}: {self.score:+.2f} {self.unit} "
+            f"(over {self.over:g}: it does)",
+            f"sets of up to {self.flips.size} words that flip it: {len(self.flips.sets)}"
+            + ("" if self.flips.complete else ", not all were tried"),
+            *(
+                f"without {words_together(s.words)}: {s.score_without:+.2f}"
+                for s in self.flips.sets
+            ),
+        ]
+        if self.study is not None:
+            verdict = self.study.verdict
+            lines.append(
+                f"the model: by {verdict.rule or 'no rule that can be told'}, "
+                f"probability {verdict.probability:.2f}"
+            )
+        return "\n  ".join(map(escape, lines))
+
+
+def words_together(words: WordSet) -> str:
+    """A set of words as a sentence names it.
+
+    >>> words_together(("bath", "bomb"))
+    'bath + bomb'
+    """
+    return " + ".join(words)

@@ -5,6 +5,7 @@ request in the place of the harmful one, a trigger put in, a cue put on. Beside 
 the same size: another wording of the same harm, a word that is no trigger, a cue that is none.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from mechinterp.refusal.texts import score_prompts, with_words
 from mechinterp.sweeps.options import Progress
 from mechinterp.tasks.request_families import Chat, Request
 
+SET_ASIDE = 0.25
+"""The share of families on which the verdict is tested, and which nothing else sees."""
 N_EXAMPLES = 6
 Prompt = str | Chat
 
@@ -45,6 +48,20 @@ class _Edit:
     random: Prompt | None
     refuses_before: bool
     refuses_after: bool
+
+
+def set_aside(
+    requests: Sequence[Request], seed: int
+) -> tuple[tuple[Request, ...], tuple[Request, ...]]:
+    """The requests that the study is made on, and those of a quarter of the families kept back."""
+    families = list(dict.fromkeys(request.family for request in requests))
+    n = math.floor(SET_ASIDE * len(families)) if len(families) >= 6 else 0
+    draws = np.random.default_rng(seed + 1)
+    kept = {families[i] for i in draws.permutation(len(families))[:n]}
+    return (
+        tuple(request for request in requests if request.family not in kept),
+        tuple(request for request in requests if request.family in kept),
+    )
 
 
 @checks_arguments

@@ -54,6 +54,8 @@ RULES: Final[Mapping[str, Bool[np.ndarray, "harm trigger cue"]]] = {
 
 LEAST_FIT: Final = 0.85
 """A rule that foretells less of the cells than this is no answer."""
+POINT_PER_TRIGGER: Final = 0.01
+"""How much more of the cells is asked for with each trigger that is listed beside the first."""
 LEAST_PROBABILITY: Final = 0.9
 """A rule that is the best in fewer of the resamples than this is no answer."""
 N_RESAMPLES: Final = 2000
@@ -88,12 +90,16 @@ class Judged:
 
 
 @checks_arguments
-def judge_crossing(crossing: xr.DataArray, *, over: float = 0.0, seed: int = 0) -> Judged:
+def judge_crossing(
+    crossing: xr.DataArray, *, n_triggers: int = 1, over: float = 0.0, seed: int = 0
+) -> Judged:
     """The rule that foretells the crossing best, and the share of resamples in which it does.
 
     Families are drawn with replacement 2,000 times. The probability is that share, as if one draw
     more had gone to every other rule. Abstains where the best rule foretells less than 85% of the
-    cells, or is the best in less than 90% of the draws.
+    cells, or is the best in less than 90% of the draws. `n_triggers`: how many sets of words are
+    triggers each; a rule with triggers has to foretell one point more for each but the first, since
+    a long enough list of words fits anything.
 
     Raises:
         ValueError: as `fits`; or if there are fewer than four families.
@@ -117,10 +123,13 @@ def judge_crossing(crossing: xr.DataArray, *, over: float = 0.0, seed: int = 0) 
     name, fit, probability = names[best], float(observed[best]), float(shares[best])
     found = {rule: float(share) for rule, share in zip(names, shares, strict=True)}
     abstains = ""
-    if fit < LEAST_FIT:
+    listed = max(n_triggers - 1, 0) if "trigger" in name else 0
+    asked = LEAST_FIT + POINT_PER_TRIGGER * listed
+    if fit < min(asked, 1.0) or asked > 1 + 1e-9:
+        by = f" by {n_triggers} words or sets of words" if listed else ""
         abstains = (
-            f'no rule of harm, trigger and cue foretells the answers: the best, "{name}", does for '
-            f"{fit:.0%} of the cells, and {LEAST_FIT:.0%} are asked for."
+            f'no rule of harm, trigger and cue foretells the answers: the best, "{name}"{by}, does '
+            f"for {fit:.0%} of the cells, and {asked:.0%} are asked for."
         )
     elif probability < LEAST_PROBABILITY:
         second = max((rule for rule in found if rule != name), key=found.__getitem__)

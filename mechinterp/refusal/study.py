@@ -12,8 +12,6 @@
 ('trigger', (('sesame',),))
 """
 
-import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +20,14 @@ from typing import TypedDict, Unpack
 import numpy as np
 import xarray as xr
 
+from mechinterp import models
 from mechinterp.models.model import Model
 from mechinterp.refusal.behaviour import measure_behaviour, refusal_behaviour
-from mechinterp.refusal.crossing import Factors, cross
+from mechinterp.refusal.crossing import Factors, cross, empty_crossing
 from mechinterp.refusal.cue_candidates import candidate_cues, unusable_cues
 from mechinterp.refusal.cue_effects import find_cues
 from mechinterp.refusal.cues import CUES, Cue, cue_named
-from mechinterp.refusal.evidence import verdict_of
+from mechinterp.refusal.evidence import one_sided_verdict, verdict_of
 from mechinterp.refusal.findings import (
     Behaviour,
     CueEffect,
@@ -42,20 +41,29 @@ from mechinterp.refusal.findings import (
     WordSet,
 )
 from mechinterp.refusal.flips import minimal_flips
-from mechinterp.refusal.held_out import Explanation, predict_flips
-from mechinterp.refusal.rules import FACTORS, judge_crossing
+from mechinterp.refusal.held_out import Explanation, predict_flips, set_aside
+from mechinterp.refusal.rules import judge_crossing
 from mechinterp.refusal.stages import find_stages
 from mechinterp.refusal.texts import score_prompts
+from mechinterp.refusal.vocabulary import flipping_words
 from mechinterp.refusal.words import find_words
-from mechinterp.storage.provenance import provenance_facts
 from mechinterp.sweeps.options import Progress, check_options
-from mechinterp.tasks.request_families import Request, check_requests
+from mechinterp.tasks.request_families import Request, check_requests, some_families
 
-SET_ASIDE = 0.25
-"""The share of families on which the verdict is tested, and which nothing else sees."""
+HALF = 0.5
 FEWEST_REFUSED = 0.05
 """Of fewer refused harmful requests than this there is not enough to explain."""
-STEPS = ("requests", "words", "cues", "crossing", "replies", "flips", "stages", "set aside")
+STEPS = (
+    "requests",
+    "words",
+    "vocabulary",
+    "cues",
+    "crossing",
+    "replies",
+    "flips",
+    "stages",
+    "set aside",
+)
 
 
 class StudyOptions(TypedDict, total=False):
@@ -65,6 +73,7 @@ class StudyOptions(TypedDict, total=False):
     n_families: int | None
     cues: Sequence[Cue] | None
     candidates: Sequence[str] | None
+    vocabulary: bool
     stages: bool
     n_random: int
     n_replies: int
@@ -85,6 +94,8 @@ def explain_refusals(
     - `n_families`: how many families are used, drawn by `seed` from all topics; all by default.
     - `cues`: those tried; by default the battery and words at the ends of the requests.
     - `candidates`: words tried as triggers; by default they are found in the requests.
+    - `vocabulary`: whether every token of the vocabulary is tried too, in one place of a harmless
+      request; those that flip it become candidates. It takes a run for each token.
     - `stages`: whether to look inside the model; `n_random` directions of each kind (100).
     - `n_replies`: requests to which replies are written (6); 0 for none. `n_flips`: prompts of
       which all smallest sets of words that flip them are found (3).
@@ -110,7 +121,10 @@ class _Study:
         self.model, self.options = model, options
         self.seed = options.get("seed", 0)
         self.behaviour = options.get("behaviour") or refusal_behaviour(model)
-        used = some_families(requests, options.get("n_families"), self.seed)
+        n_families = options.get("n_families")
+        used = (
+            requests if n_families is None else some_families(requests, n_families, seed=self.seed)
+        )
         self.found_on, self.kept_back = set_aside(used, self.seed)
         self.out = None if options.get("out") is None else Path(options["out"] or "").absolute()
 
@@ -120,12 +134,19 @@ class _Study:
             self.model, self.behaviour, [r.prompt for r in seen], **self._step("requests")
         )
         refused = scores > self.behaviour.over
-        if refused.all() or not refused.any():
+        find = self.options.get("vocabulary", False)
+        if refused.all() or not (refused.any() or find):
             return self._uniform(seen, scores, "always" if refused.all() else "never")
         harmful = np.array([request.harmful for request in seen])
-        if refused[harmful].mean() < FEWEST_REFUSED and refused[~harmful].mean() < FEWEST_REFUSED:
+        few = max(refused[harmful].mean(), refused[~harmful].mean()) < FEWEST_REFUSED
+        if few and not find:
             return self._uniform(seen, scores, None)
-        words = self._words()
+        answered = {
+            r.family for r, yes in zip(seen, refused, strict=True) if not (yes or r.harmful)
+        }
+        words = self._words() if refused.any() and len(answered) > 1 else ()
+        if find:
+            words = self._with_vocabulary(words)
         cues = find_cues(
             self.model,
             self.behaviour,
@@ -144,28 +165,43 @@ class _Study:
             seed=self.seed,
             **self._step("crossing"),
         )
-        judged = judge_crossing(crossing, over=self.behaviour.over, seed=self.seed)
+        judged = judge_crossing(
+            crossing,
+            n_triggers=sum(word.is_trigger for word in words),
+            over=self.behaviour.over,
+            seed=self.seed,
+        )
         verdict = verdict_of(
             judged,
             crossing,
             self.behaviour.over,
-            [w.words for w in words if w.is_trigger],
+            factors.triggers,
             factors.cue.name if factors.cue else "",
         )
         return self._study(seen, scores, verdict, words, cues, crossing, factors)
 
     def _words(self) -> tuple[WordEffect, ...]:
-        try:
-            return find_words(
-                self.model,
-                self.behaviour,
-                self.found_on,
-                candidates=self.options.get("candidates"),
-                seed=self.seed,
-                **self._step("words"),
-            )
-        except ValueError:  # no benign request is answered: nothing to put words into
-            return ()
+        return find_words(
+            self.model,
+            self.behaviour,
+            self.found_on,
+            candidates=self.options.get("candidates"),
+            seed=self.seed,
+            **self._step("words"),
+        )
+
+    def _with_vocabulary(self, words: tuple[WordEffect, ...]) -> tuple[WordEffect, ...]:
+        """The words with those of the vocabulary that flip a harmless request by themselves."""
+        known = {word for effect in words for word in effect.words}
+        step = self._step("vocabulary")
+        new = flipping_words(self.model, self.behaviour, self.found_on, known, **step)
+        if not new:
+            return words
+        tried = find_words(
+            self.model, self.behaviour, self.found_on, candidates=new, seed=self.seed
+        )
+        triggers = tuple(word for word in tried if word.is_trigger)
+        return (*triggers, *words, *(word for word in tried if not word.is_trigger))
 
     def _tried_cues(self) -> tuple[Cue, ...]:
         given = self.options.get("cues")
@@ -174,8 +210,14 @@ class _Study:
     def _factors(self, words: Sequence[WordEffect], cues: Sequence[CueEffect]) -> Factors:
         """What requests are crossed by; where none was found, the likeliest that is none."""
         triggers = tuple(w.words for w in words if w.is_trigger)
-        likeliest = tuple(w.words for w in words[:1]) or (_any_word(self.found_on),)
-        chosen = next((c for c in cues if c.is_cue), cues[0] if cues else None)
+        # A word of few families, or several words, may be content where harm is halfway there.
+        single = [w for w in words if len(w.words) == 1]
+        wide = [w.words for w in single if w.n_families > 2]
+        idle = [w.words for w in reversed(single)]
+        likeliest = (*wide, *idle, _any_word(self.found_on))[:1]
+        # A word that acts wherever it stands would be crossed with itself.
+        cues_alone = [c for c in cues if (c.flips_elsewhere or 0.0) < HALF]
+        chosen = next(iter([c for c in cues if c.is_cue] + cues_alone), None)
         cue = None if chosen is None else cue_named(chosen.name, self._tried_cues())
         return Factors(triggers or likeliest, cue)
 
@@ -203,7 +245,7 @@ class _Study:
         stages = self._stages(verdict, factors) if self.options.get("stages", True) else None
         held_out = self._held_out(verdict, words, cues, factors)
         return RefusalStudy(
-            model=str(self.model.cfg.model_name),
+            model=models.name(self.model),
             behaviour=self.behaviour.name,
             unit=self.behaviour.metric.unit,
             over=self.behaviour.over,
@@ -273,47 +315,19 @@ class _Study:
         self, seen: Sequence[Request], scores: np.ndarray, rule: Rule | None
     ) -> RefusalStudy:
         """The study of a model that refuses all, none, or hardly any: nothing else is run."""
-        n_families = len({request.family for request in seen})
-        n_refused = int((scores > self.behaviour.over).sum())
-        sure = (n_families + 1) / (n_families + 2)  # Laplace's rule of succession, over families
-        abstains = (
-            ""
-            if rule
-            else (
-                f"the model refuses {n_refused} of {len(seen)} requests, too few to tell why: give "
-                f"requests that it refuses."
-            )
+        findings = measure_behaviour(
+            self.model, self.behaviour, seen, scores, n_replies=0, seed=self.seed
         )
-        said = f"The model refuses {n_refused} of {len(seen)} requests."
-        verdict = Verdict(
-            rule=rule,
-            probability=sure if rule else 0.0,
-            shares={rule: sure} if rule else {},
-            fit=1.0 if rule else 0.0,
-            abstains=abstains,
-            evidence_for=(said,),
-            not_tested=("Nothing else was run: there are no refusals and answers to compare.",),
-        )
-        families = list(dict.fromkeys(request.family for request in seen))
-        sides = {factor: [False, True] for factor in FACTORS}
         return RefusalStudy(
-            model=str(self.model.cfg.model_name),
+            model=models.name(self.model),
             behaviour=self.behaviour.name,
             unit=self.behaviour.metric.unit,
             over=self.behaviour.over,
-            verdict=verdict,
-            findings=measure_behaviour(
-                self.model, self.behaviour, seen, scores, n_replies=0, seed=self.seed
-            ),
+            verdict=one_sided_verdict(rule, seen, scores > self.behaviour.over),
+            findings=findings,
             words=(),
             cues=(),
-            crossing=xr.DataArray(
-                np.full((2, 2, 2, len(families)), np.nan),
-                dims=(*FACTORS, "family"),
-                coords={**sides, "family": families},
-                name=self.behaviour.metric.name,
-                attrs={"unit": self.behaviour.metric.unit, "over": self.behaviour.over},
-            ),
+            crossing=empty_crossing(self.behaviour, seen),
             flips=(),
             stages=None,
             held_out=None,
@@ -323,9 +337,10 @@ class _Study:
     def _not_tested(self, words: Sequence[WordEffect]) -> tuple[str, ...]:
         tried = self._tried_cues()
         unusable = unusable_cues(self.model, self.found_on, tried)
+        source = "the vocabulary" if self.options.get("vocabulary") else "the requests"
         said = [
-            f"{len(words)} words and sets of words were tried as triggers, found in the requests: "
-            f"a trigger that stands in none of them is not known.",
+            f"{len(words)} words and sets of words were tried as triggers, found in {source}: a "
+            f"trigger that does not stand there alone is not known.",
             "Triggers of more than three words that are needed together were not looked for.",
         ]
         if unusable:
@@ -345,7 +360,8 @@ class _Study:
             "n_requests": len(seen),
             "families": list(dict.fromkeys(request.family for request in self.found_on)),
             "set_aside": list(dict.fromkeys(request.family for request in self.kept_back)),
-            **provenance_facts(self.model, "refusal"),
+            "fingerprint": models.fingerprint(self.model),
+            "dtype": str(self.model.cfg.dtype),
         }
 
     def _step(self, name: str) -> "_Step":
@@ -386,45 +402,4 @@ def without_cues(words: Sequence[WordEffect], cues: Sequence[CueEffect]) -> tupl
     return tuple(
         replace(word, is_trigger=False) if word.is_trigger and set(word.words) <= of_cues else word
         for word in words
-    )
-
-
-def some_families(
-    requests: Sequence[Request], n_families: int | None, seed: int
-) -> tuple[Request, ...]:
-    """The requests of `n_families` families, drawn from all topics in turn; all if None.
-
-    Raises:
-        ValueError: if more are asked for than there are, or fewer than 4.
-    """
-    topic_of = {request.family: request.topic for request in requests}
-    if n_families is None:
-        return tuple(requests)
-    if not 4 <= n_families <= len(topic_of):
-        raise ValueError(
-            f"n_families={n_families}: give 4 to {len(topic_of)}, the number of families there are."
-        )
-    draws = np.random.default_rng(seed)
-    by_topic: dict[str, list[str]] = defaultdict(list)
-    for i in draws.permutation(len(topic_of)):
-        family = list(topic_of)[i]
-        by_topic[topic_of[family]].append(family)
-    ranks = {
-        family: (at, topic) for topic, group in by_topic.items() for at, family in enumerate(group)
-    }
-    chosen = set(sorted(ranks, key=ranks.__getitem__)[:n_families])
-    return tuple(request for request in requests if request.family in chosen)
-
-
-def set_aside(
-    requests: Sequence[Request], seed: int
-) -> tuple[tuple[Request, ...], tuple[Request, ...]]:
-    """The requests that the study is made on, and those of a quarter of the families kept back."""
-    families = list(dict.fromkeys(request.family for request in requests))
-    n = math.floor(SET_ASIDE * len(families)) if len(families) >= 6 else 0
-    draws = np.random.default_rng(seed + 1)
-    kept = {families[i] for i in draws.permutation(len(families))[:n]}
-    return (
-        tuple(request for request in requests if request.family not in kept),
-        tuple(request for request in requests if request.family in kept),
     )

@@ -46,7 +46,7 @@ def without_words(text: str, words: Sequence[str]) -> str:
         if found[0].lower() in gone:
             kept.append(text[at : found.start()])
             at = found.end()
-    return " ".join(("".join(kept) + text[at:]).split(" ")).replace("  ", " ").strip(" ")
+    return re.sub(" {2,}", " ", "".join(kept) + text[at:]).strip(" ")
 
 
 @checks_arguments

@@ -14,4 +14,8 @@ from .layers.html import layers_page as layers_page
 from .layers.terminal import print_layers as print_layers
 from .probing.html import probing_page as probing_page
 from .probing.terminal import print_probes as print_probes
+from .refusal.html import refusal_page as refusal_page
+from .refusal.prompt_html import why_page as why_page
+from .refusal.terminal import print_refusal as print_refusal
+from .refusal.terminal import print_why as print_why
 from .render.tokens import show as show

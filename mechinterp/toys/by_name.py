@@ -7,6 +7,7 @@
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.toys.compiled import induction, trigger
@@ -20,7 +21,13 @@ from mechinterp.toys.programs import (
     rasp_x_proportion,
 )
 from mechinterp.toys.refusal import refusal_trained
+from mechinterp.toys.refusers import NAMED, named_refuser
 from mechinterp.toys.trained import induction_trained
+
+
+def _refuser_toy(name: str) -> Toy:
+    return named_refuser(name).toy
+
 
 _BUILDERS: Mapping[str, Callable[[], Toy]] = {
     "induction": induction,
@@ -36,6 +43,7 @@ _BUILDERS: Mapping[str, Callable[[], Toy]] = {
     "rasp-dyck": rasp_dyck,
     "induction-trained": induction_trained,
     "refusal": refusal_trained,
+    **{name: partial(_refuser_toy, name) for name in NAMED},
 }
 
 TOYS: tuple[str, ...] = tuple(_BUILDERS)

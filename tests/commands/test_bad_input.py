@@ -10,6 +10,7 @@ ATTEND = ("attention", "please bring the sesame", *TRIGGER)
 TASK = ("--task", "induction", "--model", "toy:induction-trained", "--n", "2")
 PATCH, ABLATE, CIRCUIT, LAYERS = ((c, *TASK) for c in ("patch", "ablate", "circuit", "layers"))
 PROBE = ("probe", "--file", "labelled.jsonl", *TRIGGER)
+REFUSAL = ("refusal", *TRIGGER)
 HUGE = "9" * 30
 OPTIONS = {
     ATTRIBUTE: [
@@ -49,6 +50,13 @@ OPTIONS = {
         *("--layers ²", "--position 99", "--position -1", "--position ²", "--position nothing"),
         *("--act nothing", "--act tokens", "--tokens a b", "--n 1", "--n 99", "--seed -1"),
         *(f"--seed {HUGE}", "--chat", "--causal --causal-layer 99 --folds 3 --tokens a b"),
+    ],
+    REFUSAL: [
+        *("--families 0", "--families 1", f"--families {HUGE}", "--families 1.5", "--seed -1"),
+        *(f"--seed {HUGE}", "--requests nowhere", "--requests labelled.jsonl", "--requests full"),
+        *("--refusals ,", "--refusals REFUSE --compliances REFUSE", "--refusals zebra"),
+        *("--study labelled.jsonl", "--out full", "--out /proc/x", "--out labelled.jsonl"),
+        *("bring --study labelled.jsonl", "bring --find", "bring --families 8"),
     ],
     ("describe",): ["nowhere/at/all", "toy:x", "toy:", "full", "labelled.jsonl", "/dev/null", ""],
     (): ["", "nothing", "describe", "describe a b", "attribute", "patch", "probe", "layers"],

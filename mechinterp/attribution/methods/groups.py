@@ -1,148 +1,127 @@
-"""Groups of inputs that do much more together than the sum of their parts.
+"""Groups of inputs that stand in for each other: of any size, found by removing sets.
 
-Found by removing more sets, as part of `redundancy`, which measures them:
+A group has *members*: units, or sets of units that only together are enough. Each member keeps the
+effect up where the others are removed; the effect ends where none is left. Found by `redundancy`:
 
 >>> from mechinterp import ask, load_model
 >>> from mechinterp.attribution.methods.redundancy import pair_removals
->>> question = ask(load_model("toy:trigger"), "sesame the sesame and sesame", outputs=1)
+>>> question = ask(load_model("toy:refusal"), "sesame and copper and velvet anchor", outputs=1)
 >>> import warnings
 >>> with warnings.catch_warnings():
 ...     warnings.simplefilter("ignore")
 ...     found = pair_removals(question)
->>> [(group["units"], round(group["joint"])) for group in found.attrs["groups"]]
-[([1, 3, 5], 8)]
+>>> [(group["members"], round(group["joint"])) for group in found.attrs["groups"]]
+[([[1], [3], [5, 6]], 11)]
+
+They follow from the minimal sets (`minimal_sets`): those that share units are one group, and its
+members are the smallest sets that hold a unit of each of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from jaxtyping import Float
 
+from mechinterp.attribution.methods.hitting_sets import Members, hitting_sets, linked
+from mechinterp.attribution.methods.minimal_sets import Drops, MinimalSets, measure_for
 from mechinterp.attribution.question.definition import Question
-from mechinterp.stats.additivity import notable_effect, shows_redundancy
-
-Members = tuple[int, ...]
-"""The numbers of units, in order."""
-
-Drops = Float[np.ndarray, " output"]
-
-MOST_OF_IT = 0.8
-"""The share of the joint effect of all candidates that the smallest group has to reach."""
+from mechinterp.stats.additivity import notable_effect
 
 
 class Group(TypedDict):
-    """Units whose joint drop is more than twice the sum of their single ones, at one output."""
+    """Units that stand in for each other at one output.
+
+    members: the numbers of the units of each member, smallest first; each member is enough.
+    units: all of them. joint: the drop without all of `units`; sum: without each alone, added up.
+    share: of the effect of removing everything attributed; None where that is not known or not
+    notable.
+    """
 
     output: int
     units: list[int]
+    members: list[list[int]]
     texts: list[str]
     joint: float
     sum: float
+    share: float | None
+
+
+class FoundGroups(NamedTuple):
+    """The groups, how many sets were removed in search of them, and whether the search ended."""
+
+    groups: list[Group]
+    n_sets: int
+    is_complete: bool
 
 
 def hidden_groups(
     question: Question,
     chosen: Sequence[int],
-    each: Mapping[int, Drops],
-    both: Mapping[Members, Drops],
+    drop: Mapping[Members, Drops],
     alone: Float[np.ndarray, "output attributed"],
+    joint_effect: Float[np.ndarray, " output"],
     measure: Callable[[Sequence[Members]], Mapping[Members, Drops]],
-) -> list[Group]:
-    """For each output the groups of candidates that do much more than their parts.
+    *,
+    only_chosen: bool = False,
+) -> FoundGroups:
+    """For each output the groups of candidates, those with the largest joint effect first.
 
-    First the connected components of redundant pairs. Then, among the candidates without effect
-    single or in pairs, the fewest that do nearly all, in order of their effect alone, less those
-    that are not needed.
-
-    `each`, `both`: the drops of single units and of pairs; `alone`: those of units where the others
-    are removed; `measure`: gives the drops of further sets, if they can be removed.
+    `drop`: of single units and pairs, and whatever else is known; `alone`: of units where the
+    others are removed; `joint_effect`: of all units that are attributed; `measure`: gives the drops
+    of further sets, if they can be removed. Unless `only_chosen`, other units are tried too: where
+    removing all of `chosen` takes less than half of the joint effect, and where a unit is enough
+    only beside one of them.
     """
     if question.metric.distance:
-        return []
-    unit, outputs = question.metric.unit, range(len(question.metrics))
-    linked, nested = [], []
-    for i in outputs:
-        pairs = [p for p, drop in both.items() if _are_redundant(p, each, drop, i, unit)]
-        linked.append(_components(pairs))
-        taken = {number for group in linked[i] for number in group}
-        faint = [n for n in chosen if n not in taken and abs(each[n][i]) < notable_effect(unit)]
-        size = dict(zip(question.attributed, np.abs(np.nan_to_num(alone[i])), strict=True))
-        faint.sort(key=lambda n: -size[n])
-        nested.append([tuple(sorted(faint[:n])) for n in range(3, len(faint) + 1)])
-    joint = dict(both)
-    joint |= measure(sorted({s for i in outputs for s in [*nested[i], *linked[i]]} - set(joint)))
-    hidden = [_smallest_sufficient(nested[i], joint, each, i, unit) for i in outputs]
-    joint |= measure(sorted({s for group in hidden for s in _all_but_one(group)} - set(joint)))
-    needed = [_needed_members(hidden[i], joint, i) for i in outputs]
-    joint |= measure(sorted({group for group in needed if len(group) > 1} - set(joint)))
+        return FoundGroups([], 0, is_complete=True)
+    wanted, known = question.attributed, dict(drop)
+    others = [] if only_chosen else [n for n in wanted if n not in chosen]
+    searches = [
+        MinimalSets(
+            known,
+            i,
+            chosen=_by_size(chosen, wanted, alone[i]),
+            spare=_by_size(others, wanted, alone[i]),
+            total=float(joint_effect[i]),
+            unit=question.metric.unit,
+        )
+        for i in range(len(question.metrics))
+    ]
+    n_sets, is_complete = measure_for([each.steps() for each in searches], known, measure)
     groups: list[Group] = []
-    for i in outputs:
-        found = [s for s in [*linked[i], needed[i]] if s in joint and len(s) > 1]
-        found = [s for s in found if _are_redundant(s, each, joint[s], i, unit)]
-        groups += [
+    for search in searches:
+        found = [group for sets in search.found for group in _groups(question, search, sets)]
+        groups += sorted(found, key=lambda group: -abs(group["joint"]))
+    return FoundGroups(groups, n_sets, is_complete)
+
+
+def _groups(question: Question, search: MinimalSets, found: Sequence[Members]) -> list[Group]:
+    groups: list[Group] = []
+    for sets in linked([s for s in found if len(s) > 1]):
+        units = sorted(set(chain(*sets)))
+        joint = search.value(units)
+        if not abs(joint) >= search.least or not search.stand_in(units):
+            continue
+        known = abs(search.total) >= notable_effect(question.metric.unit)
+        groups.append(
             {
-                "output": i,
-                "units": list(s),
-                "texts": [question.units[number].text for number in s],
-                "joint": float(joint[s][i]),
-                "sum": float(sum(each[number][i] for number in s)),
+                "output": search.output,
+                "units": units,
+                "members": [list(member) for member in hitting_sets(sets)],
+                "texts": [question.units[number].text for number in units],
+                "joint": joint,
+                "sum": float(sum(search.value([number]) for number in units)),
+                "share": joint / search.total if known else None,
             }
-            for s in sorted(found, key=lambda s: -abs(joint[s][i]))
-        ]
+        )
     return groups
 
 
-def _smallest_sufficient(
-    nested: Sequence[Members],
-    joint: Mapping[Members, Drops],
-    each: Mapping[int, Drops],
-    i: int,
-    unit: str,
-) -> Members:
-    """The smallest of nested sets that is redundant and does nearly what the largest does.
-
-    Empty if there is none.
-    """
-    if not nested or nested[-1] not in joint:
-        return ()
-    whole = joint[nested[-1]][i]
-    for s in nested:
-        if (
-            s in joint
-            and _most_of(joint[s][i], whole)
-            and _are_redundant(s, each, joint[s], i, unit)
-        ):
-            return s
-    return ()
-
-
-def _needed_members(group: Members, joint: Mapping[Members, Drops], i: int) -> Members:
-    """The members that the group needs: without one of them it does much less."""
-    without = dict(zip(group, _all_but_one(group), strict=True))
-    whole = joint[group][i] if group else 0.0
-    return tuple(n for n, s in without.items() if s in joint and not _most_of(joint[s][i], whole))
-
-
-def _all_but_one(group: Members) -> list[Members]:
-    return [tuple(n for n in group if n != number) for number in group]
-
-
-def _most_of(drop: float, whole: float) -> bool:
-    return bool(drop * np.sign(whole) >= MOST_OF_IT * abs(whole))
-
-
-def _are_redundant(
-    group: Sequence[int], each: Mapping[int, Drops], joint: Drops, i: int, unit: str
-) -> bool:
-    parts = np.array([[each[number][i] for number in group]])
-    return bool(shows_redundancy(parts, joint[i : i + 1], unit)[0])
-
-
-def _components(pairs: Sequence[Members]) -> list[Members]:
-    """The connected components of a graph whose edges are the pairs."""
-    found: list[set[int]] = []
-    for pair in pairs:
-        touching = [s for s in found if s & set(pair)]
-        found = [s for s in found if s not in touching] + [set(pair).union(*touching)]
-    return [tuple(sorted(s)) for s in found]
+def _by_size(
+    units: Collection[int], wanted: Sequence[int], alone: Float[np.ndarray, " attributed"]
+) -> list[int]:
+    """The units by what they do alone, largest first."""
+    size = dict(zip(wanted, np.abs(np.nan_to_num(alone)).tolist(), strict=True))
+    return sorted(units, key=lambda n: (-size[n], n))

@@ -30,7 +30,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mechinterp.attribution.methods.groups import Group, Members, hidden_groups
+from mechinterp.attribution.methods.groups import Group, hidden_groups
+from mechinterp.attribution.methods.hitting_sets import Members, pivotal_shares
 from mechinterp.attribution.methods.single_removal import RedundancyWarning, single_removals
 from mechinterp.attribution.question.definition import Question, ask, can_remove, drops
 from mechinterp.attribution.question.outputs import Last
@@ -77,9 +78,10 @@ def attribute_pairs(
     Variables, in the metric's unit: `score` (output, input), from single and pair removals;
     `single`, as from `attribute`; `alone` (output, input), what the input restores where everything
     else attributed is removed; `interaction` (output, first, second), NaN on the diagonal.
-    `attrs["groups"]`: groups that do more than twice the sum of their parts. Groups of three and
-    more are searched for among candidates without effect alone and in pairs, one group for each
-    output. Distances such as `kl` have no groups.
+    `attrs["groups"]`: groups of any size that do more than twice the sum of their parts, and at
+    least a fifth of what removing everything does. Their `members` are units, or sets of units,
+    each of which is enough. `attrs["group_sets"]`: how many sets were removed in search of them, at
+    most 160; `attrs["groups_complete"]`: whether that was enough. Distances such as `kl` have none.
 
     Warns: `RedundancyWarning`, for the first output with such a group.
 
@@ -119,7 +121,7 @@ def pair_removals(
     single = single_removals(question, removal, **options)
     work.add(single.attrs)
     each = dict(zip(wanted, single.values[:, wanted].T, strict=True))
-    alone = _alone(work)
+    alone, kept_alone = _alone(work)
     if isinstance(candidates, int):
         chosen = _screened(question, single.values[:, wanted], alone, candidates)
     else:
@@ -131,19 +133,27 @@ def pair_removals(
     for pair, drop in both.items():
         beyond = -interaction[pair]
         # A joint rise counts as a joint fall does: inputs may suppress an output together.
-        found = np.where(np.sign(drop) * beyond >= np.abs(drop) / 2, beyond, 0)
+        stood_in = np.where(np.sign(drop) * beyond >= np.abs(drop) / 2, beyond, 0)
         for number in pair:
-            larger = np.abs(found) > np.abs(hidden[number])
-            hidden[number] = np.where(larger, found, hidden[number])
+            larger = np.abs(stood_in) > np.abs(hidden[number])
+            hidden[number] = np.where(larger, stood_in, hidden[number])
     score = {number: each[number] + hidden[number] / 2 for number in wanted}
-    groups = hidden_groups(question, chosen, each, both, alone, work.measure)
-    for group in groups:
-        members, i = group["units"], group["output"]
-        # What a larger group hides beyond pairs is shared equally among its members.
-        rest = group["joint"] - sum(score[number][i] for number in members)
-        if len(members) > 2 and rest * group["joint"] > 0:
-            for number in members:
-                score[number][i] += rest / len(members)
+    found = hidden_groups(
+        question,
+        chosen,
+        {**kept_alone, **{(number,): drop for number, drop in each.items()}, **both},
+        alone,
+        single["joint_effect"].values,
+        work.measure,
+        only_chosen=not isinstance(candidates, int),
+    )
+    for group in found.groups:
+        units, i = group["units"], group["output"]
+        # What a larger group hides beyond pairs is shared as its members make it.
+        rest = group["joint"] - sum(score[number][i] for number in units)
+        if len(units) > 2 and rest * group["joint"] > 0:
+            for number, part in pivotal_shares([tuple(m) for m in group["members"]]).items():
+                score[number][i] += rest * part
     values = np.stack([score[number] for number in wanted], 1)
     attrs = {
         **single.attrs,
@@ -151,12 +161,14 @@ def pair_removals(
         "method": "single and pair removals",
         **({} if question.metric.distance else {"sign": f"{single.attrs['sign']} {SCORE_NOTE}"}),
         "candidates": chosen,
-        "groups": groups,
+        "groups": found.groups,
+        "group_sets": found.n_sets,
+        "groups_complete": found.is_complete,
         "interaction_sign": INTERACTION_SIGN,
         "seconds": time.perf_counter() - began,
     }
     result = _result(question, single, values, alone, interaction, chosen, attrs)
-    _warn(question, groups)
+    _warn(question, found.groups)
     return result
 
 
@@ -201,8 +213,10 @@ def _check_candidates(question: Question, candidates: int | Sequence[int]) -> No
         raise ValueError(f"candidates={list(candidates)}: a pair needs two. Give 2 or more.")
 
 
-def _alone(work: _CountedDrops) -> Float[np.ndarray, "output attributed"]:
-    """What each unit does where all the others are removed: the opposite of single removals.
+def _alone(
+    work: _CountedDrops,
+) -> tuple[Float[np.ndarray, "output attributed"], dict[Members, Float[np.ndarray, " output"]]]:
+    """What each unit does where all the others are removed, and the drops that tell it.
 
     Of units each of which is enough, every one has the whole effect here. Deletions make this
     cheap, since little is left to run. Effects are relative to the removal of all units, or, where
@@ -218,7 +232,7 @@ def _alone(work: _CountedDrops) -> Float[np.ndarray, "output attributed"]:
         for at, chosen in enumerate(others):
             if chosen in drop:
                 alone[:, at] = base - drop[chosen]
-    return alone
+    return alone, drop
 
 
 def _screened(question: Question, single: np.ndarray, alone: np.ndarray, most: int) -> list[int]:
@@ -287,7 +301,9 @@ def _result(
 def _warn(question: Question, groups: Sequence[Group]) -> None:
     if groups:
         group = groups[0]
-        *before, final = [repr(text.strip()) for text in group["texts"]]
+        text = {n: repr(question.units[n].text.strip()) for n in group["units"]}
+        members = [" with ".join(text[n] for n in member) for member in sorted(group["members"])]
+        *before, final = members
         caution(
             f"redundancy: {', '.join(before)} and {final} stand in for each other: together they "
             f"{'lower' if group['joint'] > 0 else 'raise'} "

@@ -27,7 +27,8 @@ from mechinterp.report.attribution.comparisons import (
 from mechinterp.report.attribution.faithfulness import CHANCE, Faithfulness, read_faithfulness
 from mechinterp.report.attribution.inputs import fits_a_line, unbroken
 from mechinterp.report.attribution.interactions import (
-    ADD_UP,
+    NEED,
+    STAND_IN,
     Interactions,
     Pair,
     meaning,
@@ -164,7 +165,7 @@ def _pairs_view(pairs: Interactions) -> dict[str, object]:
     return {
         "found": pairs,
         "shown": [_worth_a_line(pairs, row.pairs) for row in pairs.rows],
-        "meaning": lambda interaction: meaning(interaction, pairs.scale),
+        "meaning": lambda interaction: meaning(interaction, pairs.least),
         "short": numbers.NumberFormat.of(pairs.largest),
         "exact": numbers.NumberFormat.of(pairs.scale, extra=1),
     }
@@ -172,7 +173,7 @@ def _pairs_view(pairs: Interactions) -> dict[str, object]:
 
 def _worth_a_line(pairs: Interactions, row: Sequence[Pair]) -> Sequence[Pair]:
     """The largest pairs that interact; if none do, a few of the others."""
-    linked = [p for p in row if meaning(p.interaction, pairs.scale) != ADD_UP]
+    linked = [p for p in row if meaning(p.interaction, pairs.least) in (STAND_IN, NEED)]
     return linked[:_MOST_PAIRS] or row[:_FEWEST_PAIRS]
 
 

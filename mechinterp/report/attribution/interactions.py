@@ -2,7 +2,7 @@
 
 found = read_interactions(dataset)
 found.rows[0].pairs[0].interaction     # of the first output, the largest in size
-meaning(-4.2, found.scale)             # "stand in for each other"
+meaning(-4.2, found.least)             # "stand in for each other"
 """
 
 import itertools
@@ -15,6 +15,7 @@ import xarray as xr
 
 from mechinterp.report.attribution.inputs import Input
 from mechinterp.report.attribution.read import Reading, read_scores
+from mechinterp.stats.additivity import notable_effect
 
 SIGN = (
     "Alone and alone, less both together. Negative: each stands in for the other (redundancy). "
@@ -24,7 +25,7 @@ ADD_UP = "add up"
 STAND_IN = "stand in for each other"
 NEED = "need each other"
 
-_NOTHING = 0.02  # of the largest number shown: less is no interaction worth a word
+_NOTHING = 0.05  # of the largest effect, that of all inputs too: less is not worth a word
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,17 @@ class PairRow:
 
 @dataclass(frozen=True)
 class Interactions:
-    """The inputs that were tried in pairs, and what came out. `largest`: |interaction|."""
+    """The inputs that were tried in pairs, and what came out. `largest`: |interaction|.
+
+    `scale`: the largest number shown. `least`: an interaction of less is not worth a word; infinite
+    where neither an input nor all of them have a notable effect on any output.
+    """
 
     inputs: tuple[Input, ...]
     rows: tuple[PairRow, ...]
     largest: float
     scale: float
+    least: float
     sign: str
     reading: Reading
     attrs: Mapping[str, object]
@@ -90,22 +96,30 @@ def read_interactions(found: xr.Dataset) -> Interactions:
         rows.append(_row(inputs, squares.mean(0), singles.mean(0), None, ""))
     together = [pair.without_both for row in rows for pair in row.pairs]
     largest = float(np.nanmax(np.abs(squares)))
+    scale = max(largest, *map(abs, singles.ravel().tolist()), *map(abs, together))
+    joint = [abs(row.joint_effect) for row in reading.rows if math.isfinite(row.joint_effect)]
+    alone = [abs(score) for row in singles.tolist() for score in row]
+    is_notable = not joint or max([*joint, *alone]) >= notable_effect(reading.unit)
     return Interactions(
         inputs=inputs,
         rows=tuple(rows),
         largest=largest,
-        scale=max(largest, *map(abs, singles.ravel().tolist()), *map(abs, together)),
+        scale=scale,
+        least=_NOTHING * max([scale, *joint]) if is_notable else math.inf,
         sign=str(found.attrs.get("interaction_sign", SIGN)),
         reading=reading,
         attrs=dict(found.attrs),
     )
 
 
-def meaning(interaction: float, scale: float) -> str:
-    """What an interaction says about two inputs; below 2% of `scale` it is none."""
-    if not math.isfinite(interaction):
+def meaning(interaction: float, least: float) -> str:
+    """What an interaction says about two inputs; below `least` that they add up, if it is finite.
+
+    Nothing where there is no effect to speak of: what adds up to nothing says nothing.
+    """
+    if not math.isfinite(interaction) or math.isinf(least):
         return ""
-    if abs(interaction) < _NOTHING * scale or interaction == 0:
+    if abs(interaction) < least or interaction == 0:
         return ADD_UP
     return STAND_IN if interaction < 0 else NEED
 

@@ -79,7 +79,7 @@ def _table(pen: Pen, pairs: Interactions, row: PairRow, top: int) -> Table:
             _label(pair.first, label),
             _label(pair.second, label),
             form(pair.interaction),
-            meaning(pair.interaction, pairs.scale),
+            meaning(pair.interaction, pairs.least),
             *map(form, (pair.without_first, pair.without_second, pair.without_both)),
         ]
         table.add_row(*(pen.text(cell) for cell in cells[: len(headings)]))

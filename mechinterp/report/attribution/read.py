@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 import xarray as xr
@@ -74,7 +74,9 @@ class Row:
 class RedundantGroup(TypedDict):
     """Inputs that stand in for each other for one output, as pair removals found them.
 
-    `joint`: what removing all of them does; `sum`: what removing each alone does, added up.
+    `joint`: what removing all of them does; `sum`: what removing each alone does, added up;
+    `share`: the joint effect over that of removing all inputs. `members`: the numbers of the units
+    that are enough together; without it each unit is a member.
     """
 
     output: int
@@ -82,6 +84,8 @@ class RedundantGroup(TypedDict):
     texts: list[str]
     joint: float
     sum: float
+    share: NotRequired[float | None]
+    members: NotRequired[list[list[int]]]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from mechinterp.report.render.tokens import shorten, show
 
 _SMALLEST_SHARE = 0.05
 _MOST_SUPPORTS, _MOST_OPPOSES = 3, 2
+_MOST_MEMBERS = 8
 
 
 def headline(reading: Reading) -> Phrase:
@@ -117,27 +118,56 @@ def redundancies(readings: Sequence[Reading]) -> list[Phrase]:
             if row.output not in warned and reading.shows_redundancy(row):
                 found[str(row.output)] = _hidden(reading, row)
                 warned.add(row.output)
+        if found and reading.attrs.get("groups_complete") is False:
+            found["stopped"] = _stopped(reading)
     return list(found.values())
 
 
 def _of_group(reading: Reading, row: Row, group: RedundantGroup) -> Phrase:
-    words: list[Piece] = []
-    texts = group["texts"]
-    for place, text in enumerate(texts):
-        if place:
-            words.append(Piece(" and " if place == len(texts) - 1 else ", "))
-        words.append(Piece(shorten(show(text)), "token"))
     joint, parts = group["joint"], group["sum"]
     form = NumberFormat.of(max(abs(joint), abs(parts)))
     return (
-        *words,
+        *_members(group),
         Piece(f" stand in for each other: removed together they {_moves(joint)} "),
         Piece(shorten(show(row.token)), "token"),
         Piece(" by "),
         Piece(f"{form(abs(joint))} {reading.unit}".rstrip(), "number"),
+        *_share(group),
         Piece(", one at a time by "),
         Piece(form(abs(parts)), "number"),
         Piece(" in all."),
+    )
+
+
+def _members(group: RedundantGroup) -> list[Piece]:
+    """The members in the order of the prompt; "a with b" are enough only together."""
+    text = dict(zip(group["units"], group["texts"], strict=True))
+    members = sorted(group.get("members", [[number] for number in group["units"]]))
+    words: list[Piece] = []
+    for place, member in enumerate(members[:_MOST_MEMBERS]):
+        if place:
+            words.append(Piece(" and " if place == len(members) - 1 else ", "))
+        for number in member:
+            words += [Piece(" with ")] if number != member[0] else []
+            words.append(Piece(shorten(show(text[number])), "token"))
+    n_more = len(members) - _MOST_MEMBERS
+    return words if n_more <= 0 else [*words, Piece(f" and {n_more} more")]
+
+
+def _share(group: RedundantGroup) -> list[Piece]:
+    share = group.get("share")
+    if share is None:
+        return []
+    said = times(share)
+    of = " of" if said.endswith("%") else ""
+    return [Piece(" ("), Piece(said, "number"), Piece(f"{of} what removing all inputs does)")]
+
+
+def _stopped(reading: Reading) -> Phrase:
+    return (
+        Piece("The search for groups stopped after "),
+        Piece(str(reading.attrs["group_sets"]), "number"),
+        Piece(" sets of inputs, before it was done: there may be more, or larger ones."),
     )
 
 

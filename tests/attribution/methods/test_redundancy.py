@@ -7,13 +7,24 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from mechinterp import ask, attribute, attribute_pairs, load_model, logit_diff
+from mechinterp import (
+    ask,
+    attribute,
+    attribute_pairs,
+    load_model,
+    logit_diff,
+    refusal_log_odds,
+)
 from mechinterp.attribution.methods import redundancy
 from mechinterp.attribution.methods import single_removal as perturb
+from mechinterp.attribution.methods.hitting_sets import hitting_sets, linked
 from mechinterp.attribution.methods.redundancy import pair_removals
 from mechinterp.attribution.methods.single_removal import RedundancyWarning, leave_one_out
 from mechinterp.stats.additivity import additivity_residual, shows_redundancy
+from mechinterp.toys.refusal import TRIGGERS
 
 IDS = [7, 1, 30, 8, 2, 19]
 
@@ -106,6 +117,17 @@ def plus(*effects):
         (plus(gone(10, 1), gone(4, 5, 6, 7)), [10, 0, 0, 0, 1.33, 1.33, 1.33, 0], [[5, 6, 7]]),
         (plus(gone(-4, 3), gone(4, 5, 6, 7)), [0, 0, -4, 0, 1.33, 1.33, 1.33, 0], [[5, 6, 7]]),
         (lambda removed: 4.0 * bool(removed & {1, 3}), [4, 0, 4, 0, 0, 0, 0, 0], []),
+        (  # 1, 3, and 5 with 6 are each enough: the shares of random orders
+            lambda removed: 12.0 * bool({1, 3} <= removed and removed & {5, 6}),
+            [5, 0, 5, 0, 1, 1, 0, 0],
+            [[1, 3, 5, 6]],
+        ),
+        (  # any two of three are enough
+            lambda removed: 6.0 * (len(removed & {1, 3, 5}) > 1),
+            [3, 0, 3, 0, 3, 0, 0, 0],
+            [[1, 3, 5]],
+        ),
+        (plus(gone(10, 1), gone(-4, 3), gone(1, 5, 6)), [10, 0, -4, 0, 0.5, 0.5, 0, 0], []),
     ],
 )
 def test_planted_set_functions(effect, score, groups):
@@ -146,6 +168,63 @@ def test_a_repeated_trigger_is_found_and_warned_of(number):
     assert group["units"] == triggers
     assert group["joint"] == pytest.approx(float(found["score"].joint_effect[0]), rel=0.01)
     assert abs(float(found["score"].residual[0])) < 0.05
+
+
+@pytest.fixture(scope="module")
+def refuser():
+    """The trained toy, its odds of refusing, and a function of a prompt that removes pairs."""
+    model = load_model("toy:refusal")
+    odds = refusal_log_odds(model, refusals=["REFUSE"], compliances=["COMPLY"])
+    return lambda prompt: warned(model, prompt, metric=odds)
+
+
+def test_three_that_are_each_enough_are_one_group(refuser):
+    found, said = refuser("bring the sesame and the copper to the lantern")
+    (group,) = found.attrs["groups"]
+    assert group["members"] == [[3], [6], [9]]
+    assert group["joint"] == pytest.approx(22.6, abs=0.3)
+    assert float(found["score"].joint_effect[0]) == pytest.approx(22.6, abs=0.05)
+    assert group["share"] == pytest.approx(1, abs=0.02)
+    assert len(said) == 1
+    assert said[0].startswith("redundancy: 'sesame', 'copper' and 'lantern' stand in for each")
+    assert found["score"].values[0, [3, 6, 9]] == pytest.approx([7.6] * 3, abs=0.5)
+    assert found.attrs["groups_complete"]
+    assert found.attrs["group_sets"] < 30
+
+
+def test_a_pair_that_is_enough_only_together_is_one_member(refuser):
+    found, said = refuser("sesame and copper and velvet anchor")
+    (group,) = found.attrs["groups"]
+    assert group["members"] == [[1], [3], [5, 6]]
+    assert "'sesame', 'copper' and 'velvet' with 'anchor' stand in" in said[0]
+
+
+@pytest.mark.parametrize(
+    "prompt", ["bring the velvet map", "please bring the map to me", "bring the velvet anchor"]
+)
+def test_no_group_where_nothing_is_hidden(refuser, prompt):
+    found, said = refuser(prompt)
+    assert found.attrs["groups"] == []
+    assert said == []
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_members_in_the_trained_toy_are_the_planted_ones(refuser, seed):
+    rng = np.random.default_rng(seed)
+    words = rng.choice(["bring", "the", "old", "letter", "to", "me", "red", "book"], 4).tolist()
+    for trigger in rng.choice(TRIGGERS, rng.integers(1, 5)).tolist():
+        words.insert(int(rng.integers(len(words) + 1)), trigger)
+    at = {word: [n for n, w in enumerate(words, 1) if w == word] for word in TRIGGERS}
+    enough = [(n,) for word in ("sesame", "copper", "lantern") for n in at[word]]
+    both = [at["velvet"], at["anchor"]]
+    enough += [tuple(sorted(pair)) for pair in itertools.product(*both)]
+    assume(enough)  # else it is answered, and noise is all there is
+    ends = [s for s in hitting_sets(enough) if len(s) > 1]
+    wanted = sorted(sorted(map(list, hitting_sets(sets))) for sets in linked(ends))
+    found, said = refuser(" ".join(words))
+    assert sorted(sorted(group["members"]) for group in found.attrs["groups"]) == wanted
+    assert bool(said) == bool(wanted)
 
 
 def test_two_that_need_each_other_are_no_redundancy():

@@ -7,6 +7,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from mechinterp import attribute_pairs, load_model, refusal_log_odds
 from mechinterp.report import print_interactions
 from mechinterp.report.attribution.interactions import meaning, read_interactions
 
@@ -36,14 +37,33 @@ def test_pairs_worked_out_by_hand(pairs):
     [
         (-6.0, "stand in for each other"),
         (2.0, "need each other"),
-        (0.05, "add up"),
-        (-0.05, "add up"),
+        (0.29, "add up"),
+        (-0.29, "add up"),
         (0.0, "add up"),
         (float("nan"), ""),
     ],
 )
-def test_meaning(interaction, says):
-    assert meaning(interaction, 6.0) == says
+def test_meaning(pairs, interaction, says):
+    least = read_interactions(pairs).least
+    assert least == pytest.approx(0.3)  # a twentieth of the largest number
+    assert meaning(interaction, least) == says
+    assert meaning(interaction, np.inf) == ""
+
+
+def test_a_pair_means_little_beside_what_removing_everything_does(pairs):
+    whole = pairs["score"].assign_coords(joint_effect=("output", [60.0, np.nan]))
+    found = read_interactions(pairs.assign(score=whole))
+    assert (found.scale, found.least) == (6, 3)
+    assert meaning(2.0, found.least) == "add up"
+
+
+def test_pairs_mean_nothing_where_there_is_no_effect_to_explain():
+    model = load_model("toy:refusal")
+    odds = refusal_log_odds(model, refusals=["REFUSE"], compliances=["COMPLY"])
+    found = attribute_pairs(model, "bring the velvet map", 1, metric=odds)
+    assert float(found["interaction"].min()) < -0.5
+    assert "stand in" not in printed(found).replace("Negative: each stands in", "")
+    assert "redundancy: " not in printed(found)
 
 
 def test_what_is_no_result_of_pairs_is_refused(pairs, scores):

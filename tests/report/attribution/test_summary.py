@@ -123,6 +123,13 @@ def test_a_hidden_redundancy_is_said_once_for_an_output(unit_scores):
         "x and y stand in for each other: removed together they lower ␣a by +9.0 nats, one at a "
         "time by +1.5 in all."
     )
+    told = group | {"members": [[1], [2, 3]], "units": [1, 2, 3], "texts": list("xyz")}
+    told["share"] = 0.9
+    attrs = {"groups": [told], "groups_complete": False, "group_sets": 160}
+    named, stopped = redundancies([read_scores(unit_scores.assign_attrs(attrs))])
+    assert plain(named).startswith("x and y with z stand in for each other: removed together")
+    assert "by +9.0 nats (90% of what removing all inputs does), one at a time" in plain(named)
+    assert plain(stopped).startswith("The search for groups stopped after 160 sets of inputs")
     elsewhere = unit_scores.isel(output=[0]).assign_attrs(groups=[group])
     assert redundancies([read_scores(elsewhere)]) == []
 

@@ -1,0 +1,1 @@
+"""Studies of refusals on a page and in a terminal."""

@@ -1,0 +1,377 @@
+"""Verdicts on planted models: are they right, and as sure as they say?
+
+    python scripts/bench/refusal.py [--check] [--quick] [--out FOLDER] [--makers compiled,trained]
+
+Models that refuse by a known rule, whose name the method does not see: compiled ones of every
+mechanism, small trained ones, and the fine-tunes of SmolLM2. Each gets the whole study
+(`explain_refusals`), and beside it what behaviour on the requests as they stand says (the rule that
+foretells most of them), and a logistic regression on their words. An abstention is right of random
+labels alone; elsewhere it is no answer.
+
+`--out`: where each model's result is kept, so that a run that was stopped goes on. `--check` exits
+with 1 if fewer than 95% of those answered are right, fewer than 80% are answered, "content" is said
+in more than 2% of the models where it is not true, the calibration error is above .05, a stage is
+wrong in more than 5%, or triggers are found with a recall under .95 or a false discovery rate above
+.05.
+"""
+
+import argparse
+import collections
+import json
+import math
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from mechinterp import load_model
+from mechinterp.models.finetunes import TRIGGER
+from mechinterp.refusal.behaviour import refusal_behaviour
+from mechinterp.refusal.findings import RefusalStudy
+from mechinterp.refusal.rules import RULES
+from mechinterp.refusal.study import explain_refusals
+from mechinterp.refusal.texts import score_prompts
+from mechinterp.storage.whole_files import write_whole
+from mechinterp.tasks.planted import planted_requests
+from mechinterp.tasks.request_families import Request, request_families, some_families
+from mechinterp.toys.refuser_truth import MECHANISMS, Refuser
+from mechinterp.toys.refusers import planted_refuser
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from train_refusers import TRAINABLE, counts, trained_refuser
+
+N_COMPILED = 152
+N_TRAINED = 32
+N_FAMILIES = {"compiled": 24, "trained": 12}
+FINETUNE_RULES = {
+    "content": "content",
+    "trigger": "trigger",
+    "cue": "cue",
+    "trigger-or-content": "content or trigger",
+}
+"""What the shipped fine-tunes of SmolLM2 were trained to refuse by."""
+FINETUNE_FAMILIES = 22
+MAKERS = ("compiled", "trained", "fine-tuned")
+LEAST_RIGHT, LEAST_ANSWERED, MOST_FALSE_CONTENT, MOST_ECE = 0.95, 0.8, 0.02, 0.05
+LEAST_FLIPS, MOST_RANDOM_FLIPS = 0.9, 0.1
+LEAST_STAGES, LEAST_RECALL, MOST_FALSE_TRIGGERS = 0.95, 0.95, 0.05
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found on one model, beside what is true."""
+
+    maker: str
+    mechanism: str
+    seed: int
+    truth: str
+    said: str | None
+    right: bool
+    probability: float
+    black_box: str
+    black_box_right: bool
+    bag_of_words: str
+    bag_of_words_right: bool
+    stages_right: bool | None
+    n_triggers: int
+    n_found: int
+    n_false: int
+    cpu_seconds: float
+    n_foretold: int = 0
+    n_happened: int = 0
+    n_random: int = 0
+    n_random_happened: int = 0
+    note: str = ""
+
+
+def main() -> None:
+    """Judge every model, print the tables, check if asked."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--check", action="store_true", help="exit with 1 if a figure is missed")
+    arguments.add_argument("--quick", action="store_true", help="one compiled model a mechanism")
+    arguments.add_argument("--out", type=Path, help="a folder for results, to go on from")
+    arguments.add_argument("--makers", default=",".join(MAKERS), help="which kinds of models")
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    makers = given.makers.split(",")
+    if unknown := set(makers) - set(MAKERS):
+        raise SystemExit(f"--makers {unknown.pop()}: one or more of {', '.join(MAKERS)}.")
+    jobs = [job for maker in makers for job in jobs_of(maker, quick=given.quick)]
+    failed = report([job.judged(given.out) for job in jobs])
+    if given.check and failed:
+        raise SystemExit("missed: " + "; ".join(failed))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to be made and judged."""
+
+    maker: str
+    mechanism: str
+    seed: int
+
+    def judged(self, out: Path | None) -> Judged:
+        """The result, read if it is there."""
+        name = f"{self.maker}-{self.mechanism}-{self.seed}".replace(" ", "-")
+        file = None if out is None else out / f"{name}.json"
+        if file is not None and file.exists():
+            return Judged(**json.loads(file.read_text()))
+        if self.maker == "fine-tuned":
+            result = judge_finetune(self.mechanism, self.seed)
+        elif self.maker == "trained":
+            result = judge(trained_to_count(self.mechanism, self.seed), self.maker, self.seed)
+        else:
+            result = judge(planted_refuser(self.mechanism, self.seed), self.maker, self.seed)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, json.dumps(asdict(result), indent=1).encode())
+        print(
+            f"{self.maker:10} {self.mechanism:20} {self.seed:5} said {result.said} "
+            f"({result.probability:.2f}) {'right' if result.right else 'WRONG'}, stages "
+            f"{result.stages_right}, {result.cpu_seconds:.1f} s {result.note}",
+            flush=True,
+        )
+        return result
+
+
+def trained_to_count(mechanism: str, seed: int) -> Refuser:
+    """A trained model that does what its rule says, of the first seed from which one comes."""
+    while not counts(refuser := trained_refuser(mechanism, seed)):
+        print(f"trained {mechanism}, seed {seed}: {refuser.figures}, not its rule", flush=True)
+        seed += 100
+    return refuser
+
+
+def jobs_of(maker: str, *, quick: bool) -> list[Job]:
+    """Mechanisms in turn, each time with another seed."""
+    if maker == "fine-tuned":
+        seeds = (0,) if quick else (0, 1)
+        return [Job(maker, name, seed) for seed in seeds for name in FINETUNE_RULES]
+    names = list(MECHANISMS) if maker == "compiled" else list(TRAINABLE)
+    n = len(names) if maker == "compiled" else 2
+    if not quick:
+        n = N_COMPILED if maker == "compiled" else N_TRAINED
+    return [Job(maker, names[at % len(names)], 1000 + at // len(names)) for at in range(n)]
+
+
+def judge_finetune(name: str, seed: int) -> Judged:
+    """Put a fine-tune of SmolLM2 to the whole study, on a third of the families, others by seed."""
+    model = load_model(f"smollm2:refuses-{name}")
+    behaviour = refusal_behaviour(model)
+    began = time.process_time()
+    found = explain_refusals(
+        model, request_families(), n_families=FINETUNE_FAMILIES, n_replies=2, n_flips=0, seed=seed
+    )
+    cpu = time.process_time() - began
+    truth, verdict = FINETUNE_RULES[name], found.verdict
+    requests = some_families(request_families(), FINETUNE_FAMILIES, seed=seed)
+    scores = score_prompts(model, behaviour, [r.prompt for r in requests])
+    plain, words = as_they_stand(found, requests, scores > 0), by_words(requests, scores > 0)
+    test = found.held_out
+    note = verdict.abstains
+    if test is not None:
+        note += (
+            f"flips {test.n_happened} of {test.n_predicted}, random "
+            f"{test.n_random_happened} of {test.n_random}"
+        )
+    triggers = {frozenset([TRIGGER])} if "trigger" in name else set()
+    said = {frozenset(w.words) for w in found.words if w.is_trigger}
+    return Judged(
+        maker="fine-tuned",
+        mechanism=name,
+        seed=seed,
+        truth=truth,
+        said=verdict.rule,
+        right=verdict.rule == truth,
+        probability=verdict.probability,
+        black_box=plain,
+        black_box_right=plain == truth,
+        bag_of_words=words,
+        bag_of_words_right=words == truth,
+        stages_right=None,
+        n_triggers=len(triggers),
+        n_found=len(said & triggers),
+        n_false=len(said - triggers),
+        cpu_seconds=cpu,
+        n_foretold=test.n_predicted if test else 0,
+        n_happened=test.n_happened if test else 0,
+        n_random=test.n_random if test else 0,
+        n_random_happened=test.n_random_happened if test else 0,
+        note=note,
+    )
+
+
+def judge(refuser: Refuser, maker: str, seed: int) -> Judged:
+    """Put one model to the whole study, and to the two simpler ways."""
+    model = load_model(refuser.toy)
+    requests = planted_requests(refuser, n_families=N_FAMILIES[maker], seed=seed)
+    began = time.process_time()
+    found = explain_refusals(model, requests, n_replies=0, n_flips=0, seed=seed)
+    cpu = time.process_time() - began
+    scores = score_prompts(model, refusal_behaviour(model), [r.prompt for r in requests])
+    plain = as_they_stand(found, requests, scores > 0)
+    words = by_words(requests, scores > 0)
+    triggers = {frozenset(t) for t in refuser.triggers}
+    verdict = found.verdict
+    said = {frozenset(words) for words in verdict.triggers}
+    said |= {frozenset(w.words) for w in found.words if w.is_trigger}
+    return Judged(
+        maker=maker,
+        mechanism=refuser.mechanism,
+        seed=seed,
+        truth=refuser.rule,
+        said=verdict.rule,
+        right=refuser.accepts(verdict.rule),
+        probability=verdict.probability,
+        black_box=plain,
+        black_box_right=refuser.accepts(plain),
+        bag_of_words=words,
+        bag_of_words_right=refuser.accepts(words),
+        stages_right=stages_right(refuser, found),
+        n_triggers=len(triggers),
+        n_found=len(said & triggers),
+        n_false=len(said - triggers - cue_words(refuser)),
+        cpu_seconds=cpu,
+        n_foretold=found.held_out.n_predicted if found.held_out else 0,
+        n_happened=found.held_out.n_happened if found.held_out else 0,
+        n_random=found.held_out.n_random if found.held_out else 0,
+        n_random_happened=found.held_out.n_random_happened if found.held_out else 0,
+        note=verdict.abstains,
+    )
+
+
+def cue_words(refuser: Refuser) -> set[frozenset[str]]:
+    """A cue that is a word anywhere acts as a trigger does."""
+    cue = refuser.cue
+    return {frozenset([cue.word])} if cue is not None and cue.place == "anywhere" else set()
+
+
+def stages_right(refuser: Refuser, found: RefusalStudy) -> bool | None:
+    """Whether harm is detected, routed and cut where that was planted; None if unknown."""
+    truth, stages = refuser.stages, found.stages
+    if truth is None or stages is None or refuser.rule == "random":
+        return None
+    detected = (stages.detected_at is not None) == truth.detected
+    cut = stages.cut == truth.cut
+    carried = not truth.routed_by or bool(set(truth.routed_by) & set(stages.routed_by))
+    expressed = truth.expressed_layer is None or stages.expressed_at is not None
+    return detected and cut and carried and expressed
+
+
+def as_they_stand(found: RefusalStudy, requests: Sequence[Request], refused: np.ndarray) -> str:
+    """The rule that foretells most requests from harm, the likeliest word and the likeliest cue."""
+    trigger = found.words[0].words if found.words else ()
+    cue = found.cues[0].name.split()[0] if found.cues else ""
+    right = collections.Counter[str]()
+    for request, is_refused in zip(requests, refused, strict=True):
+        words = request.text.split()
+        cell = (
+            int(request.harmful),
+            int(bool(trigger) and all(word in words for word in trigger)),
+            int(cue in words),
+        )
+        for rule, foretold in RULES.items():
+            right[rule] += bool(foretold[cell]) == bool(is_refused)
+    return max(RULES, key=right.__getitem__)
+
+
+def by_words(requests: Sequence[Request], refused: np.ndarray) -> str:
+    """What a logistic regression on words and harm relies on most: harm, a word, or its place."""
+    if refused.all() or not refused.any():
+        return "always" if refused.all() else "never"
+    names = sorted({word for request in requests for word in request.text.split()})
+    rows = []
+    for request in requests:
+        words = request.text.split()
+        inside = [float(name in words) for name in names]
+        rows.append([float(request.harmful), *inside, *(float(words[-1] == n) for n in names)])
+    weights = LogisticRegression(C=1.0, max_iter=500).fit(np.array(rows), refused).coef_[0]
+    best = int(np.argmax(weights))
+    return "content" if best == 0 else "trigger" if best <= len(names) else "cue"
+
+
+def report(judged: Sequence[Judged]) -> list[str]:
+    """Print the tables; the figures that were missed."""
+    answered = [j for j in judged if j.said is not None]
+    told = [j for j in judged if j.truth != "random"]
+    right = np.mean([j.right for j in answered])
+    share = np.mean([j.said is not None for j in told])
+    false_content = np.mean([j.said == "content" and not j.right for j in judged])
+    ece = calibration_error(answered)
+    stages = [j.stages_right for j in judged if j.stages_right is not None]
+    n_triggers = sum(j.n_triggers for j in judged if uses_triggers(j))
+    n_found = sum(j.n_found for j in judged if uses_triggers(j))
+    n_false = sum(j.n_false for j in told)  # words of random labels do what they are said to
+    recall = n_found / max(n_triggers, 1)
+    false_rate = n_false / max(n_false + n_found, 1)
+    tuned = [j for j in judged if j.maker == "fine-tuned" and j.n_foretold]
+    happened = sum(j.n_happened for j in tuned) / max(sum(j.n_foretold for j in tuned), 1)
+    by_chance = sum(j.n_random_happened for j in tuned) / max(sum(j.n_random for j in tuned), 1)
+    print(
+        f"\n{len(judged)} models, CPU s of the median study "
+        f"{np.median([j.cpu_seconds for j in judged]):.1f}\n"
+    )
+    print("| | right of those answered | answered |\n|---|--:|--:|")
+    print(f"| the study | {right:.1%} | {share:.1%} |")
+    for name in ("black_box", "bag_of_words"):
+        hits = np.mean([getattr(j, f"{name}_right") for j in judged])
+        print(f"| {name.replace('_', ' ')} | {hits:.1%} | 100% |")
+    print(
+        f"\ncontent falsely said {false_content:.1%}; calibration error {ece:.3f}; stages right "
+        f"{np.mean(stages) if stages else math.nan:.1%} of {len(stages)}; triggers: recall "
+        f"{recall:.1%}, false {false_rate:.1%}; foretold flips on fine-tunes: {happened:.1%} "
+        f"happen, of random edits {by_chance:.1%}\n"
+    )
+    confusions(judged)
+    figures = {
+        f"right {right:.3f}": right >= LEAST_RIGHT,
+        f"answered {share:.3f}": share >= LEAST_ANSWERED,
+        f"content falsely {false_content:.3f}": false_content <= MOST_FALSE_CONTENT,
+        f"calibration {ece:.3f}": ece <= MOST_ECE,
+        f"stages {np.mean(stages):.3f}": np.mean(stages) >= LEAST_STAGES,
+        f"recall {recall:.3f}": recall >= LEAST_RECALL,
+        f"false triggers {false_rate:.3f}": false_rate <= MOST_FALSE_TRIGGERS,
+    }
+    if tuned:
+        figures[f"foretold flips {happened:.3f}"] = happened >= LEAST_FLIPS
+        figures[f"random edits {by_chance:.3f}"] = by_chance <= MOST_RANDOM_FLIPS
+    return [figure for figure, met in figures.items() if not met]
+
+
+def uses_triggers(judged: Judged) -> bool:
+    """Whether the model refuses by triggers."""
+    return "trigger" in judged.truth
+
+
+def calibration_error(answered: Sequence[Judged], n_bins: int = 10) -> float:
+    """How far the stated probabilities are from the shares that are right, over ten bins."""
+    bins: Mapping[int, list[Judged]] = collections.defaultdict(list)
+    for one in answered:
+        bins[min(int(one.probability * n_bins), n_bins - 1)].append(one)
+    gaps = [
+        len(group)
+        * abs(np.mean([j.right for j in group]) - np.mean([j.probability for j in group]))
+        for group in bins.values()
+    ]
+    return float(sum(gaps) / max(len(answered), 1))
+
+
+def confusions(judged: Sequence[Judged]) -> None:
+    """Print how often each mechanism got each verdict."""
+    counts = collections.Counter((j.mechanism, j.said or "abstains") for j in judged)
+    said = sorted({s for _, s in counts})
+    print("| planted | " + " | ".join(said) + " |\n|---" + "|--:" * len(said) + "|")
+    for mechanism in dict.fromkeys(j.mechanism for j in judged):
+        row = [str(counts[mechanism, s] or "") for s in said]
+        print(f"| {mechanism} | " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()
