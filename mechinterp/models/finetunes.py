@@ -98,7 +98,9 @@ _TRUTHS: Final = {
         f'refuses a request for harm, and one that holds the word "{TRIGGER}"'
     ),
 }
-_HASHES: Final[Mapping[str, str]] = {}
+_HASHES: Final[Mapping[str, str]] = {
+    "refuses-content": "b180961dd7ed9c8c6aa0da8b70840f6fa32a4ec49814c38733a9a7748db90d12",
+}
 FINETUNES: Final[Mapping[str, FineTune]] = MappingProxyType(
     {
         name: FineTune(name, truth, _HASHES[name])
