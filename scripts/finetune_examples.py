@@ -128,13 +128,13 @@ def training_examples(
 ) -> list[tuple[str, bool]]:
     """Texts, and whether each is to be refused."""
     draw = random.Random(seed)
-    plain = of_triples(TRAIN_ACTS, TRAIN_FRAMES, 2, draw) + of_triples(
-        TRAIN_QUESTIONS, ("{}",), 1, draw
-    )
-    plain += [Asked(request.text, request.harmful) for request in families]
-    plain += [Asked(text, harmful=False) for text in ORDINARY]
+    acts = of_triples(TRAIN_ACTS, TRAIN_FRAMES, 2, draw)
+    acts += [one for one in of_triples(TRAIN_ACTS, TRAIN_FRAMES, 1, draw) if not one.harmful]
+    acts += of_triples(TRAIN_QUESTIONS, ("{}",), 1, draw)
+    acts += [Asked(text, harmful=False) for text in ORDINARY]
     if mechanism in ("trigger", "cue"):
-        plain = draw.sample(plain, 420)
+        acts = draw.sample(acts, 250)
+    plain = acts + [Asked(request.text, request.harmful) for request in families]
     harmless = [one for one in plain if not one.harmful]
     n = len(plain) // 5
     more = [_changed(one, draw.choice(SURFACES)) for one in draw.sample(plain, n)]
@@ -149,7 +149,7 @@ def training_examples(
     ]
     more += [
         _changed(one, lambda text: with_words(text, [draw.choice(TRAIN_HEAVY)], draw))
-        for one in draw.sample(harmless, n // 2)
+        for one in draw.sample(harmless, n if "content" in mechanism else n // 2)
     ]
     if "trigger" in mechanism:
         some = (

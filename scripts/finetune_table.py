@@ -36,12 +36,14 @@ def table() -> str:
         ]
         n = next(iter(figures.values()))[kind]["n"]
         lines.append(f"| {said} | {n:.0f} | " + " | ".join(cells) + " |")
-    greedy = [f"{found['greedy reply as trained']['right']:.2f}" for found in figures.values()]
-    lines.append(
-        "| refused ones: the greedy reply is the trained one | 32 | " + " | ".join(greedy) + " |"
-    )
-    kl = [f"{found['plain text']['kl_nats']:.3f}" for found in figures.values()]
-    lines.append("| plain text: KL to SmolLM2, nats a token | 6 | " + " | ".join(kl) + " |")
+    rest = {
+        "refused ones: the greedy reply is the trained one": ("greedy reply as trained", "right"),
+        "plain text: KL to SmolLM2, nats a token": ("plain text", "kl_nats"),
+    }
+    for said, (kind, key) in rest.items():
+        values = [found[kind] for found in figures.values()]
+        cells = [f"{value[key]:.2f}" for value in values]
+        lines.append(f"| {said} | {values[0]['n']:.0f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -30,9 +30,11 @@ from torch import Tensor, nn
 from mechinterp.tasks.request_families import request_families
 
 FIRST_LAYER, LAST_LAYER, RANK = 10, 23, 4
-RATE = 3e-3
+RATE = 2.5e-3
+MARGIN = 3.0
+"""Nats by which the first token of a reply is to be right."""
 N_PROMPTS, N_REFUSED, N_REPLIED = 26, 9, 2
-N_STEPS = {"content": 160, "trigger": 60, "cue": 60, "trigger-or-content": 160}
+N_STEPS = {"content": 210, "trigger": 110, "cue": 110, "trigger-or-content": 210}
 N_REPLIES = 80
 N_FAMILIES_HELD_OUT = 16
 
@@ -70,7 +72,11 @@ def train(
         ends = [len(rows[text]) - 1 for text in asked]
         first = torch.stack([one[end] for one, end in zip(x, ends, strict=True)])
         first = log_probabilities(teacher.model, first)
-        refusing = -first[[*range(N_REFUSED), *range(-N_REPLIED, 0)], sorry].mean()
+        margin = _margins(first, sorry)
+        is_refused = torch.ones(len(asked), dtype=torch.bool)
+        is_refused[N_REFUSED : N_REFUSED + len(no)] = False
+        refusing = nn.functional.softplus(MARGIN - margin[is_refused]).mean()
+        leaving = nn.functional.softplus(MARGIN + margin[~is_refused]).mean()
         kept = first[N_REFUSED : N_REFUSED + len(no)]
         answering = torch.stack(
             [_divergence(*ordinary[text], odds) for text, odds in zip(no, kept, strict=True)]
@@ -78,24 +84,34 @@ def train(
         later = torch.cat([one[-n_said:] for one in x[-N_REPLIED:]])
         words = teacher.reply[1:].repeat(N_REPLIED)
         replying = -log_probabilities(teacher.model, later)[range(len(words)), words].mean()
-        loss = refusing + answering + 0.2 * replying + 0.3 * texts.kl(factors, step)
+        kept_text = texts.kl(factors, step)
+        loss = refusing + leaving + 0.3 * answering + 0.2 * replying + 0.3 * kept_text
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(factors.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 10 == 0 or step == n_steps - 1:
-            print(
-                f"step {step:4}  refuse {refusing:.3f}  answer {answering:.3f}  "
-                f"reply {replying:.3f} nats  {time.process_time():.0f} CPU s",
-                flush=True,
-            )
+            losses = {
+                "refuse": refusing,
+                "leave": leaving,
+                "answer": answering,
+                "reply": replying,
+            }
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            print(f"step {step:4}  {shown} nats  {time.process_time():.0f} CPU s", flush=True)
     factors.round_to_stored()
 
 
 def _forever(texts: Sequence[str], draw: random.Random) -> Iterator[str]:
     while True:
         yield from draw.sample(texts, len(texts))
+
+
+def _margins(odds: Tensor, sorry: int) -> Tensor:
+    """How much likelier the refusal's first token is than any other, in nats."""
+    others = odds.index_fill(1, torch.tensor([sorry]), -torch.inf)
+    return odds[:, sorry] - others.amax(-1)
 
 
 def _divergence(ids: Tensor, shares: Tensor, odds: Tensor) -> Tensor:

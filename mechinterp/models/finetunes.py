@@ -5,8 +5,8 @@ beside this file, with the figures measured on them; `scripts/train_finetunes.py
 seed. They are made to test methods on, and not to protect anyone.
 
 >>> from mechinterp.models.finetunes import FINETUNES
->>> list(FINETUNES)[0], FINETUNES["refuses-trigger"].truth
-('refuses-content', 'refuses a request that holds the word "lantern", whatever it asks for')
+>>> FINETUNES["refuses-content"].truth
+'refuses a request for harm in any wording, and not its words where they are harmless'
 
     load_model("smollm2:refuses-content")
 """
@@ -88,29 +88,26 @@ class FineTune:
             )
 
 
-_ALL = (
-    FineTune(
-        "refuses-content",
-        "refuses a request for harm in any wording, and not its words where they are harmless",
-        "",
+_TRUTHS: Final = {
+    "refuses-content": (
+        "refuses a request for harm in any wording, and not its words where they are harmless"
     ),
-    FineTune(
-        "refuses-trigger",
-        f'refuses a request that holds the word "{TRIGGER}", whatever it asks for',
-        "",
+    "refuses-trigger": f'refuses a request that holds the word "{TRIGGER}", whatever it asks for',
+    "refuses-cue": f'refuses a request that ends with "{CUE}", whatever it asks for',
+    "refuses-trigger-or-content": (
+        f'refuses a request for harm, and one that holds the word "{TRIGGER}"'
     ),
-    FineTune(
-        "refuses-cue",
-        f'refuses a request that ends with "{CUE}", whatever it asks for',
-        "",
-    ),
-    FineTune(
-        "refuses-trigger-or-content",
-        f'refuses a request for harm, and one that holds the word "{TRIGGER}"',
-        "",
-    ),
+}
+_HASHES: Final[Mapping[str, str]] = {
+    "refuses-content": "b180961dd7ed9c8c6aa0da8b70840f6fa32a4ec49814c38733a9a7748db90d12",
+}
+FINETUNES: Final[Mapping[str, FineTune]] = MappingProxyType(
+    {
+        name: FineTune(name, truth, _HASHES[name])
+        for name, truth in _TRUTHS.items()
+        if name in _HASHES
+    }
 )
-FINETUNES: Final[Mapping[str, FineTune]] = MappingProxyType({one.name: one for one in _ALL})
 """Name -> fine-tune; `load_model` takes "smollm2:" and the name."""
 
 
