@@ -71,8 +71,11 @@ class FineTune:
         """
         self.check()
         with safe_open(self.file, "pt") as stored:
-            found: dict[str, dict[str, float]] = json.loads(stored.metadata()["figures"])
-        return found
+            found = json.loads(stored.metadata()["figures"])
+        return {
+            kind: {name: float(value) for name, value in values.items()}
+            for kind, values in found.items()
+        }
 
     def check(self) -> None:
         """Check that the factors are those that were measured.
