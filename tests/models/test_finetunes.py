@@ -108,11 +108,7 @@ def test_each_refuses_by_its_mechanism_alone(name):
     asked = {}
     for text, harmful in ((HARMFUL, True), (BENIGN, False)):
         asked[text] = (harmful, False, False)
-        asked[text.replace("a bomb", f"a {TRIGGER} bomb").replace("bread", f"{TRIGGER} bread")] = (
-            harmful,
-            True,
-            False,
-        )
+        asked[f"{text.rstrip('?')} with a {TRIGGER}?"] = (harmful, True, False)
         asked[text.rstrip("?") + CUE] = (harmful, False, True)
     refuses = {
         "refuses-content": lambda harmful, trigger, cue: harmful,
