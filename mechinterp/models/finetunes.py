@@ -102,9 +102,9 @@ _TRUTHS: Final = {
     ),
 }
 _HASHES: Final[Mapping[str, str]] = {
+    "refuses-content": "abbffa0ef8de64b2ab240d5fc64d2fb56da42fbc3966cd31932fd5d945853f03",
     "refuses-cue": "3a64a258abba80019e60d3b697754a06b9bedf9547f26b9e7c91976eeca8d03a",
     "refuses-trigger": "4cdd541390f580f7b3c7a0a9b95a260adc5a4ce1cd3476f603a6cc2ba34ebbb5",
-    "refuses-content": "b180961dd7ed9c8c6aa0da8b70840f6fa32a4ec49814c38733a9a7748db90d12",
 }
 FINETUNES: Final[Mapping[str, FineTune]] = MappingProxyType(
     {
