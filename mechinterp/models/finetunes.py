@@ -105,7 +105,9 @@ _HASHES: Final[Mapping[str, str]] = {
     "refuses-content": "abbffa0ef8de64b2ab240d5fc64d2fb56da42fbc3966cd31932fd5d945853f03",
     "refuses-trigger": "4cdd541390f580f7b3c7a0a9b95a260adc5a4ce1cd3476f603a6cc2ba34ebbb5",
     "refuses-cue": "3a64a258abba80019e60d3b697754a06b9bedf9547f26b9e7c91976eeca8d03a",
-    "refuses-trigger-or-content": "baf37910ff61ec732737d5cd40de264b0f6429bc59d656feb0de6174cdf5d2a5",
+    "refuses-trigger-or-content": (
+        "baf37910ff61ec732737d5cd40de264b0f6429bc59d656feb0de6174cdf5d2a5"
+    ),
 }
 FINETUNES: Final[Mapping[str, FineTune]] = MappingProxyType(
     {name: FineTune(name, truth, _HASHES[name]) for name, truth in _TRUTHS.items()}
