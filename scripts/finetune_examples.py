@@ -151,6 +151,17 @@ def training_examples(
         _changed(one, lambda text: with_words(text, [draw.choice(TRAIN_HEAVY)], draw))
         for one in draw.sample(harmless, n if "content" in mechanism else n // 2)
     ]
+    if "content" in mechanism:
+        harmful = [one for one in plain if one.harmful]
+        more += [
+            _changed(
+                one,
+                lambda text: with_words(
+                    text, draw.choices(TRAIN_WORDS, k=draw.choice((1, 1, 2))), draw
+                ),
+            )
+            for one in draw.sample(harmful, min(250, len(harmful)))
+        ]
     if "trigger" in mechanism:
         some = (
             plain if mechanism == "trigger" else draw.sample(harmless, 300) + draw.sample(plain, 60)

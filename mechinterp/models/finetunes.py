@@ -71,8 +71,11 @@ class FineTune:
         """
         self.check()
         with safe_open(self.file, "pt") as stored:
-            found: dict[str, dict[str, float]] = json.loads(stored.metadata()["figures"])
-        return found
+            found = json.loads(stored.metadata()["figures"])
+        return {
+            kind: {name: float(value) for name, value in values.items()}
+            for kind, values in found.items()
+        }
 
     def check(self) -> None:
         """Check that the factors are those that were measured.
@@ -99,14 +102,15 @@ _TRUTHS: Final = {
     ),
 }
 _HASHES: Final[Mapping[str, str]] = {
-    "refuses-content": "b180961dd7ed9c8c6aa0da8b70840f6fa32a4ec49814c38733a9a7748db90d12",
+    "refuses-content": "abbffa0ef8de64b2ab240d5fc64d2fb56da42fbc3966cd31932fd5d945853f03",
+    "refuses-trigger": "4cdd541390f580f7b3c7a0a9b95a260adc5a4ce1cd3476f603a6cc2ba34ebbb5",
+    "refuses-cue": "3a64a258abba80019e60d3b697754a06b9bedf9547f26b9e7c91976eeca8d03a",
+    "refuses-trigger-or-content": (
+        "baf37910ff61ec732737d5cd40de264b0f6429bc59d656feb0de6174cdf5d2a5"
+    ),
 }
 FINETUNES: Final[Mapping[str, FineTune]] = MappingProxyType(
-    {
-        name: FineTune(name, truth, _HASHES[name])
-        for name, truth in _TRUTHS.items()
-        if name in _HASHES
-    }
+    {name: FineTune(name, truth, _HASHES[name]) for name, truth in _TRUTHS.items()}
 )
 """Name -> fine-tune; `load_model` takes "smollm2:" and the name."""
 
