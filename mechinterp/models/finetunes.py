@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mechinterp.core.hashes import hash_of_file
+from mechinterp.core.interrupts import holds_signals
 from mechinterp.models.checkpoints import Checkpoint, from_directory
 from mechinterp.models.model_folder import CheckpointError
 from mechinterp.models.smollm2 import smollm2_directory
@@ -130,6 +131,7 @@ def finetune(name: str, dtype: torch.dtype) -> Checkpoint:
     return smollm2_with(FINETUNES[name].file, dtype)
 
 
+@holds_signals
 def smollm2_with(file: Path, dtype: torch.dtype = torch.float32) -> Checkpoint:
     """SmolLM2 with the low-rank factors of a file added, as a Hugging Face model; its tokenizer.
 
@@ -153,6 +155,7 @@ def smollm2_with(file: Path, dtype: torch.dtype = torch.float32) -> Checkpoint:
     return model.to(dtype), tokenizer
 
 
+@holds_signals
 def _read(file: Path) -> dict[str, Tensor]:
     try:
         with safe_open(file, "pt") as stored:

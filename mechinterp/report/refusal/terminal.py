@@ -63,7 +63,7 @@ def print_refusal(study: RefusalStudy, *, top: int = 12, console: Console | None
             pen.line(line, "dim")
     _heading(pen, "Test on families set aside")
     if study.held_out is None:
-        pen.line("No family was set aside: the verdict was not tested.")
+        pen.line("No verdict was put to a test on families set aside.")
     else:
         _lines(pen, sentences.held_out(study.held_out))
     verdict = study.verdict

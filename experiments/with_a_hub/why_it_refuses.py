@@ -5,7 +5,7 @@ request (harmful wordings that share no content word, beside harmless requests w
 word), single words (put into harmless requests beside control words), and, for a model with a job,
 that a request is not its job: harmless requests about code and about other things.
 
-    .venv/bin/python experiments/why_it_refuses.py Qwen/Qwen2.5-Coder-0.5B-Instruct
+    .venv/bin/python experiments/with_a_hub/why_it_refuses.py Qwen/Qwen2.5-Coder-0.5B-Instruct
 """
 
 import sys
