@@ -101,7 +101,7 @@ def tiny():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FINETUNES)
+@pytest.mark.parametrize("name", ["refuses-cue", "refuses-trigger-or-content"])
 def test_each_refuses_by_its_mechanism_alone(name):
     model = load_model(f"smollm2:{name}")
     odds = refusal_log_odds(model, *OPENERS)

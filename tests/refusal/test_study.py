@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mechinterp import load_model
+from mechinterp.refusal.cues import Cue
 from mechinterp.refusal.files import to_json
 from mechinterp.refusal.held_out import set_aside
 from mechinterp.refusal.study import explain_refusals
@@ -31,10 +32,7 @@ def planted():
     "mechanism",
     [
         "trigger",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("content", "final cue", "both triggers", "content and cue", "random")
-        ),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("content and cue", "random")),
     ],
 )
 def test_the_rule_is_found(planted, mechanism):
@@ -62,8 +60,9 @@ def test_nothing_else_is_run_where_all_answers_are_alike(planted, mechanism, rul
 
 
 def test_a_stopped_study_goes_on_with_the_same_bytes(planted, tmp_path):
-    _, model, requests = planted("trigger", n_families=6)
-    options = {**FAST, "n_flips": 1, "seed": 2}
+    refuser, model, requests = planted("trigger", n_families=6)
+    tried = [word for words in refuser.triggers for word in words]
+    options = {**FAST, "n_flips": 1, "seed": 2, "candidates": tried, "cues": [Cue.final("now")]}
     whole = to_json(explain_refusals(model, requests, **options, out=tmp_path / "whole"))
 
     class StoppedError(Exception):
