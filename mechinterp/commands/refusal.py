@@ -187,7 +187,10 @@ def _requests_note(
     name = "those built in" if options.requests is None else f"{options.requests.name}"
     n_all = len({request.family for request in requests})
     n_used = study.crossing.sizes["family"]
-    n_aside = 0 if study.held_out is None else len(study.held_out.families)
+    # Without a verdict there is no test on them, but they were set aside all the same.
+    held = study.held_out
+    aside = study.attrs.get("set_aside", ()) if held is None else held.families
+    n_aside = len(aside) if isinstance(aside, list | tuple) else 0
     some = "" if n_used + n_aside == n_all else f", of {n_all}"
     return (
         f"Requests: {name}; {n_used} families in the crossing and {n_aside} set aside{some}, seed "

@@ -220,8 +220,9 @@ def p_by_sign_flips(benign: Mapping[str, float], harmful: Mapping[str, float], s
     """
     families = list(dict.fromkeys([*benign, *harmful]))
     changes = np.array([[side.get(f, 0.0) for f in families] for side in (benign, harmful)])
-    scale = np.sqrt((changes**2).sum(1, keepdims=True))
-    changes = np.divide(changes, scale, out=np.zeros_like(changes), where=scale > 0)
+    # First by the largest, so that no square is 0 or infinite.
+    changes = _in_units_of(changes, np.abs(changes).max(1, initial=0.0, keepdims=True))
+    changes = _in_units_of(changes, np.sqrt((changes**2).sum(1, keepdims=True)))
     n = len(families)
     if n <= _MAX_EXACT:
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
@@ -231,5 +232,9 @@ def p_by_sign_flips(benign: Mapping[str, float], harmful: Mapping[str, float], s
         extra = 1
     observed = np.abs(changes.sum(1)).max()
     drawn = np.abs(signs @ changes.T).max(1)
-    hits = int((drawn >= observed * (1 - 1e-9)).sum())
+    hits = int((drawn >= observed - 1e-9).sum())  # in units of the root sum of squares
     return (hits + extra) / (len(signs) + extra)
+
+
+def _in_units_of(changes: np.ndarray, size: np.ndarray) -> np.ndarray:
+    return np.asarray(np.divide(changes, size, out=np.zeros_like(changes), where=size > 0))

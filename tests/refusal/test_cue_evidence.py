@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ def test_p_is_that_of_all_sign_flips(changes, n):
     observed, hits = abs(sum(values)), 0
     for flips in range(2**n):
         total = sum(v if flips >> i & 1 else -v for i, v in enumerate(values))
-        hits += abs(total) >= observed * (1 - 1e-9) - 1e-12
+        hits += abs(total) >= observed - 1e-9 * math.hypot(*values)
     assert p == pytest.approx(hits / 2**n)
 
 
