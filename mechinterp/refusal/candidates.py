@@ -100,9 +100,8 @@ def find_candidates(
     odds = _log_odds(refused, scored.answered, known)
     sets, orders = Counter[frozenset[str]](), dict[frozenset[str], WordSet]()
     for number, request in enumerate(sample[:N_FLIPS]):
-        prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
         folder = None if out is None else out / f"flips-{number}"
-        flips = minimal_flips(model, behaviour, prompt, max_sets=600, out=folder)
+        flips = minimal_flips(model, behaviour, request.prompt, max_sets=600, out=folder)
         plain = [tuple(map(_plain, flip.words)) for flip in flips.sets]
         for words in enough(flip for flip in plain if known.issuperset(flip)):
             sets[frozenset(words)] += 1

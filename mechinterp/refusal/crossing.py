@@ -17,7 +17,6 @@ The three occur together in ordinary requests; here each is there without the ot
 """
 
 import itertools
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,15 +26,15 @@ import xarray as xr
 
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.model import Model
+from mechinterp.refusal.cue_evidence import MIN_FLIPS
 from mechinterp.refusal.cues import Cue, cue_named
 from mechinterp.refusal.findings import Behaviour, CueEffect, WordEffect, WordSet
 from mechinterp.refusal.rules import FACTORS
 from mechinterp.refusal.texts import score_prompts, with_words, without_words, words_of
 from mechinterp.sweeps.options import Progress
-from mechinterp.tasks.request_families import Chat, Request
+from mechinterp.tasks.request_families import Chat, Request, by_family_and_harm
 
 SIDES = (False, True)
-HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,24 +55,20 @@ class Factors:
 
         number: which of the triggers is put in, counted round.
         """
-        plain = self._changed(request, self.cue.off(request) if self.cue else request.prompt)
-        if plain is None:
+        off = self.cue.off(request) if self.cue else request.prompt
+        if off is None:
             return None
-        words = [word for words in self.triggers for word in words]
-        text = without_words(plain.text, words)
+        plain = replace(request, prompt=off)
+        text = without_words(plain.text, [word for words in self.triggers for word in words])
         if not words_of(text):
             return None
         if trigger:
             chosen = self.triggers[number % len(self.triggers)]
             text = with_words(text, chosen, slot=middle(text))
-        asked = replace(plain, prompt=request.asking(text))
+        asked = replace(plain, prompt=plain.asking(text))
         if not (cue and self.cue):
             return asked.prompt
         return self.cue.on(asked)
-
-    @staticmethod
-    def _changed(request: Request, prompt: str | Chat | None) -> Request | None:
-        return None if prompt is None else replace(request, prompt=prompt)
 
 
 def likely_factors(
@@ -84,7 +79,7 @@ def likely_factors(
 ) -> Factors:
     """The triggers and the strongest cue found; where there is none, the likeliest of the rest."""
     # A word that acts wherever it stands would be crossed with itself.
-    alone = [c for c in cues if (c.flips_elsewhere or 0.0) < HALF and not c.explained_by]
+    alone = [c for c in cues if (c.flips_elsewhere or 0.0) < MIN_FLIPS and not c.explained_by]
     chosen = next(iter([c for c in cues if c.is_cue] + alone), None)
     of_cue = set() if chosen is None else set(words_of(chosen.name))
     triggers = tuple(w.words for w in words if w.is_trigger)
@@ -179,12 +174,9 @@ def drawn_members(
     requests: Sequence[Request], n: int, seed: int
 ) -> dict[tuple[str, bool], list[Request]]:
     """Up to `n` harmful and `n` benign requests of each family; of these, half with the word."""
-    groups: dict[tuple[str, bool], list[Request]] = defaultdict(list)
-    for request in requests:
-        groups[request.family, request.harmful].append(request)
     draws = np.random.default_rng(seed)
     drawn = {}
-    for key, group in groups.items():
+    for key, group in by_family_and_harm(requests).items():
         mixed = [group[i] for i in draws.permutation(len(group))]
         telling = [request for request in mixed if request.telling]
         plain = [request for request in mixed if not request.telling]

@@ -19,7 +19,6 @@ that counts where harm is present flips the harmful ones alone.
 []
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -39,7 +38,12 @@ from mechinterp.refusal.cues import Cue
 from mechinterp.refusal.findings import Behaviour, CueEffect
 from mechinterp.refusal.texts import score_prompts
 from mechinterp.sweeps.options import Progress
-from mechinterp.tasks.request_families import Request, check_requests, some_families
+from mechinterp.tasks.request_families import (
+    Request,
+    by_family_and_harm,
+    check_requests,
+    some_families,
+)
 
 PER_FAMILY: Final = 2
 """How many harmful and how many benign requests of a family are tried."""
@@ -104,11 +108,10 @@ def find_cues(
 def _members(requests: Sequence[Request], seed: int) -> list[Request]:
     """Up to `PER_FAMILY` harmful and as many benign requests of each family."""
     draws = np.random.default_rng(seed)
-    groups: dict[tuple[str, bool], list[Request]] = defaultdict(list)
-    for request in requests:
-        groups[request.family, request.harmful].append(request)
     return [
-        group[i] for group in groups.values() for i in draws.permutation(len(group))[:PER_FAMILY]
+        group[i]
+        for group in by_family_and_harm(requests).values()
+        for i in draws.permutation(len(group))[:PER_FAMILY]
     ]
 
 

@@ -170,7 +170,8 @@ def _sides(
         base = _asking(base, _putting(study.triggers[0]))
     if name == "content":
         return [_Side(request, request.harmful, at) for at, request in enumerate(base)]
-    base = _spread([r for r in base if r.harmful == harm], 3 * study.n_pairs)
+    base = [r for r in base if r.harmful == harm]
+    base = [base[at] for at in in_turn([r.family for r in base], 3 * study.n_pairs)]
     if name == "cue":
         both = [(r, changed) for r in base for changed in _asking([r], switch)]
     else:
@@ -273,11 +274,15 @@ def _plain_words(study: Study, requests: Sequence[Request]) -> list[str]:
     return [word for word, _ in found.most_common() if word not in never][:_MOST_CONTROLS]
 
 
-def _spread(requests: Sequence[Request], n: int) -> list[Request]:
-    """Up to n requests, families in turn."""
-    by_family: dict[str, list[Request]] = {}
-    for request in requests:
-        by_family.setdefault(request.family, []).append(request)
-    most = max(map(len, by_family.values()), default=0)
-    turns = [rows[at] for at in range(most) for rows in by_family.values() if at < len(rows)]
-    return turns[:n]
+def in_turn(families: Sequence[str], n: int) -> list[int]:
+    """Up to n places of a list, families in turn.
+
+    >>> from mechinterp.refusal.drivers import in_turn
+    >>> in_turn(["tea", "tea", "map", "tea", "map"], 4)
+    [0, 2, 1, 4]
+    """
+    by_family: dict[str, list[int]] = {}
+    for at, family in enumerate(families):
+        by_family.setdefault(family, []).append(at)
+    turns = itertools.zip_longest(*by_family.values())
+    return [at for turn in turns for at in turn if at is not None][:n]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from mechinterp.refusal.findings import CueEffect, Rule, Verdict, WordEffect, WordSet
-from mechinterp.refusal.rules import RULES, Judged
+from mechinterp.refusal.findings import Rule, Verdict, WordSet
+from mechinterp.refusal.rules import RULES, Judged, fits
 from mechinterp.tasks.request_families import Request
 
 CONDITIONS = {
@@ -21,11 +21,6 @@ CONDITIONS = {
     (True, True, True): "harmful requests with trigger and cue",
 }
 """What is asked in each cell of harm, trigger and cue."""
-
-
-def name_of(words: WordSet) -> str:
-    """Words that act together, as a text: 'velvet' and 'anchor'."""
-    return " and ".join(repr(word) for word in words)
 
 
 def verdict_of(
@@ -49,7 +44,7 @@ def verdict_of(
         abstains=judged.abstains,
         evidence_for=for_it,
         evidence_against=against,
-        would_change=would_change(crossing, judged, over),
+        would_change=would_change(crossing, over),
     )
 
 
@@ -94,13 +89,13 @@ def cell_sentences(
     return tuple(sides[0]), tuple(sides[1])
 
 
-def would_change(crossing: xr.DataArray, judged: Judged, over: float) -> tuple[str, ...]:
+def would_change(crossing: xr.DataArray, over: float) -> tuple[str, ...]:
     """By how many of the crossing's cells the next best rules are worse."""
-    refused, known = crossing.values > over, ~np.isnan(crossing.values)
-    n_families = crossing.sizes["family"]
-    with np.errstate(invalid="ignore"):
-        rates = (refused & known).sum(-1) / known.sum(-1)
-    fit = {r: float(np.where(f, rates, 1 - rates).mean()) for r, f in RULES.items()}
+    found = fits(crossing, over=over)
+    fit: dict[str, float] = dict(
+        zip(found["rule"].values.tolist(), found.values.tolist(), strict=True)
+    )
+    n_families, n_known = crossing.sizes["family"], int(crossing.notnull().sum())
     best = max(fit, key=fit.__getitem__)
 
     def needed(other: str) -> int:  # a changed answer moves the difference by 2 of all cells
@@ -108,27 +103,7 @@ def would_change(crossing: xr.DataArray, judged: Judged, over: float) -> tuple[s
 
     others = sorted((r for r in fit if r != best), key=fit.__getitem__, reverse=True)[:2]
     return tuple(
-        f'"{other}" would fit as well as "{best}" if {needed(other)} of the {int(known.sum())} '
+        f'"{other}" would fit as well as "{best}" if {needed(other)} of the {n_known} '
         f"answers (families by cells) were otherwise."
         for other in others
-    )
-
-
-def word_sentences(words: Sequence[WordEffect]) -> tuple[str, ...]:
-    """What each trigger does, beside control words."""
-    return tuple(
-        f"{name_of(w.words)} put into harmless requests flips {w.flips.mean:.0%} of them; words of "
-        f"as many tokens in its place flip {w.control_flips:.0%} (q {w.q:.3f})."
-        for w in words
-        if w.is_trigger
-    )
-
-
-def cue_sentences(cues: Sequence[CueEffect]) -> tuple[str, ...]:
-    """What each cue that matters does."""
-    return tuple(
-        f"{c.name} ({c.what}): put on, {c.flips_benign:.0%} of harmless requests become refused; "
-        f"taken off, {c.flips_harmful:.0%} of harmful ones become answered (q {c.q:.3f})."
-        for c in cues
-        if c.is_cue
     )

@@ -34,7 +34,7 @@ from mechinterp.probing.causal import (
 )
 from mechinterp.probing.gathered import residual_sites
 from mechinterp.probing.labelled import Labelled
-from mechinterp.refusal.drivers import Driver, Study
+from mechinterp.refusal.drivers import Driver, Study, in_turn
 from mechinterp.refusal.findings import DirectionTest
 from mechinterp.sweeps.experiment import sweep
 from mechinterp.sweeps.options import SweepOptions
@@ -138,7 +138,8 @@ class _Trial:
         self._prompts: list[Prompts] = []
         self._scores: list[Float[np.ndarray, " prompt"]] = []
         for has in (True, False):
-            some = _spread(driver, rows & (driver.has == has), n)
+            own = np.nonzero(rows & (driver.has == has))[0]
+            some = own[in_turn([driver.families[at] for at in own], n)].tolist()
             texts = [driver.readings.prompts[at] for at in some]
             self._prompts.append(tokenize(study.model, cast(Text, texts)))
             self._scores.append(driver.readings.scores[some])
@@ -221,12 +222,3 @@ def _best_layers(trial: _Trial, made: Mapping[int, Direction], n: int) -> list[i
         ranked.append((-float(min(-means[0, 0], means[1, 0])), layer))
     order = [*([] if first is None else [first]), *(layer for _, layer in sorted(ranked))]
     return list(dict.fromkeys(order))[:n]
-
-
-def _spread(driver: Driver, rows: Bool[np.ndarray, " prompt"], n: int) -> list[int]:
-    """Up to n of the rows, families in turn."""
-    by_family: dict[str, list[int]] = {}
-    for at in np.nonzero(rows)[0].tolist():
-        by_family.setdefault(driver.families[at], []).append(at)
-    most = max(map(len, by_family.values()), default=0)
-    return [some[k] for k in range(most) for some in by_family.values() if k < len(some)][:n]

@@ -20,7 +20,7 @@ from mechinterp.refusal.findings import Behaviour, HeldOut, Rule, WordSet
 from mechinterp.refusal.rules import RULES
 from mechinterp.refusal.texts import score_prompts, with_words
 from mechinterp.sweeps.options import Progress
-from mechinterp.tasks.request_families import Chat, Request
+from mechinterp.tasks.request_families import Chat, Request, text_of
 
 SET_ASIDE = 0.25
 """The share of families on which the verdict is tested, and which nothing else sees."""
@@ -109,7 +109,7 @@ def predict_flips(
     random_happened = has_random & (sides[:, 2] != sides[:, 0])
     rows = scores.reshape(-1, 3)
     examples = tuple(
-        (_text(edit.before), _text(edit.after), float(row[0]), float(row[1]))
+        (text_of(edit.before), text_of(edit.after), float(row[0]), float(row[1]))
         for edit, row in list(zip(edits, rows, strict=True))[:N_EXAMPLES]
     )
     return HeldOut(
@@ -199,7 +199,3 @@ def _edit(
     elif axis == 2 and explanation.control_cue is not None:
         random = explanation.control_cue.on(changed)
     return before, after, random
-
-
-def _text(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])

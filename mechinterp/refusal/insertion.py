@@ -7,6 +7,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,10 @@ class Trial:
         held = [r for r in self.scored.refused if set(words) <= set(words_of(r.text))]
         return one_of_each_family(held, len(held), np.random.default_rng(0))
 
+    @cached_property
+    def _known(self) -> set[str]:
+        return known_words(self.model, self.scored.answered)
+
     def _kind(self, words: WordSet) -> tuple[int, int]:
         return len(words), self._n_tokens(words)
 
@@ -144,7 +149,7 @@ class Trial:
     def _draw_controls(self, kind: tuple[int, int], avoid: set[str]) -> list[WordSet]:
         """Sets of other words of answered requests, of as many words and, if possible, tokens."""
         n_words, n = kind
-        pool = sorted(known_words(self.model, self.scored.answered) - avoid)
+        pool = sorted(self._known - avoid)
         if len(pool) < n_words + 1:
             raise ValueError(
                 f"answered requests have {len(pool)} words beside the candidates: too few. "

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mechinterp import models
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.chats import Messages
 from mechinterp.models.model import Model
@@ -38,7 +39,7 @@ from mechinterp.refusal.insertion import Trial
 from mechinterp.refusal.texts import score_prompts, words_of
 from mechinterp.refusal.words import is_strong, marked
 from mechinterp.sweeps.options import Progress
-from mechinterp.tasks.request_families import Request
+from mechinterp.tasks.request_families import Request, text_of
 
 CARRIERS = (
     *("How do I bake bread at home?", "What is a good name for a grey cat?"),
@@ -90,7 +91,7 @@ def why(
     tick(1, 3)
     flips = minimal_flips(model, behaviour, asked, max_sets=MOST_SETS)
     tick(2, 3)
-    text = asked if isinstance(asked, str) else str(asked[-1]["content"])
+    text = text_of(asked)
     tried = _tried(text, flips, behaviour.over)
     effects = _inserted(model, behaviour, tried, CARRIERS if carriers is None else carriers)
     tick(3, 3)
@@ -103,7 +104,7 @@ def why(
         *([] if study is None else [_of_the_model(study)]),
     ]
     return PromptStudy(
-        model=str(attribution.attrs.get("model", "")),
+        model=models.name(model),
         behaviour=behaviour.name,
         unit=behaviour.metric.unit,
         over=behaviour.over,

@@ -23,6 +23,7 @@ import xarray as xr
 from mechinterp import models
 from mechinterp.models.model import Model
 from mechinterp.refusal.behaviour import measure_behaviour, refusal_behaviour
+from mechinterp.refusal.candidates import Scored
 from mechinterp.refusal.crossing import (
     Factors,
     cross,
@@ -36,6 +37,7 @@ from mechinterp.refusal.cues import Cue, cue_named
 from mechinterp.refusal.evidence import one_sided_verdict, verdict_of
 from mechinterp.refusal.findings import (
     Behaviour,
+    BehaviourFindings,
     CueEffect,
     Flips,
     HeldOut,
@@ -51,7 +53,7 @@ from mechinterp.refusal.rules import judge_crossing
 from mechinterp.refusal.stages import find_stages
 from mechinterp.refusal.texts import score_prompts
 from mechinterp.refusal.vocabulary import flipping_words
-from mechinterp.refusal.words import find_words
+from mechinterp.refusal.words import as_set, try_words
 from mechinterp.sweeps.options import Progress, check_options
 from mechinterp.tasks.request_families import Request, check_requests, some_families
 
@@ -145,12 +147,10 @@ class _Study:
         few = max(refused[harmful].mean(), refused[~harmful].mean()) < FEWEST_REFUSED
         if few and not find:
             return self._uniform(seen, scores, None)
-        answered = {
-            r.family for r, yes in zip(seen, refused, strict=True) if not (yes or r.harmful)
-        }
-        words = self._words() if refused.any() and len(answered) > 1 else ()
+        scored = Scored(self.found_on, scores[: len(self.found_on)], self.behaviour.over)
+        words = self._words(scored)
         if find:
-            words = self._with_vocabulary(words)
+            words = self._with_vocabulary(scored, words)
         cues = find_cues(
             self.model,
             self.behaviour,
@@ -184,26 +184,27 @@ class _Study:
         )
         return self._study(seen, scores, verdict, words, cues, crossing, factors)
 
-    def _words(self) -> tuple[WordEffect, ...]:
-        return find_words(
-            self.model,
-            self.behaviour,
-            self.found_on,
-            candidates=self.options.get("candidates"),
-            seed=self.seed,
-            **self._step("words"),
-        )
+    def _words(self, scored: Scored) -> tuple[WordEffect, ...]:
+        """What words do; none where there is no refusal, or nothing to put words into."""
+        given = self.options.get("candidates")
+        sets = None if given is None else [as_set(self.model, one) for one in given]
+        n_carrying = len({request.family for request in scored.answered if not request.harmful})
+        if n_carrying < 2 or not scored.refused:
+            return ()
+        step = self._step("words")
+        return try_words(self.model, self.behaviour, scored, sets, seed=self.seed, **step)
 
-    def _with_vocabulary(self, words: tuple[WordEffect, ...]) -> tuple[WordEffect, ...]:
+    def _with_vocabulary(
+        self, scored: Scored, words: tuple[WordEffect, ...]
+    ) -> tuple[WordEffect, ...]:
         """The words with those of the vocabulary that flip a harmless request by themselves."""
         known = {word for effect in words for word in effect.words}
         step = self._step("vocabulary")
-        new = flipping_words(self.model, self.behaviour, self.found_on, known, **step)
+        new = flipping_words(self.model, self.behaviour, scored.answered, known, **step)
         if not new:
             return words
-        tried = find_words(
-            self.model, self.behaviour, self.found_on, candidates=new, seed=self.seed
-        )
+        sets = [(word,) for word in new]
+        tried = try_words(self.model, self.behaviour, scored, sets, seed=self.seed)
         triggers = tuple(word for word in tried if word.is_trigger)
         return (*triggers, *words, *(word for word in tried if not word.is_trigger))
 
@@ -231,22 +232,33 @@ class _Study:
             seed=self.seed,
             progress=progress,
         )
-        flips = self._flips(seen, scores)
-        stages = self._stages(verdict, factors) if self.options.get("stages", True) else None
-        held_out = self._held_out(verdict, words, cues, factors)
+        return replace(
+            self._bare(seen, replace(verdict, not_tested=self._not_tested(words)), findings),
+            words=words,
+            cues=cues,
+            crossing=crossing,
+            flips=self._flips(seen, scores),
+            stages=self._stages(verdict, factors) if self.options.get("stages", True) else None,
+            held_out=self._held_out(verdict, words, cues, factors),
+        )
+
+    def _bare(
+        self, seen: Sequence[Request], verdict: Verdict, findings: BehaviourFindings
+    ) -> RefusalStudy:
+        """A study of which nothing else was run."""
         return RefusalStudy(
             model=models.name(self.model),
             behaviour=self.behaviour.name,
             unit=self.behaviour.metric.unit,
             over=self.behaviour.over,
-            verdict=replace(verdict, not_tested=self._not_tested(words)),
+            verdict=verdict,
             findings=findings,
-            words=words,
-            cues=cues,
-            crossing=crossing,
-            flips=flips,
-            stages=stages,
-            held_out=held_out,
+            words=(),
+            cues=(),
+            crossing=empty_crossing(self.behaviour, seen),
+            flips=(),
+            stages=None,
+            held_out=None,
             attrs=self._attrs(seen),
         )
 
@@ -260,8 +272,7 @@ class _Study:
         tick = self._step("flips").get("progress")
         found = []
         for number, request in enumerate(chosen):
-            prompt = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
-            found.append(minimal_flips(self.model, self.behaviour, prompt, max_sets=400))
+            found.append(minimal_flips(self.model, self.behaviour, request.prompt, max_sets=400))
             if tick:
                 tick(number + 1, len(chosen))
         return tuple(found)
@@ -308,21 +319,8 @@ class _Study:
         findings = measure_behaviour(
             self.model, self.behaviour, seen, scores, n_replies=0, seed=self.seed
         )
-        return RefusalStudy(
-            model=models.name(self.model),
-            behaviour=self.behaviour.name,
-            unit=self.behaviour.metric.unit,
-            over=self.behaviour.over,
-            verdict=one_sided_verdict(rule, seen, scores > self.behaviour.over),
-            findings=findings,
-            words=(),
-            cues=(),
-            crossing=empty_crossing(self.behaviour, seen),
-            flips=(),
-            stages=None,
-            held_out=None,
-            attrs=self._attrs(seen),
-        )
+        verdict = one_sided_verdict(rule, seen, scores > self.behaviour.over)
+        return self._bare(seen, verdict, findings)
 
     def _not_tested(self, words: Sequence[WordEffect]) -> tuple[str, ...]:
         tried = self._tried_cues()

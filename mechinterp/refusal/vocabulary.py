@@ -28,7 +28,7 @@ from mechinterp.refusal.findings import Behaviour
 from mechinterp.refusal.texts import as_prompt, score_prompts, words_of
 from mechinterp.sweeps.experiment import sweep
 from mechinterp.sweeps.options import Progress
-from mechinterp.tasks.request_families import Chat, Request
+from mechinterp.tasks.request_families import Chat, Request, text_of
 
 N_WORDS = 30
 """How many words of the vocabulary become candidates."""
@@ -84,7 +84,7 @@ def whole_vocabulary(
 def flipping_words(
     model: Model,
     behaviour: Behaviour,
-    requests: Sequence[Request],
+    answered: Sequence[Request],
     known: Collection[str],
     *,
     out: str | Path | None = None,
@@ -92,17 +92,13 @@ def flipping_words(
 ) -> list[str]:
     """Words of the vocabulary, beside those known, that flip the shortest answered benign request.
 
-    Up to `N_WORDS`, those first after which the number is highest; none if no benign request of
-    three words or more is answered.
+    `answered`: requests that the model answers. Up to `N_WORDS`, those first after which the number
+    is highest; none if no benign request of three words or more is answered.
     """
-    benign = [r for r in requests if not r.harmful and len(words_of(r.text)) > 2]
+    benign = [r for r in answered if not r.harmful and len(words_of(r.text)) > 2]
     if not benign:
         return []
-    scores = score_prompts(model, behaviour, [r.prompt for r in benign])
-    answered = [r for r, score in zip(benign, scores, strict=True) if score <= behaviour.over]
-    if not answered:
-        return []
-    carrier = min(answered, key=lambda r: (bool(r.telling), len(r.text), r.text))
+    carrier = min(benign, key=lambda r: (bool(r.telling), len(r.text), r.text))
     slot = len(words_of(carrier.text)) // 2
     found = whole_vocabulary(model, behaviour, [carrier.prompt], slot, out=out, progress=progress)[
         :, 0
@@ -120,9 +116,9 @@ def _opened(model: Model, carriers: Sequence[str | Chat], slot: int) -> tuple[Pr
         prompts = tokenize(model, given)
         words = [unit for unit in units_of(model, prompts, "word") if unit.attributed]
         if slot >= len(words):
-            shown = carrier if isinstance(carrier, str) else carrier[-1]["content"]
             raise ValueError(
-                f"{shown!r} has {len(words)} words, so no slot {slot}: give 0 to {len(words) - 1}."
+                f"{text_of(carrier)!r} has {len(words)} words, so no slot {slot}: give 0 to "
+                f"{len(words) - 1}."
             )
         at = words[slot].positions[0]
         ids, kinds = prompts.tokens[0].tolist(), list(prompts.roles[0])

@@ -72,26 +72,50 @@ def find_words(
         ValueError: if the model refuses no request, or answers benign ones of fewer than two
             families.
     """
-    sets = None if candidates is None else [_as_set(model, one) for one in candidates]
+    sets = None if candidates is None else [as_set(model, one) for one in candidates]
     folder = None if out is None else Path(out)
-    scores = score_prompts(
-        model, behaviour, [r.prompt for r in requests], out=inside(folder, "requests")
-    )
+    prompts = [request.prompt for request in requests]
+    scores = score_prompts(model, behaviour, prompts, out=inside(folder, "requests"))
     scored = Scored(requests, scores, behaviour.over)
+    return try_words(
+        model,
+        behaviour,
+        scored,
+        sets,
+        n_carriers=n_carriers,
+        seed=seed,
+        out=folder,
+        progress=progress,
+    )
+
+
+def try_words(
+    model: Model,
+    behaviour: Behaviour,
+    scored: Scored,
+    sets: Sequence[WordSet] | None = None,
+    *,
+    n_carriers: int = 8,
+    seed: int = 0,
+    out: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[WordEffect, ...]:
+    """As `find_words`, for requests that are scored already."""
     rng = np.random.default_rng(seed)
     answered = answered_requests(scored, behaviour.name)
     if sets is None:
         if not scored.refused:
             raise ValueError(
-                f"the model does not {behaviour.name} on any of the {len(requests)} requests, so "
+                f"the model does not {behaviour.name} on any of the {len(scored.requests)} "
+                f"requests, so "
                 f"there is no word to find. Give candidates=, or requests on which it does."
             )
-        sets = find_candidates(model, behaviour, scored, seed, inside(folder, "candidates"))
+        sets = find_candidates(model, behaviour, scored, seed, inside(out, "candidates"))
     sets = _with_parts(sets)
     carriers = choose_carriers(
         model, answered, n_carriers, {word for one in sets for word in one}, rng
     )
-    trial = Trial(model, behaviour, carriers, scored, rng, folder, progress, n_controls=N_CONTROLS)
+    trial = Trial(model, behaviour, carriers, scored, rng, out, progress, n_controls=N_CONTROLS)
     trial.insert(sets)
     effects = trial.effects(sets)
     exchanges = _exchanges(effects)
@@ -100,7 +124,7 @@ def find_words(
     return marked(effects, exchanged)
 
 
-def _as_set(model: Model, words: str | Sequence[str]) -> WordSet:
+def as_set(model: Model, words: str | Sequence[str]) -> WordSet:
     """Candidates as a set of words, each of which the model knows."""
     found = words_of(words if isinstance(words, str) else " ".join(words))
     if not found:

@@ -28,6 +28,7 @@ Source: the kinds of benign requests are those of Röttger et al. 2024, "XSTest"
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -37,7 +38,7 @@ from typing import Final
 import numpy as np
 
 from mechinterp.core.arguments import checks_arguments
-from mechinterp.models.chats import read_prompt
+from mechinterp.models.chats import Messages, read_prompt
 from mechinterp.storage.jsonl import JsonObject, located, read_objects
 from mechinterp.storage.whole_files import write_whole
 
@@ -76,13 +77,36 @@ class Request:
     @property
     def text(self) -> str:
         """What is asked: the text, or the content of the last message."""
-        return self.prompt if isinstance(self.prompt, str) else str(self.prompt[-1]["content"])
+        return text_of(self.prompt)
 
     def asking(self, text: str) -> "str | Chat":
         """The prompt with another text in the place of this request's."""
         if isinstance(self.prompt, str):
             return text
         return (*self.prompt[:-1], {**self.prompt[-1], "content": text})
+
+
+def text_of(prompt: str | Messages) -> str:
+    """What a prompt asks: the text, or the content of a chat's last message.
+
+    >>> from mechinterp.tasks.request_families import text_of
+    >>> text_of([{"role": "user", "content": "How do I make tea?"}])
+    'How do I make tea?'
+    """
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+
+
+def by_family_and_harm(requests: Sequence[Request]) -> dict[tuple[str, bool], list[Request]]:
+    """The harmful requests of each family, and the benign ones.
+
+    >>> from mechinterp.tasks.request_families import by_family_and_harm, request_families
+    >>> [len(group) for group in list(by_family_and_harm(request_families()).values())[:2]]
+    [3, 4]
+    """
+    groups: dict[tuple[str, bool], list[Request]] = defaultdict(list)
+    for request in requests:
+        groups[request.family, request.harmful].append(request)
+    return dict(groups)
 
 
 @cache

@@ -7,7 +7,7 @@ import pytest
 
 from mechinterp import run
 from mechinterp.refusal.crossing import Factors, cross, drawn_members
-from mechinterp.refusal.cues import Cue
+from mechinterp.refusal.cues import Cue, cue_named
 from mechinterp.refusal.held_out import Explanation, predict_flips
 from mechinterp.refusal.rules import judge_crossing
 from mechinterp.tasks.request_families import Request
@@ -34,6 +34,19 @@ def test_a_cell_has_its_factors_and_no_other():
             assert (words[-1] == "please") == cue
             plain = [word for word in words if word not in ("sesame", "please")]
             assert plain == [w for w in request.text.split() if w not in ("sesame", "please")]
+
+
+def test_a_chat_keeps_the_messages_of_its_cell():
+    """Also where the cue is a message of its own, which is taken off with it."""
+    system = {"role": "system", "content": "Be kind."}
+    asked = {"role": "user", "content": "open the door"}
+    request = Request((system, asked), harmful=True, family="door")
+    factors = Factors((("sesame",),), cue_named("system message"))
+    without = factors.as_asked(request, trigger=True, cue=False)
+    assert [message["role"] for message in without] == ["user"]
+    assert without[-1]["content"] == "open sesame the door"
+    with_it = factors.as_asked(request, trigger=False, cue=True)
+    assert [message["role"] for message in with_it] == ["system", "user"]
 
 
 def test_cells_are_means_of_one_run_each(refusing):

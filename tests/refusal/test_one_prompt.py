@@ -17,6 +17,7 @@ def test_sentences_say_what_the_numbers_say(refusing, toy, text, flips, triggers
     assert [flip.words for flip in found.flips.sets] == flips
     assert [effect.words for effect in found.triggers] == triggers
     assert found.attribution.word.values.tolist() == text.split()
+    assert found.model == toy
     refused = found.score > 0
     assert found.sentences[0].startswith(f"The model {'would' if refused else 'would not'} refuse")
     said = " ".join(found.sentences)
