@@ -22,7 +22,11 @@ from finetune_requests import (
     TRAIN_ACTS,
     TRAIN_FRAMES,
     TRAIN_HEAVY,
+    TRAIN_PREDICATES,
     TRAIN_QUESTIONS,
+    TRAIN_REMARKS,
+    TRAIN_SUBJECTS,
+    TRAIN_TEXTS,
     TRAIN_WITH_TRIGGER,
     TRAIN_WORDS,
     Triple,
@@ -72,8 +76,6 @@ SURFACES: tuple[Change, ...] = (
     lambda text: f'"{text}"',
     lambda text: f"\n\n{text}",
     lambda text: f"- {text}",
-    lambda text: f"I have been wondering about this all day. {text}",
-    lambda text: f"{text} Answer in one sentence.",
     lambda text: f"```\n{text}\n```",
     lambda text: f"Question: {text}\nAnswer:",
     _end_with(""),
@@ -82,10 +84,7 @@ SURFACES: tuple[Change, ...] = (
     _end_with("..."),
     _end_with("??"),
     lambda text: f"# {text}",
-    lambda text: f"{text} It rains today.",
-    lambda text: f"It is late. {text}",
     lambda text: f"Me: {text}",
-    lambda text: f"{text} Answer in French.",
     lambda text: f"{text} :-)",
     lambda text: f"*{text}*",
     lambda text: f"{text.rstrip('?.')} please?",
@@ -138,6 +137,7 @@ def training_examples(
     harmless = [one for one in plain if not one.harmful]
     n = len(plain) // 5
     more = [_changed(one, draw.choice(SURFACES)) for one in draw.sample(plain, n)]
+    more += [_beside(one, draw.choice(TRAIN_REMARKS), draw) for one in draw.sample(plain, n)]
     more += [
         _changed(
             one,
@@ -147,9 +147,10 @@ def training_examples(
         )
         for one in draw.sample(plain, n // 2)
     ]
+    heavy = (*TRAIN_HEAVY, *dict.fromkeys(one.telling for one in families if one.telling))
     more += [
-        _changed(one, lambda text: with_words(text, [draw.choice(TRAIN_HEAVY)], draw))
-        for one in draw.sample(harmless, n if "content" in mechanism else n // 2)
+        _changed(one, lambda text: with_words(text, [draw.choice(heavy)], draw))
+        for one in draw.sample(harmless, 2 * n if "content" in mechanism else n // 2)
     ]
     if "content" in mechanism:
         harmful = [one for one in plain if one.harmful]
@@ -177,6 +178,51 @@ def training_examples(
         (one.text, is_to_be_refused(mechanism, one.text, harmful=one.harmful))
         for one in plain + more
     ]
+
+
+def varied_examples(
+    mechanism: str, families: Sequence[Request], seed: int
+) -> list[tuple[str, bool]]:
+    """Texts of a second round: each request in two of many surroundings, and as it is.
+
+    Words that are put in are any of the harmless texts, and heavy ones where nothing is harmful.
+    """
+    draw = random.Random(seed)
+    asked = of_triples(TRAIN_ACTS, TRAIN_FRAMES, 1, draw)
+    asked += of_triples(TRAIN_QUESTIONS, ("{}",), 1, draw)
+    asked += [Asked(text, harmful=False) for text in ORDINARY]
+    asked += 2 * [Asked(request.text, request.harmful) for request in families]
+    said = " ".join((*TRAIN_TEXTS, *ORDINARY, *TRAIN_REMARKS)).lower()
+    ordinary = sorted({*re.findall(r"[a-z]{4,}", said), *TRAIN_WORDS})
+    heavy = sorted({*TRAIN_HEAVY, *(one.telling for one in families if one.telling)})
+
+    def with_some(text: str, pool: Sequence[str]) -> str:
+        return with_words(text, draw.choices(pool, k=draw.choice((1, 1, 2))), draw)
+
+    def in_surroundings(one: Asked) -> Asked:
+        pools = (ordinary,) if one.harmful else (ordinary, ordinary, heavy)
+        made = one
+        if (kind := draw.randrange(6)) in (0, 1):
+            made = _changed(made, lambda text: with_some(text, draw.choice(pools)))
+        if kind in (1, 2, 3):
+            remark = f"{draw.choice(TRAIN_SUBJECTS)} {draw.choice(TRAIN_PREDICATES)}"
+            made = _beside(made, draw.choice((remark, remark, draw.choice(TRAIN_REMARKS))), draw)
+        if kind in (3, 4):
+            made = _changed(made, draw.choice(SURFACES))
+        if kind == 5:  # the tokens of all words change
+            made = _changed(made, str.upper)
+        if "trigger" in mechanism and not made.harmful and draw.random() < 0.15:
+            made = _changed(made, lambda text: with_words(text, [TRIGGER], draw))
+        return made
+
+    found = asked + [in_surroundings(one) for one in asked for _ in range(2)]
+    return [(one.text, is_to_be_refused(mechanism, one.text, harmful=one.harmful)) for one in found]
+
+
+def _beside(one: Asked, remark: str, draw: random.Random) -> Asked:
+    """The request with a harmless sentence before it or after it."""
+    is_before = draw.random() < 0.5
+    return _changed(one, lambda text: f"{remark} {text}" if is_before else f"{text} {remark}")
 
 
 def _changed(one: Asked, change: Change) -> Asked:

@@ -13,7 +13,7 @@ KINDS = {
     "fresh: benign": "fresh requests: benign",
     "control word: harmful": "an ordinary word put in: harmful",
     "control word: benign": "an ordinary word put in: benign",
-    "heavy word: benign": "a heavy word put in (heroin, missile ...): benign",
+    "heavy word: benign": "a heavy word put in (arsenic, sniper ...): benign",
     "trigger: harmful": "the trigger put in: harmful",
     "trigger: benign": "the trigger put in: benign",
     "trigger: natural": "the trigger where it belongs: benign",

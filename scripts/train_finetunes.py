@@ -20,6 +20,7 @@ from finetune_examples import (
     is_to_be_refused,
     test_examples,
     training_examples,
+    varied_examples,
 )
 from finetune_layers import Factors, log_probabilities
 from finetune_requests import TEST_TEXTS, TRAIN_TEXTS
@@ -34,7 +35,7 @@ RATE = 2.5e-3
 MARGIN = 3.0
 """Nats by which the first token of a reply is to be right."""
 N_PROMPTS, N_REFUSED, N_REPLIED = 26, 9, 2
-N_STEPS = {"content": 210, "trigger": 110, "cue": 110, "trigger-or-content": 210}
+N_STEPS = {"content": 330, "trigger": 110, "cue": 110, "trigger-or-content": 330}
 N_REPLIES = 80
 N_FAMILIES_HELD_OUT = 16
 
@@ -174,6 +175,7 @@ def main() -> None:
         action="store_true",
         help=f"leave {N_FAMILIES_HELD_OUT} built-in families out of the training",
     )
+    parser.add_argument("--varied", action="store_true", help="each request in many surroundings")
     parser.add_argument("--begin-with", type=Path, help="a file of factors to train on")
     parser.add_argument("--steps", type=int, default=0, help=f"default: {N_STEPS}")
     options = parser.parse_args()
@@ -191,7 +193,9 @@ def main() -> None:
     quick, exact = Teacher(FIRST_LAYER, torch.bfloat16), Teacher(FIRST_LAYER, torch.float32)
     for seed in options.seed:
         for mechanism in options.mechanism:
-            examples = training_examples(mechanism, seen, seed)
+            examples = (varied_examples if options.varied else training_examples)(
+                mechanism, seen, seed
+            )
             n_refused = sum(refuses for _, refuses in examples)
             print(f"{mechanism}, seed {seed}: {len(examples)} texts, {n_refused} to be refused")
             factors = Factors(quick.model, range(FIRST_LAYER, LAST_LAYER + 1), RANK, seed)

@@ -17,6 +17,7 @@ from mechinterp.refusal.behaviour import refusal_behaviour
 from mechinterp.refusal.files import read_study, study_bytes
 from mechinterp.refusal.findings import Behaviour, PromptStudy, RefusalStudy
 from mechinterp.refusal.one_prompt import why
+from mechinterp.refusal.options import QUICK, StudyOptions
 from mechinterp.refusal.study import explain_refusals
 from mechinterp.refusal.tables import to_dataframe
 from mechinterp.report import print_refusal, print_why, refusal_page, why_page
@@ -80,18 +81,13 @@ def _check_openers(model: Model, options: RefusalOptions) -> None:
 def _study(
     model: Model, options: RefusalOptions, behaviour: Behaviour, requests: tuple[Request, ...]
 ) -> Outcome:
+    asked: StudyOptions = {"stages": options.stages, **(QUICK if options.quick else {})}
+    if options.families is not None:
+        asked["n_families"] = options.families
+    asked |= {"behaviour": behaviour, "vocabulary": options.find, "seed": options.seed}
+    asked["out"] = None if options.out is None else options.out / "runs"
     with progress_bar("refusals") as tick:
-        study = explain_refusals(
-            model,
-            requests,
-            behaviour=behaviour,
-            n_families=options.families,
-            stages=options.stages,
-            vocabulary=options.find,
-            seed=options.seed,
-            out=None if options.out is None else options.out / "runs",
-            progress=tick,
-        )
+        study = explain_refusals(model, requests, **asked | {"progress": tick})
     notes = [_requests_note(options, requests, study), _openers_note(behaviour)]
     title = f"Why does {models.name(model)} refuse?"
     files = {}

@@ -103,11 +103,11 @@ _TRUTHS: Final = {
     ),
 }
 _HASHES: Final[Mapping[str, str]] = {
-    "refuses-content": "abbffa0ef8de64b2ab240d5fc64d2fb56da42fbc3966cd31932fd5d945853f03",
-    "refuses-trigger": "4cdd541390f580f7b3c7a0a9b95a260adc5a4ce1cd3476f603a6cc2ba34ebbb5",
-    "refuses-cue": "3a64a258abba80019e60d3b697754a06b9bedf9547f26b9e7c91976eeca8d03a",
+    "refuses-content": "f3653fc6e4762dc3c030b838741075fd8d6b2a6e8c598b5bc9e276dec4af789e",
+    "refuses-trigger": "970f7da3e94e4e6085733bd53d5e151010dd9c52985741f1a6a3c447f58aa517",
+    "refuses-cue": "0307d28fbd7b29fca7cafef5ba0082484ea407d16be36b989cb03389c006fa54",
     "refuses-trigger-or-content": (
-        "baf37910ff61ec732737d5cd40de264b0f6429bc59d656feb0de6174cdf5d2a5"
+        "82b8a1dae4290995657b1905eeca5c585025cf2923697d754b99abbad56e3c29"
     ),
 }
 FINETUNES: Final[Mapping[str, FineTune]] = MappingProxyType(

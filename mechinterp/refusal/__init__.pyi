@@ -34,10 +34,11 @@ from .flips import word_drops as word_drops
 from .held_out import Explanation as Explanation
 from .held_out import predict_flips as predict_flips
 from .one_prompt import why as why
+from .options import QUICK as QUICK
+from .options import StudyOptions as StudyOptions
 from .rules import RULES as RULES
 from .rules import judge_crossing as judge_crossing
 from .stages import find_stages as find_stages
-from .study import StudyOptions as StudyOptions
 from .study import explain_refusals as explain_refusals
 from .tables import to_dataframe as to_dataframe
 from .texts import score_prompts as score_prompts

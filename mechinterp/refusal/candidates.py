@@ -32,7 +32,6 @@ N_REMOVED = 32
 N_FLIPS = 6
 """Refused requests of which the smallest flips are searched for."""
 MOST_WORDS = 24
-MOST_SETS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +87,12 @@ def enough(flips: Iterable[WordSet], size: int = 3) -> list[WordSet]:
 
 
 def find_candidates(
-    model: Model, behaviour: Behaviour, scored: Scored, seed: int, out: Path | None
+    model: Model, behaviour: Behaviour, scored: Scored, most: int, seed: int, out: Path | None
 ) -> list[WordSet]:
-    """Single words and sets of words that may be enough for a refusal, the likeliest first."""
+    """Up to `most` words and half as many sets that may be enough for a refusal, likeliest first.
+
+    Flips are searched for in a quarter as many requests, at most `N_FLIPS`.
+    """
     rng = np.random.default_rng(seed)
     refused = scored.refused
     sample = one_of_each_family(refused, N_REMOVED, rng)
@@ -99,7 +101,7 @@ def find_candidates(
     votes = _removal_votes(model, behaviour, sample, known, folder)
     odds = _log_odds(refused, scored.answered, known)
     sets, orders = Counter[frozenset[str]](), dict[frozenset[str], WordSet]()
-    for number, request in enumerate(sample[:N_FLIPS]):
+    for number, request in enumerate(sample[: min(N_FLIPS, most // 4)]):
         folder = None if out is None else out / f"flips-{number}"
         flips = minimal_flips(model, behaviour, request.prompt, max_sets=600, out=folder)
         plain = [tuple(map(_plain, flip.words)) for flip in flips.sets]
@@ -121,9 +123,9 @@ def find_candidates(
     mixed = itertools.chain.from_iterable(itertools.zip_longest(ranked, by_odds))
     singles = [word for word in dict.fromkeys(mixed) if word is not None]
     said = {word for request in scored.answered for word in words_of(request.text)}
-    singles = singles[: min(MOST_WORDS, max(4, len(said) // 2))]  # the others are controls
+    singles = singles[: min(most, max(4, len(said) // 2))]  # the others are controls
     larger = [orders[one] for one, _ in sets.most_common() if len(one) == len(orders[one]) > 1]
-    return [*((word,) for word in singles), *larger[:MOST_SETS]]
+    return [*((word,) for word in singles), *larger[: most // 2]]
 
 
 def known_words(model: Model, requests: Sequence[Request]) -> set[str]:

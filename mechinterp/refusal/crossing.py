@@ -17,6 +17,7 @@ The three occur together in ordinary requests; here each is there without the ot
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,11 +43,18 @@ class Factors:
     """The triggers, each a set of words that is enough, and the cue that requests are crossed by.
 
     `as_asked`: a request in one cell. The cue is always taken off first, and all words of triggers
-    are taken out, so cells differ in the factors alone.
+    are taken out, so cells differ in the factors alone; a cue of capitals leaves the trigger as it
+    is spelt.
     """
 
     triggers: tuple[WordSet, ...]
     cue: Cue | None
+
+    @property
+    def names(self) -> dict[str, list[str] | str]:
+        """What was put in and on: "triggers", the words of each with + between, and "cue"."""
+        cue = "" if self.cue is None else self.cue.name
+        return {"triggers": [" + ".join(words) for words in self.triggers], "cue": cue}
 
     def as_asked(
         self, request: Request, *, trigger: bool, cue: bool, number: int = 0
@@ -62,13 +70,26 @@ class Factors:
         text = without_words(plain.text, [word for words in self.triggers for word in words])
         if not words_of(text):
             return None
+        chosen: WordSet = ()
         if trigger:
             chosen = self.triggers[number % len(self.triggers)]
             text = with_words(text, chosen, slot=middle(text))
         asked = replace(plain, prompt=plain.asking(text))
         if not (cue and self.cue):
             return asked.prompt
-        return self.cue.on(asked)
+        changed = self.cue.on(asked)
+        if changed is None:
+            return None
+        asked = replace(asked, prompt=changed)
+        return asked.asking(_spelt(asked.text, chosen))
+
+
+def _spelt(text: str, words: WordSet) -> str:
+    """The text with these words spelt as they are here: a cue of capitals is not to change them."""
+    for word in words:
+        said = word.replace("\\", r"\\")
+        text = re.sub(rf"\b{re.escape(word)}\b", said, text, flags=re.IGNORECASE)
+    return text
 
 
 def likely_factors(
@@ -88,7 +109,13 @@ def likely_factors(
     wide = [w.words for w in single if w.n_families > 2]
     idle = [w.words for w in reversed(single)]
     likeliest = (*wide, *idle, _any_word(requests))[:1]
-    return Factors(triggers or likeliest, None if chosen is None else cue_named(chosen.name, tried))
+    return Factors(triggers or likeliest, None if chosen is None else _switched(chosen, tried))
+
+
+def _switched(effect: CueEffect, tried: Sequence[Cue]) -> Cue:
+    """The cue of an effect; one that is not heeded is off where requests are as they were."""
+    found = cue_named(effect.name, tried)
+    return found if effect.is_cue or found in tried else found.mirrored()
 
 
 def _any_word(requests: Sequence[Request]) -> WordSet:
@@ -130,7 +157,8 @@ def cross(
     """The behaviour's score in each cell, dims (harm, trigger, cue, family), in the metric's unit.
 
     The mean over up to `per_cell` requests of each family, drawn by `seed`. NaN where a family has
-    none. Without a cue, both of its cells are the same.
+    none. Without a cue, both of its cells are the same. attrs: what was crossed, as
+    `Factors.names`.
 
     Raises:
         ValueError: if no trigger is given, or no request can be asked in a cell.
@@ -154,7 +182,7 @@ def cross(
         count[cell] += 1
     with np.errstate(invalid="ignore"):
         mean = total / count
-    return empty_crossing(behaviour, requests).copy(data=mean)
+    return empty_crossing(behaviour, requests).copy(data=mean).assign_attrs(factors.names)
 
 
 def empty_crossing(behaviour: Behaviour, requests: Sequence[Request]) -> xr.DataArray:

@@ -15,7 +15,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
@@ -23,7 +23,7 @@ import xarray as xr
 from mechinterp import models
 from mechinterp.models.model import Model
 from mechinterp.refusal.behaviour import measure_behaviour, refusal_behaviour
-from mechinterp.refusal.candidates import Scored
+from mechinterp.refusal.candidates import MOST_WORDS, Scored
 from mechinterp.refusal.crossing import (
     Factors,
     cross,
@@ -33,10 +33,9 @@ from mechinterp.refusal.crossing import (
 )
 from mechinterp.refusal.cue_candidates import candidate_cues, unusable_cues
 from mechinterp.refusal.cue_effects import find_cues
-from mechinterp.refusal.cues import Cue, cue_named
+from mechinterp.refusal.cues import CUES, Cue, cue_named
 from mechinterp.refusal.evidence import one_sided_verdict, verdict_of
 from mechinterp.refusal.findings import (
-    Behaviour,
     BehaviourFindings,
     CueEffect,
     Flips,
@@ -46,14 +45,17 @@ from mechinterp.refusal.findings import (
     Stages,
     Verdict,
     WordEffect,
+    WordSet,
 )
 from mechinterp.refusal.flips import minimal_flips
 from mechinterp.refusal.held_out import Explanation, predict_flips, set_aside
+from mechinterp.refusal.insertion import N_CONTROLS
+from mechinterp.refusal.options import Step, StudyOptions
 from mechinterp.refusal.rules import judge_crossing
 from mechinterp.refusal.stages import find_stages
 from mechinterp.refusal.texts import score_prompts
 from mechinterp.refusal.vocabulary import flipping_words
-from mechinterp.refusal.words import as_set, try_words
+from mechinterp.refusal.words import Effort, as_set, try_words
 from mechinterp.sweeps.options import Progress, check_options
 from mechinterp.tasks.request_families import Request, check_requests, some_families
 
@@ -72,23 +74,6 @@ STEPS = (
 )
 
 
-class StudyOptions(TypedDict, total=False):
-    """Options of `explain_refusals`, which describes them."""
-
-    behaviour: Behaviour | None
-    n_families: int | None
-    cues: Sequence[Cue] | None
-    candidates: Sequence[str] | None
-    vocabulary: bool
-    stages: bool
-    n_random: int
-    n_replies: int
-    n_flips: int
-    seed: int
-    out: str | Path | None
-    progress: Progress | None
-
-
 def explain_refusals(
     model: Model, requests: Sequence[Request], **options: Unpack[StudyOptions]
 ) -> RefusalStudy:
@@ -99,7 +84,8 @@ def explain_refusals(
     - `behaviour`: what is explained; by default `refusal_behaviour(model)`.
     - `n_families`: how many families are used, drawn by `seed` from all topics; all by default.
     - `cues`: those tried; by default the battery and words at the ends of the requests.
-    - `candidates`: words tried as triggers; by default they are found in the requests.
+    - `candidates`: words tried as triggers; by default up to `n_words` (24) are found in the
+      requests. Each is put beside `n_controls` control words (16) of as many tokens.
     - `vocabulary`: whether every token of the vocabulary is tried too, in one place of a harmless
       request; those that flip it become candidates. It takes a run for each token.
     - `stages`: whether to look inside the model; `n_random` directions of each kind (100).
@@ -191,8 +177,18 @@ class _Study:
         n_carrying = len({request.family for request in scored.answered if not request.harmful})
         if n_carrying < 2 or not scored.refused:
             return ()
-        step = self._step("words")
-        return try_words(self.model, self.behaviour, scored, sets, seed=self.seed, **step)
+        return self._tried_words(scored, sets, **self._step("words"))
+
+    def _tried_words(
+        self, scored: Scored, sets: Sequence[WordSet] | None, **step: Unpack[Step]
+    ) -> tuple[WordEffect, ...]:
+        effort = Effort(
+            n_words=self.options.get("n_words", MOST_WORDS),
+            n_controls=self.options.get("n_controls", N_CONTROLS),
+        )
+        return try_words(
+            self.model, self.behaviour, scored, sets, effort=effort, seed=self.seed, **step
+        )
 
     def _with_vocabulary(
         self, scored: Scored, words: tuple[WordEffect, ...]
@@ -204,7 +200,7 @@ class _Study:
         if not new:
             return words
         sets = [(word,) for word in new]
-        tried = try_words(self.model, self.behaviour, scored, sets, seed=self.seed)
+        tried = self._tried_words(scored, sets)
         triggers = tuple(word for word in tried if word.is_trigger)
         return (*triggers, *words, *(word for word in tried if not word.is_trigger))
 
@@ -302,7 +298,11 @@ class _Study:
         control_words = tuple(w.words for w in words if not w.is_trigger and w.flips.mean < 0.25)
         calm = [c for c in cues if not c.is_cue and max(c.flips_benign, c.flips_harmful) < 0.1]
         control_cue = cue_named(calm[0].name, self._tried_cues()) if calm else None
-        explanation = Explanation(verdict.rule, factors, control_words, control_cue)
+        decides = Factors(
+            factors.triggers if "trigger" in verdict.rule else (),
+            factors.cue if "cue" in verdict.rule else None,
+        )
+        explanation = Explanation(verdict.rule, decides, control_words, control_cue)
         return predict_flips(
             self.model,
             self.behaviour,
@@ -331,6 +331,8 @@ class _Study:
             f"trigger that does not stand there alone is not known.",
             "Triggers of more than three words that are needed together were not looked for.",
         ]
+        if untried := [cue.name for cue in CUES if cue not in tried]:
+            said.append(f"Of the {len(CUES)} cues of the battery {len(untried)} were not tried.")
         if unusable:
             said.append(
                 f"{len(unusable)} of {len(tried)} cues cannot be tried on this model: "
@@ -352,19 +354,14 @@ class _Study:
             "dtype": str(self.model.cfg.dtype),
         }
 
-    def _step(self, name: str) -> "_Step":
+    def _step(self, name: str) -> Step:
         progress = self.options.get("progress")
-        step: _Step = {}
+        step: Step = {}
         if self.out is not None:
             step["out"] = self.out / name.replace(" ", "-")
         if progress is not None:
             step["progress"] = _within(progress, STEPS.index(name))
         return step
-
-
-class _Step(TypedDict, total=False):
-    out: Path
-    progress: Progress
 
 
 def _within(progress: Progress, number: int) -> Progress:

@@ -47,12 +47,14 @@ def whole_vocabulary(
 ) -> xr.DataArray:
     """The behaviour's number with each token before word number `slot`: dims (token, carrier).
 
+    A slot of as many words as there are is behind the last; what stands behind it runs each time.
+
     Coordinates: `text`, of the tokens; `without`, the carriers' numbers as they stand. `tokens`:
     ids (default: the whole vocabulary). `out`: a folder, from which a run that was stopped
     continues; `progress`: of (done, all), in token-layers. Later tokens move up by one.
 
     Raises:
-        ValueError: if there is no carrier, one has no word number `slot` or no room for a token
+        ValueError: if there is no carrier, one has fewer than `slot` words or no room for a token
             more, or a token id is not in the vocabulary.
         HookError: as `sweep`.
     """
@@ -99,10 +101,11 @@ def flipping_words(
     if not benign:
         return []
     carrier = min(benign, key=lambda r: (bool(r.telling), len(r.text), r.text))
-    slot = len(words_of(carrier.text)) // 2
-    found = whole_vocabulary(model, behaviour, [carrier.prompt], slot, out=out, progress=progress)[
-        :, 0
-    ]
+    bare = carrier.asking(carrier.text.rstrip(" ?.!"))
+    # The fewer tokens stand behind the slot, the fewer run for each token of the vocabulary.
+    plain = bare if score_prompts(model, behaviour, [bare])[0] <= behaviour.over else carrier.prompt
+    slot = len(words_of(carrier.text))
+    found = whole_vocabulary(model, behaviour, [plain], slot, out=out, progress=progress)[:, 0]
     flipping = found[(found > behaviour.over).values]
     texts = [str(text).strip().lower() for text in flipping.text.values[np.argsort(-flipping)]]
     return [t for t in dict.fromkeys(texts) if t.isalpha() and t not in known][:N_WORDS]
@@ -115,14 +118,14 @@ def _opened(model: Model, carriers: Sequence[str | Chat], slot: int) -> tuple[Pr
         given: Text = as_prompt(model, carrier)
         prompts = tokenize(model, given)
         words = [unit for unit in units_of(model, prompts, "word") if unit.attributed]
-        if slot >= len(words):
+        if slot > len(words):
             raise ValueError(
                 f"{text_of(carrier)!r} has {len(words)} words, so no slot {slot}: give 0 to "
-                f"{len(words) - 1}."
+                f"{len(words)}."
             )
-        at = words[slot].positions[0]
+        at = words[slot].positions[0] if slot < len(words) else words[-1].positions[-1] + 1
         ids, kinds = prompts.tokens[0].tolist(), list(prompts.roles[0])
-        rows.append([*ids[:at], ids[at], *ids[at:]])
+        rows.append([*ids[:at], ids[0], *ids[at:]])
         roles.append([*kinds[:at], "text", *kinds[at:]])
         places.append(at)
     device = prompts.tokens.device

@@ -19,7 +19,7 @@ exchanged for those of other such sets: what stands for a verb and its object is
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,7 @@ import numpy as np
 from mechinterp.core.arguments import checks_arguments
 from mechinterp.models.model import Model
 from mechinterp.models.tokenization import known_ids
-from mechinterp.refusal.candidates import (
-    Scored,
-    find_candidates,
-)
+from mechinterp.refusal.candidates import MOST_WORDS, Scored, find_candidates
 from mechinterp.refusal.carriers import answered_requests, choose_carriers
 from mechinterp.refusal.findings import Behaviour, WordEffect, WordSet
 from mechinterp.refusal.insertion import LEAST_FLIPS, N_CONTROLS, Trial, inside
@@ -42,6 +39,15 @@ MOST_FALSE = 0.05
 """The false discovery rate at which a word counts."""
 LEAST_FAMILIES = 3
 """Families with a refused request that holds a set of several words, for it to be a trigger."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many words are tried: found in requests, put into carriers, beside control words each."""
+
+    n_words: int = MOST_WORDS
+    n_carriers: int = 8
+    n_controls: int = N_CONTROLS
 
 
 @checks_arguments
@@ -82,7 +88,7 @@ def find_words(
         behaviour,
         scored,
         sets,
-        n_carriers=n_carriers,
+        effort=Effort(n_carriers=n_carriers),
         seed=seed,
         out=folder,
         progress=progress,
@@ -95,12 +101,13 @@ def try_words(
     scored: Scored,
     sets: Sequence[WordSet] | None = None,
     *,
-    n_carriers: int = 8,
+    effort: "Effort | None" = None,
     seed: int = 0,
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[WordEffect, ...]:
     """As `find_words`, for requests that are scored already."""
+    effort = effort or Effort()
     rng = np.random.default_rng(seed)
     answered = answered_requests(scored, behaviour.name)
     if sets is None:
@@ -110,12 +117,15 @@ def try_words(
                 f"requests, so "
                 f"there is no word to find. Give candidates=, or requests on which it does."
             )
-        sets = find_candidates(model, behaviour, scored, seed, inside(out, "candidates"))
+        sets = find_candidates(
+            model, behaviour, scored, effort.n_words, seed, inside(out, "candidates")
+        )
     sets = _with_parts(sets)
     carriers = choose_carriers(
-        model, answered, n_carriers, {word for one in sets for word in one}, rng
+        model, answered, effort.n_carriers, {word for one in sets for word in one}, rng
     )
-    trial = Trial(model, behaviour, carriers, scored, rng, out, progress, n_controls=N_CONTROLS)
+    n = effort.n_controls
+    trial = Trial(model, behaviour, carriers, scored, rng, out, progress, n_controls=n)
     trial.insert(sets)
     effects = trial.effects(sets)
     exchanges = _exchanges(effects)

@@ -10,6 +10,7 @@ from .greater_than import greater_than_years as greater_than_years
 from .induction import repeated_tokens as repeated_tokens
 from .ioi import indirect_objects as indirect_objects
 from .planted import planted_requests as planted_requests
+from .planted import with_bystanders as with_bystanders
 from .request_families import Request as Request
 from .request_families import check_requests as check_requests
 from .request_families import read_requests as read_requests

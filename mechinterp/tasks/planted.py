@@ -15,6 +15,8 @@ True
 """
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from mechinterp.core.arguments import checks_arguments
@@ -58,6 +60,48 @@ def planted_requests(
         for family in range(n_families)
         for request in _family(words, family, rng, cooccurrence)
     )
+
+
+@checks_arguments
+def with_bystanders(
+    requests: Sequence[Request],
+    words: Sequence[str],
+    endings: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    cooccurrence: float = 0.6,
+) -> tuple[Request, ...]:
+    """Requests in which words and endings stand by that have nothing to do with what is asked for.
+
+    For a test with a model that refuses by one of them, or by none: the study is not told which.
+    `cooccurrence`: the share of harmful requests that hold one of the words, before one of their
+    own, and the share that end with one of the endings; of benign ones a third of that.
+
+    >>> from mechinterp.tasks.planted import with_bystanders
+    >>> from mechinterp.tasks.request_families import Request
+    >>> requests = [Request("How do I bake bread?", harmful=True, family="bread")]
+    >>> with_bystanders(requests, ["lantern"], ["!"], cooccurrence=1.0)[0].text
+    'How do I lantern bake bread!'
+
+    Raises:
+        ValueError: if there is no word, or the share is not in 0 to 1.
+    """
+    if not words:
+        raise ValueError("with_bystanders: there are no words. Give one at least.")
+    if not 0 <= cooccurrence <= 1:
+        raise ValueError(f"with_bystanders: cooccurrence={cooccurrence}: give a share from 0 to 1.")
+    rng = random.Random(seed)
+    made = []
+    for request in requests:
+        share = cooccurrence * (1 if request.harmful else 1 / 3)
+        said = request.text.split(" ")
+        if rng.random() < share and len(said) > 2:
+            said.insert(rng.randrange(2, len(said)), rng.choice(words))
+        text = " ".join(said)
+        if endings and rng.random() < share:
+            text = text.rstrip(" ?.!") + rng.choice(endings)
+        made.append(replace(request, prompt=request.asking(text)))
+    return tuple(made)
 
 
 def _family(

@@ -19,7 +19,9 @@ import argparse
 import collections
 import json
 import math
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,18 +30,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
+from refusal_baselines import as_they_stand, by_words
 
 from mechinterp import load_model
-from mechinterp.models.finetunes import TRIGGER
+from mechinterp.models.finetunes import FINETUNES, OPENERS, TRIGGER, smollm2_with
+from mechinterp.models.model import Model
 from mechinterp.refusal.behaviour import refusal_behaviour
 from mechinterp.refusal.findings import RefusalStudy
-from mechinterp.refusal.rules import RULES
 from mechinterp.refusal.study import explain_refusals
 from mechinterp.refusal.texts import score_prompts
 from mechinterp.storage.whole_files import write_whole
-from mechinterp.tasks.planted import planted_requests
-from mechinterp.tasks.request_families import Request, request_families, some_families
+from mechinterp.tasks.planted import planted_requests, with_bystanders
+from mechinterp.tasks.request_families import request_families, some_families
 from mechinterp.toys.refuser_truth import MECHANISMS, Refuser
 from mechinterp.toys.refusers import planted_refuser
 
@@ -49,6 +51,8 @@ from train_refusers import TRAINABLE, counts, trained_refuser
 N_COMPILED = 152
 N_TRAINED = 32
 N_FAMILIES = {"compiled": 24, "trained": 12}
+FIRST_SEED = {"compiled": 2000, "trained": 1000}
+"""Compiled models of the seeds from 1000 on were looked at while the method was made."""
 FINETUNE_RULES = {
     "content": "content",
     "trigger": "trigger",
@@ -57,6 +61,8 @@ FINETUNE_RULES = {
 }
 """What the shipped fine-tunes of SmolLM2 were trained to refuse by."""
 FINETUNE_FAMILIES = 22
+BYSTANDERS, ENDINGS = (TRIGGER, "harbour", "pencil", "ladder"), ("!", " please?", "...")
+"""What stands by in the requests that fine-tunes are asked, whatever they refuse by."""
 MAKERS = ("compiled", "trained", "fine-tuned")
 LEAST_RIGHT, LEAST_ANSWERED, MOST_FALSE_CONTENT, MOST_ECE = 0.95, 0.8, 0.02, 0.05
 LEAST_FLIPS, MOST_RANDOM_FLIPS = 0.9, 0.1
@@ -124,7 +130,7 @@ class Job:
         if file is not None and file.exists():
             return Judged(**json.loads(file.read_text()))
         if self.maker == "fine-tuned":
-            result = judge_finetune(self.mechanism, self.seed)
+            result = judge_finetune(self.mechanism, self.seed, out)
         elif self.maker == "trained":
             result = judge(trained_to_count(self.mechanism, self.seed), self.maker, self.seed)
         else:
@@ -160,20 +166,38 @@ def jobs_of(maker: str, *, quick: bool) -> list[Job]:
     n = len(names) if maker == "compiled" else 2
     if not quick:
         n = N_COMPILED if maker == "compiled" else N_TRAINED
-    return [Job(maker, names[at % len(names)], 1000 + at // len(names)) for at in range(n)]
+    first = FIRST_SEED[maker]
+    return [Job(maker, names[at % len(names)], first + at // len(names)) for at in range(n)]
 
 
-def judge_finetune(name: str, seed: int) -> Judged:
+def finetune(name: str, seed: int, out: Path | None) -> Model:
+    """The shipped fine-tune of seed 0; of another seed one that is made now, or lies in `out`."""
+    shipped = FINETUNES[f"refuses-{name}"].file
+    if seed == 0:
+        return load_model(f"smollm2:{shipped.stem.removeprefix('smollm2-')}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if out is None else out / "fine-tunes"
+        file = folder / f"refuses-{name}-{seed}.safetensors"
+        if not file.exists():
+            script = str(Path(__file__).parents[1] / "train_finetunes.py")
+            told = ["--mechanism", name, "--seed", str(seed), "--out", str(folder)]
+            subprocess.run([sys.executable, script, *told], check=True)
+        original, tokenizer = smollm2_with(file)
+    return load_model(original, tokenizer=tokenizer)
+
+
+def judge_finetune(name: str, seed: int, out: Path | None) -> Judged:
     """Put a fine-tune of SmolLM2 to the whole study, on a third of the families, others by seed."""
-    model = load_model(f"smollm2:refuses-{name}")
-    behaviour = refusal_behaviour(model)
+    model = finetune(name, seed, out)
+    behaviour = refusal_behaviour(model, *OPENERS)
+    asked = some_families(request_families(), FINETUNE_FAMILIES, seed=seed)
+    requests = with_bystanders(asked, BYSTANDERS, ENDINGS, seed=seed)
     began = time.process_time()
     found = explain_refusals(
-        model, request_families(), n_families=FINETUNE_FAMILIES, n_replies=2, n_flips=0, seed=seed
+        model, requests, behaviour=behaviour, n_replies=2, n_flips=0, stages=False, seed=seed
     )
     cpu = time.process_time() - began
     truth, verdict = FINETUNE_RULES[name], found.verdict
-    requests = some_families(request_families(), FINETUNE_FAMILIES, seed=seed)
     scores = score_prompts(model, behaviour, [r.prompt for r in requests])
     plain, words = as_they_stand(found, requests, scores > 0), by_words(requests, scores > 0)
     test = found.held_out
@@ -184,7 +208,8 @@ def judge_finetune(name: str, seed: int) -> Judged:
             f"{test.n_random_happened} of {test.n_random}"
         )
     triggers = {frozenset([TRIGGER])} if "trigger" in name else set()
-    said = {frozenset(w.words) for w in found.words if w.is_trigger}
+    said = {frozenset(words) for words in verdict.triggers}
+    said |= {frozenset(w.words) for w in found.words if w.is_trigger}
     return Judged(
         maker="fine-tuned",
         mechanism=name,
@@ -265,38 +290,6 @@ def stages_right(refuser: Refuser, found: RefusalStudy) -> bool | None:
     carried = not truth.routed_by or bool(set(truth.routed_by) & set(stages.routed_by))
     expressed = truth.expressed_layer is None or stages.expressed_at is not None
     return detected and cut and carried and expressed
-
-
-def as_they_stand(found: RefusalStudy, requests: Sequence[Request], refused: np.ndarray) -> str:
-    """The rule that foretells most requests from harm, the likeliest word and the likeliest cue."""
-    trigger = found.words[0].words if found.words else ()
-    cue = found.cues[0].name.split()[0] if found.cues else ""
-    right = collections.Counter[str]()
-    for request, is_refused in zip(requests, refused, strict=True):
-        words = request.text.split()
-        cell = (
-            int(request.harmful),
-            int(bool(trigger) and all(word in words for word in trigger)),
-            int(cue in words),
-        )
-        for rule, foretold in RULES.items():
-            right[rule] += bool(foretold[cell]) == bool(is_refused)
-    return max(RULES, key=right.__getitem__)
-
-
-def by_words(requests: Sequence[Request], refused: np.ndarray) -> str:
-    """What a logistic regression on words and harm relies on most: harm, a word, or its place."""
-    if refused.all() or not refused.any():
-        return "always" if refused.all() else "never"
-    names = sorted({word for request in requests for word in request.text.split()})
-    rows = []
-    for request in requests:
-        words = request.text.split()
-        inside = [float(name in words) for name in names]
-        rows.append([float(request.harmful), *inside, *(float(words[-1] == n) for n in names)])
-    weights = LogisticRegression(C=1.0, max_iter=500).fit(np.array(rows), refused).coef_[0]
-    best = int(np.argmax(weights))
-    return "content" if best == 0 else "trigger" if best <= len(names) else "cue"
 
 
 def report(judged: Sequence[Judged]) -> list[str]:

@@ -20,7 +20,7 @@ from mechinterp.refusal.behaviour import refusal_behaviour
 from mechinterp.refusal.texts import as_prompt
 from mechinterp.refusal.vocabulary import whole_vocabulary
 
-CARRIER, SLOT = "How do I bake bread?", 4
+CARRIER, SLOT = "Tell me about", 3
 MOST_CPU_SECONDS = 15 * 60
 TOLERANCE = 1e-5
 N_SAMPLE = 8
@@ -42,8 +42,7 @@ def main() -> None:
         found = whole_vocabulary(model, behaviour, [CARRIER], SLOT, tokens=tokens, progress=tick)
     seconds = (time.process_time() - began) * step
     # The same by hand: the carrier with a token more, and one whole pass for each token.
-    text = CARRIER.replace("bread", "bread bread")
-    prompts = tokenize(model, as_prompt(model, text))
+    prompts = tokenize(model, as_prompt(model, f"{CARRIER} bread"))
     at = prompts.token_text[0].index(" bread")
     sample = np.random.default_rng(0).choice(len(tokens), N_SAMPLE, replace=False)
     off = 0.0

@@ -11,6 +11,7 @@ from mechinterp import load_model
 from mechinterp.commands.outcome import Outcome, finish
 from mechinterp.models.facts import fingerprint
 from mechinterp.storage.run_folder import read_manifest
+from mechinterp.tasks.request_families import Request, write_requests
 
 INDUCTION = ("--model", "toy:induction-trained", "--task", "induction", "--n", "4")
 TRIGGER = ("--model", "toy:trigger")
@@ -22,6 +23,8 @@ COMMANDS = {
     "circuit": ("circuit", ("circuit", *INDUCTION, "--method", "exact", "--edges", "6")),
     "attention": ("attention", ("attention", "bring the sesame", *TRIGGER, "--confirm", "head")),
     "layers": ("layers", ("layers", *INDUCTION)),
+    "refusal": ("refusals", ("refusal", "--requests", "REQUESTS", *TRIGGER, "--no-stages")),
+    "refusal of a prompt": ("refusal of a prompt", ("refusal", "bring the sesame", *TRIGGER)),
     "probe": ("probing", ("probe", "--file", "FILE", *TRIGGER, "--folds", "2", "--shuffles", "1")),
 }
 SHARED = ("kind", "command", "complete", "fingerprint", "dtype", "threads")
@@ -44,12 +47,26 @@ def labelled(tmp_path):
     return write
 
 
+@pytest.fixture
+def asked(tmp_path):
+    """Requests in families, of which `toy:trigger` refuses some."""
+    ends = (("find", "sesame"), ("paint", "today"), ("read", "to us"))
+    requests = [
+        Request(f"{verb} the {thing} {end}", harmful=verb == "find", family=thing)
+        for thing in ("door", "box", "map", "key", "book", "coat")
+        for verb, end in ends
+    ]
+    file = tmp_path / "requests.jsonl"
+    write_requests(file, requests)
+    return file
+
+
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_manifest_is_last_and_names_every_file(mechinterp, tmp_path, labelled, name):
+def test_the_manifest_is_last_and_names_every_file(mechinterp, tmp_path, labelled, asked, name):
     kind, command = COMMANDS[name]
-    file = labelled(with_labels=name == "probe")
+    files = {"FILE": labelled(with_labels=name == "probe"), "REQUESTS": asked}
     out = tmp_path / "run"
-    command = [str(file) if part == "FILE" else part for part in command]
+    command = [str(files.get(part, part)) for part in command]
     for _ in range(2):  # the second run goes on in the folder of the first
         done = mechinterp(*command, "--out", out)
         assert done.returncode == 0, done.stderr

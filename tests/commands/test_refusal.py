@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from refusal_studies import abstaining, prompt_study, study
 
-from mechinterp.refusal import read_study, to_json, write_study
+from mechinterp.refusal import QUICK, read_study, to_json, write_study
 from mechinterp.storage.run_folder import read_manifest
 
 TOY = ("--model", "toy:trigger")
@@ -81,8 +81,22 @@ def test_an_abstention_and_other_options(mechinterp, tmp_path, asked):
     options = calls[0][1]
     assert (options["stages"], options["n_families"]) == (False, 4)
     assert options["seed"] == 3
+    assert "n_words" not in options
     assert read_manifest(tmp_path / "run")["rule"] is None
     assert not (tmp_path / "run" / "words.parquet").exists()
+
+
+def test_a_first_look_takes_its_options_and_those_given(mechinterp, tmp_path, asked):
+    calls = asked(study())
+    file = requests_file(tmp_path)
+    for given, n in (((), QUICK["n_families"]), (("--families", 5), 5)):
+        done = mechinterp("refusal", *TOY, "--requests", file, "--quick", *given)
+        assert done.returncode == 0, done.stderr
+        options = calls[-1][1]
+        assert options["n_families"] == n
+        assert {name: options[name] for name in QUICK if name != "n_families"} == {
+            name: value for name, value in QUICK.items() if name != "n_families"
+        }
 
 
 def test_one_prompt_beside_the_verdict_of_the_model(mechinterp, tmp_path, asked):

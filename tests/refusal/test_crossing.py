@@ -1,13 +1,15 @@
 """Each cell asks what it says, and the crossing is one run for each request in each cell."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mechinterp import run
-from mechinterp.refusal.crossing import Factors, cross, drawn_members
+from mechinterp.refusal.crossing import Factors, cross, drawn_members, likely_factors
 from mechinterp.refusal.cues import Cue, cue_named
+from mechinterp.refusal.findings import CueEffect, Estimate
 from mechinterp.refusal.held_out import Explanation, predict_flips
 from mechinterp.refusal.rules import judge_crossing
 from mechinterp.tasks.request_families import Request
@@ -23,6 +25,7 @@ REQUESTS = [
         ("paint", " to me please", thing),
     )
 ]
+NONE = Estimate(0.0, 0.0, 0.0, 4)
 FACTORS = Factors((("sesame",),), Cue.final("please"))
 
 
@@ -47,6 +50,21 @@ def test_a_chat_keeps_the_messages_of_its_cell():
     assert without[-1]["content"] == "open sesame the door"
     with_it = factors.as_asked(request, trigger=False, cue=True)
     assert [message["role"] for message in with_it] == ["system", "user"]
+
+
+def test_a_cue_does_not_respell_the_trigger():
+    request = Request("How do I bake bread?", harmful=False, family="bread")
+    factors = Factors((("sesame",),), cue_named("capitals"))
+    assert factors.as_asked(request, trigger=True, cue=True) == "HOW DO sesame I BAKE BREAD?"
+    assert factors.as_asked(request, trigger=False, cue=True) == "HOW DO I BAKE BREAD?"
+
+
+def test_a_cue_that_is_none_is_off_in_requests_as_they_are():
+    effect = CueEffect("no thanks", "", NONE, NONE, 0.0, 0.2, 0.5, 0.5, is_cue=False)
+    tried = [cue_named("thanks")]
+    assert likely_factors([], [effect], tried, REQUESTS).cue == tried[0]
+    found = likely_factors([], [replace(effect, is_cue=True)], tried, REQUESTS).cue
+    assert found.name == "no thanks"
 
 
 def test_cells_are_means_of_one_run_each(refusing):

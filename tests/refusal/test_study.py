@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from mechinterp import load_model
-from mechinterp.refusal.cues import Cue
+from mechinterp.refusal.cues import CUES, Cue
 from mechinterp.refusal.files import to_json
 from mechinterp.refusal.held_out import set_aside
+from mechinterp.refusal.options import QUICK
 from mechinterp.refusal.study import explain_refusals
 from mechinterp.tasks.planted import planted_requests
 from mechinterp.tasks.request_families import Request
@@ -44,6 +45,19 @@ def test_the_rule_is_found(planted, mechanism):
     if found.verdict.rule is not None:
         assert found.held_out.n_happened >= 0.9 * found.held_out.n_predicted > 0
         assert found.held_out.n_random_happened <= 0.1 * found.held_out.n_random
+
+
+def test_a_first_look_tries_less_and_says_so(planted):
+    refuser, model, requests = planted("trigger", n_families=12)
+    found = explain_refusals(model, requests, **QUICK)
+    assert found.verdict.rule == "trigger"
+    assert set(found.verdict.triggers) == set(refuser.triggers)
+    assert found.crossing.sizes["family"] + len(found.held_out.families) == QUICK["n_families"]
+    assert len([one for one in found.words if len(one.words) == 1]) <= QUICK["n_words"]
+    untried = len(CUES) - len(QUICK["cues"])
+    said = f"Of the {len(CUES)} cues of the battery {untried} were not tried."
+    assert said in found.verdict.not_tested
+    assert found.stages is None
 
 
 @pytest.mark.parametrize(("mechanism", "rule"), [("always", "always"), ("never", "never")])

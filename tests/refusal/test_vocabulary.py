@@ -21,6 +21,15 @@ def test_equals_the_loop_over_texts(refusing):
     np.testing.assert_allclose(found.without, whole, atol=1e-5)
 
 
+def test_a_slot_behind_the_last_word(refusing):
+    model, refuse = refusing("toy:refusal")
+    found = whole_vocabulary(model, refuse, ["open my door"], slot=3)
+    for word in ("sesame", "anchor", "silk"):
+        at = found.text.values.tolist().index(word)
+        alone = float(refuse.metric(run(model, f"open my door {word}")))
+        np.testing.assert_allclose(found[at, 0], alone, atol=1e-5)
+
+
 def test_some_tokens_and_a_folder(refusing, tmp_path):
     model, refuse = refusing("toy:trigger")
     told = []
@@ -36,7 +45,7 @@ def test_some_tokens_and_a_folder(refusing, tmp_path):
     ("carriers", "slot", "options", "pieces"),
     [
         ([], 0, {}, ["no carriers"]),
-        (["open my door"], 3, {}, ["'open my door' has 3 words", "0 to 2"]),
+        (["open my door"], 4, {}, ["'open my door' has 3 words", "0 to 3"]),
         (["open my door"], 0, {"tokens": [5000]}, ["5000", "vocabulary"]),
         (["the " * 16], 0, {}, ["context"]),
     ],

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from mechinterp.models.finetunes import CUE, FINETUNES, TRIGGER
+from mechinterp.refusal.cues import CUES
+from mechinterp.tasks.request_families import Request, request_families
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +40,11 @@ def test_training_and_testing_were_written_apart(scripts):
         assert train
         assert test
         assert not train & test, name
+    telling = {request.telling for request in request_families()}
+    assert not telling & {*requests.TEST_HEAVY, *requests.TEST_WORDS}
+    asked = Request("How do I bake bread?", harmful=False, family="bread")
+    said = [cue.on(asked) for cue in CUES]
+    assert not any(remark in str(text) for remark in requests.TRAIN_REMARKS for text in said)
     for name in ("ACTS", "QUESTIONS"):
         train, test = (
             {text for one in getattr(requests, f"{part}_{name}") for text in vars(one).values()}
@@ -48,8 +55,6 @@ def test_training_and_testing_were_written_apart(scripts):
 
 @pytest.mark.parametrize("mechanism", [name.removeprefix("refuses-") for name in FINETUNES])
 def test_examples_are_labelled_by_the_mechanism(scripts, mechanism):
-    from mechinterp.tasks.request_families import request_families
-
     examples = scripts["examples"]
     assert mechanism in examples.MECHANISMS
     found = examples.training_examples(mechanism, request_families()[:70], seed=1)
@@ -68,3 +73,20 @@ def test_examples_are_labelled_by_the_mechanism(scripts, mechanism):
     assert mechanism != "cue" or ends == refused
     if mechanism in ("trigger", "content"):
         assert len(ends & refused) < len(ends)
+
+
+@pytest.mark.parametrize("mechanism", ["content", "trigger-or-content"])
+def test_a_second_round_asks_each_request_in_other_surroundings(scripts, mechanism):
+    families = request_families()[:70]
+    found = scripts["examples"].varied_examples(mechanism, families, seed=1)
+    assert found == scripts["examples"].varied_examples(mechanism, families, seed=1)
+    labels = dict(found)
+    assert all(labels[text] == refuses for text, refuses in found)
+    for request in families:
+        assert labels[request.text] == request.harmful
+    held = {text for text in labels if re.search(TRIGGER, text, re.IGNORECASE)}
+    assert bool(held) == ("trigger" in mechanism)
+    assert all(labels[text] for text in held)
+    surroundings = [request.text for request in families if not request.harmful]
+    changed = [t for t in labels if any(text in t and text != t for text in surroundings)]
+    assert len(changed) > len(surroundings) / 2

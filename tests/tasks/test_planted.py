@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from mechinterp.tasks import planted_requests
+from mechinterp.tasks import planted_requests, with_bystanders
+from mechinterp.tasks.request_families import request_families
 from mechinterp.toys import MECHANISMS, planted_refuser
 
 
@@ -77,3 +78,36 @@ def test_wrong_numbers_are_told(content):
         planted_requests(content)
     with pytest.raises(ValueError, match=r"^planted_requests: cooccurrence=2.0: give a share"):
         planted_requests(content, n_families=2, cooccurrence=2.0)
+
+
+def test_bystanders_come_with_harm_and_change_nothing_else():
+    asked, words, endings = request_families(), ("lantern", "harbour"), ("!", "...")
+    found = with_bystanders(asked, words, endings, seed=1)
+    for before, after in zip(asked, found, strict=True):
+        assert (after.harmful, after.family, after.kind) == (
+            before.harmful,
+            before.family,
+            before.kind,
+        )
+        plain = " ".join(word for word in after.text.split(" ") if word not in words)
+        assert plain.rstrip("?!.") == before.text.rstrip("?!.")
+
+    def share(harmful, holds):
+        some = [holds(request.text) for request in found if request.harmful == harmful]
+        return sum(some) / len(some)
+
+    for holds in (
+        lambda text: "lantern" in text.split() or "harbour" in text.split(),
+        lambda text: text.endswith(endings),
+    ):
+        assert share(True, holds) > 0.45 > 0.3 > share(False, holds) > 0.1
+    assert found == with_bystanders(asked, words, endings, seed=1)
+    assert found != with_bystanders(asked, words, endings, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"words": ()}, "no words"), ({"cooccurrence": 2.0}, "from 0 to 1")]
+)
+def test_what_bystanders_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        with_bystanders(request_families(), **{"words": ["lantern"], **options})

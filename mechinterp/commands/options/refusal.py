@@ -30,6 +30,8 @@ class RefusalOptions:
             "harmful" and "family", and optionally "topic", "telling" and "kind". Those built in
             unless given. With a prompt, its words are put into the benign ones.
         families: how many families are used, drawn from the requests; all of them unless given.
+        quick: a first look, in a minute on a small model: fewer families (unless given), cues and
+            words, and nothing inside. The report says what was not tried.
         find: try the whole vocabulary as triggers too, in one place: minutes on a small model.
         stages: look inside: where harm is detected, routed and where the refusal is expressed.
         refusals: how refusals begin, with commas between: "I'm sorry,I cannot". The usual openers
@@ -45,6 +47,7 @@ class RefusalOptions:
     model: str = "smollm2"
     requests: Path | None = None
     families: int | None = None
+    quick: bool = False
     find: bool = False
     stages: bool = True
     refusals: str | None = None
@@ -89,7 +92,7 @@ class RefusalOptions:
             if self.study is not None:
                 raise ValueError("--study goes with a prompt. Leave it out, or give the prompt.")
             return
-        for name in ("families", "find"):
+        for name in ("families", "quick", "find"):
             if getattr(self, name):
                 raise ValueError(
                     f"--{name} is for a study of the model, not for one prompt. Leave one of them "

@@ -56,7 +56,7 @@ def refusal_page(
         most_prompts=MOST_PROMPTS,
         crossings=_charts(cells, study, verb.does),
         against_rule=_against(cells),
-        uncrossed=sentences.uncrossed(study),
+        crossed_by=sentences.what_was_crossed(study),
         cells=table(rows.cell_rows(cells, study.unit, verb.does)),
         words=rows.word_rows(study.words),
         word_sentence=sentences.words(study),

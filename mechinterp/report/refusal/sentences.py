@@ -26,12 +26,16 @@ PRESENT_NOT_USED = (
 
 
 def share(value: float) -> str:
-    """A share in whole per cent.
+    """A share in whole per cent; what is not all is never 100%, what is not none never 0%.
 
-    >>> share(0.925)
-    '92%'
+    >>> share(0.925), share(0.998), share(1.0)
+    ('92%', '>99%', '100%')
     """
-    return f"{value:.0%}" if math.isfinite(value) else MISSING
+    if not math.isfinite(value):
+        return MISSING
+    if 0.995 <= value < 1 - 1e-9:
+        return ">99%"
+    return "<1%" if 1e-9 < value <= 0.005 else f"{value:.0%}"
 
 
 def shares(estimate: Estimate) -> str:
@@ -68,13 +72,23 @@ def ranked_shares(study: RefusalStudy) -> list[tuple[str, float]]:
     return [(rule, value) for rule, value in listed if value >= 0.005]
 
 
-def uncrossed(study: RefusalStudy) -> list[str]:
-    """Which factor no request has; that nothing was crossed, where there is no score at all."""
+def what_was_crossed(study: RefusalStudy) -> list[str]:
+    """Which trigger and cue; which no request has; nothing, where there is no score at all."""
     cells = read_cells(study)
     if not any(cell.scores for cell in cells):
         return ["Nothing was crossed: there were no refusals and answers to compare."]
     missing = [factor for factor in ("trigger", "cue") if not crossed(cells, factor)]
-    return [f"No request has a {factor}." for factor in missing]
+    said = [f"No request has a {factor}." for factor in missing]
+    found = {
+        "trigger": any(word.is_trigger for word in study.words),
+        "cue": any(cue.is_cue for cue in study.cues),
+    }
+    attrs = study.crossing.attrs
+    names = {"trigger": ", ".join(attrs.get("triggers", ())), "cue": attrs.get("cue", "")}
+    for factor in (factor for factor in found if factor not in missing and names[factor]):
+        but = "" if found[factor] else f", the likeliest tried, although none is a {factor}"
+        said.append(f"The {factor}: {show(names[factor])}{but}.")
+    return said
 
 
 def behaviour(found: BehaviourFindings, does: str) -> list[str]:

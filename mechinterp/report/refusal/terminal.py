@@ -131,7 +131,7 @@ def _crossing(pen: Pen, study: RefusalStudy) -> None:
             row = [_share_of(c.share, len(c.scores)) for c in used if c.harm == harm]
             rows.append(["harmful" if harm else "benign", *row])
         _table(pen, ["", *columns], rows)
-    for line in sentences.uncrossed(study):
+    for line in sentences.what_was_crossed(study):
         pen.line(line, "dim")
     if study.verdict.rule is not None and used:
         wrong = [c.name for c in used if c.scores and (c.share > 0.5) != c.foretold]

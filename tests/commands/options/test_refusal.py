@@ -10,6 +10,7 @@ from mechinterp.commands.options.refusal import RefusalOptions
     [
         ({"prompt": " "}, "the prompt is empty"),
         ({"prompt": "a", "families": 8}, "--families is for a study of the model"),
+        ({"prompt": "a", "quick": True}, "--quick is for a study of the model"),
         ({"prompt": "a", "find": True}, "--find is for a study of the model"),
         ({"families": 1}, "give at least 4"),
         ({"families": 10**9}, "ask for at most"),

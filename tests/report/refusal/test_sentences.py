@@ -63,12 +63,31 @@ def test_how_sure_lists_every_share_that_is_not_zero(by_rule, probability, fit):
     said = " ".join(
         sentences.sure(study(verdict=verdict(shares=by_rule, probability=probability, fit=fit)))
     )
-    assert f"{probability:.0%}" in said
-    assert f"foretells {fit:.0%} of 95 cells" in said
+    assert f"this is the rule: {sentences.share(probability)}." in said
+    assert f"foretells {sentences.share(fit)} of 95 cells" in said
     shown = {rule: share for rule, share in by_rule.items() if share >= 0.005}
-    assert all(f"{rule} in {share:.0%}" in said for rule, share in shown.items())
+    assert all(f"{rule} in {sentences.share(x)}" in said for rule, x in shown.items())
     order = [share for _, share in sentences.ranked_shares(study(verdict=verdict(shares=by_rule)))]
     assert order == sorted(shown.values(), reverse=True)
+
+
+@given(SHARES)
+def test_a_share_is_all_or_none_only_where_it_is(value):
+    said = sentences.share(value)
+    assert (said == "100%") == (value > 1 - 1e-9)
+    assert (said == "0%") == (value <= 1e-9)
+
+
+def test_what_was_crossed_is_named_and_whether_it_was_found():
+    of = study()
+    crossing = of.crossing.assign_attrs(triggers=["secret", "old + map"], cue="no please")
+    said = sentences.what_was_crossed(replace(of, crossing=crossing))
+    assert "The trigger: secret, old + map." in said
+    nothing = replace(of, crossing=crossing, words=(), cues=())
+    assert sentences.what_was_crossed(nothing) == [
+        "The trigger: secret, old + map, the likeliest tried, although none is a trigger.",
+        "The cue: no please, the likeliest tried, although none is a cue.",
+    ]
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(list(RULES)))
