@@ -14,6 +14,7 @@ from .facts import has_norm_after_heads as has_norm_after_heads
 from .facts import is_hooked_transformer as is_hooked_transformer
 from .facts import layer_without_data as layer_without_data
 from .facts import name as name
+from .facts import one_fingerprint as one_fingerprint
 from .facts import processing as processing
 from .facts import random_part as random_part
 from .facts import size as size

@@ -12,7 +12,9 @@ import copy
 import hashlib
 import json
 import weakref
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FunctionType, MethodType
 from typing import TypedDict
 
@@ -25,6 +27,9 @@ from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 from mechinterp.core.interrupts import interruptible
 from mechinterp.core.modes import gradients_off
 from mechinterp.core.turns import OwnHook, acts_here, lock_of, set_running
+
+_KNOWN: ContextVar[tuple[HookedTransformer, str] | None] = ContextVar("known", default=None)
+"""A model whose fingerprint is taken as known, in this thread."""
 
 
 class HookSwitches(TypedDict, total=False):
@@ -71,12 +76,37 @@ def processing(model: HookedTransformer) -> str:
 
 def fingerprint(model: HookedTransformer) -> str:
     """A hash of the configuration and all weights: equal only for equal models."""
+    known = _KNOWN.get()
+    if known is not None and known[0] is model:
+        return known[1]
     shape = {k: str(v) for k, v in sorted(vars(model.cfg).items()) if k != "device"}
     digest = hashlib.sha256(json.dumps(shape).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def one_fingerprint(model: HookedTransformer) -> Iterator[None]:
+    """Inside, the weights are hashed once: for work of many sweeps, which each note the hash.
+
+    They are hashed again at the end.
+
+    Raises:
+        RuntimeError: at the end, if the weights are others than at the begin.
+    """
+    before = fingerprint(model)
+    token = _KNOWN.set((model, before))
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
+    if fingerprint(model) != before:
+        raise RuntimeError(
+            f"{name(model)}: its weights or its configuration changed while it was studied, so "
+            f"what was found is of no one model. Run it again, and leave the model as it is."
+        )
 
 
 def is_hooked_transformer(module: nn.Module) -> bool:

@@ -48,7 +48,7 @@ QUICK: Final[StudyOptions] = {
     "n_words": 4,
     "n_controls": 6,
     "stages": False,
-    "n_replies": 2,
+    "n_replies": 0,
     "n_flips": 1,
 }
 """Options for a first look, in a minute on a small model: `explain_refusals(model, x, **QUICK)`."""

@@ -103,7 +103,8 @@ def explain_refusals(
     """
     check_options("explain_refusals", options, StudyOptions)
     check_requests(requests)
-    return _Study(model, requests, options).made()
+    with models.one_fingerprint(model):
+        return _Study(model, requests, options).made()
 
 
 class _Study:

@@ -1,5 +1,6 @@
 """What is said of a model: its sizes, its processing, its fingerprint, its hooks."""
 
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -53,3 +54,25 @@ def test_somebody_elses_hooks_are_noticed(absolute_model):
         assert models.has_foreign_hooks(absolute_model)
         handle.remove()
     assert not models.has_foreign_hooks(absolute_model)
+
+
+def test_inside_one_fingerprint_weights_are_hashed_once_and_a_change_is_an_error(absolute_model):
+    before = models.fingerprint(absolute_model)
+    weight, other = absolute_model.blocks[0].mlp.W_in, load_model("toy:trigger")
+    was = weight[0, 0].item()
+    inside = models.one_fingerprint(absolute_model)
+    inside.__enter__()
+    with torch.no_grad():
+        weight[0, 0] = was + 1
+    assert models.fingerprint(absolute_model) == before
+    assert models.fingerprint(other) != before
+    with pytest.raises(RuntimeError, match="changed while it was studied"):
+        inside.__exit__(None, None, None)
+    assert models.fingerprint(absolute_model) != before
+    with torch.no_grad():
+        weight[0, 0] = was
+    assert models.fingerprint(absolute_model) == before
+    with pytest.raises(KeyError), models.one_fingerprint(absolute_model):
+        raise KeyError
+    with models.one_fingerprint(other):
+        pass
