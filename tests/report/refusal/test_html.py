@@ -170,3 +170,12 @@ def test_nothing_acts_and_it_fits(open_page, scheme):
             text = page.locator("main").inner_text()
             assert "\u202e" not in text
             assert "49" not in text.split("{{ 7 * 7 }}")[0][-3:]
+
+
+def test_a_study_without_replies_topics_and_edits_has_a_page():
+    given = study()
+    bare = replace(given.findings, replies=(), by_topic={}, agreement=None, seed_agreement=None)
+    without = replace(given, findings=bare, held_out=replace(given.held_out, examples=()))
+    said = text_of(refusal_page(without))
+    assert "No reply was generated" in said
+    assert not any(name in said for name in ("By topic", "Some replies", "Some of the edits"))
