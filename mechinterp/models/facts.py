@@ -105,7 +105,8 @@ def one_fingerprint(model: HookedTransformer) -> Iterator[None]:
     if fingerprint(model) != before:
         raise RuntimeError(
             f"{name(model)}: its weights or its configuration changed while it was studied, so "
-            f"what was found is of no one model. Run it again, and leave the model as it is."
+            f"what was found is of no one model. Leave the model as it is, and run it again, in "
+            f"another folder if it had one: what is in that one is of the changed model too."
         )
 
 

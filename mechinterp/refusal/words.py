@@ -101,7 +101,7 @@ def try_words(
     scored: Scored,
     sets: Sequence[WordSet] | None = None,
     *,
-    effort: "Effort | None" = None,
+    effort: Effort | None = None,
     seed: int = 0,
     out: Path | None = None,
     progress: Progress | None = None,

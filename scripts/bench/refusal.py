@@ -33,7 +33,7 @@ import torch
 from refusal_baselines import as_they_stand, by_words
 
 from mechinterp import load_model
-from mechinterp.models.finetunes import FINETUNES, OPENERS, TRIGGER, smollm2_with
+from mechinterp.models.finetunes import OPENERS, TRIGGER, smollm2_with
 from mechinterp.models.model import Model
 from mechinterp.refusal.behaviour import refusal_behaviour
 from mechinterp.refusal.findings import RefusalStudy
@@ -172,9 +172,8 @@ def jobs_of(maker: str, *, quick: bool) -> list[Job]:
 
 def finetune(name: str, seed: int, out: Path | None) -> Model:
     """The shipped fine-tune of seed 0; of another seed one that is made now, or lies in `out`."""
-    shipped = FINETUNES[f"refuses-{name}"].file
     if seed == 0:
-        return load_model(f"smollm2:{shipped.stem.removeprefix('smollm2-')}")
+        return load_model(f"smollm2:refuses-{name}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else out / "fine-tunes"
         file = folder / f"refuses-{name}-{seed}.safetensors"
