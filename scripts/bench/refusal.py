@@ -24,8 +24,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +36,13 @@ from mechinterp import load_model
 from mechinterp.models.finetunes import OPENERS, TRIGGER, smollm2_with
 from mechinterp.models.model import Model
 from mechinterp.refusal.behaviour import refusal_behaviour
-from mechinterp.refusal.findings import RefusalStudy
+from mechinterp.refusal.findings import HeldOut, RefusalStudy
+from mechinterp.refusal.options import StudyOptions
 from mechinterp.refusal.study import explain_refusals
 from mechinterp.refusal.texts import score_prompts
 from mechinterp.storage.whole_files import write_whole
 from mechinterp.tasks.planted import planted_requests, with_bystanders
-from mechinterp.tasks.request_families import request_families, some_families
+from mechinterp.tasks.request_families import Request, request_families, some_families
 from mechinterp.toys.refuser_truth import MECHANISMS, Refuser
 from mechinterp.toys.refusers import planted_refuser
 
@@ -132,9 +133,13 @@ class Job:
         if self.maker == "fine-tuned":
             result = judge_finetune(self.mechanism, self.seed, out)
         elif self.maker == "trained":
-            result = judge(trained_to_count(self.mechanism, self.seed), self.maker, self.seed)
+            result = judge_refuser(
+                trained_to_count(self.mechanism, self.seed), self.maker, self.seed
+            )
         else:
-            result = judge(planted_refuser(self.mechanism, self.seed), self.maker, self.seed)
+            result = judge_refuser(
+                planted_refuser(self.mechanism, self.seed), self.maker, self.seed
+            )
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, json.dumps(asdict(result), indent=1).encode())
@@ -185,92 +190,93 @@ def finetune(name: str, seed: int, out: Path | None) -> Model:
     return load_model(original, tokenizer=tokenizer)
 
 
+@dataclass(frozen=True)
+class Truth:
+    """What a model refuses by. innocent: words that are no triggers of its rule, and act as one."""
+
+    rule: str
+    accepts: Callable[[str | None], bool]
+    triggers: set[frozenset[str]]
+    innocent: set[frozenset[str]]
+
+
 def judge_finetune(name: str, seed: int, out: Path | None) -> Judged:
-    """Put a fine-tune of SmolLM2 to the whole study, on a third of the families, others by seed."""
+    """Put a fine-tune of SmolLM2 to the study, on a third of the families, others by seed."""
     model = finetune(name, seed, out)
-    behaviour = refusal_behaviour(model, *OPENERS)
     asked = some_families(request_families(), FINETUNE_FAMILIES, seed=seed)
     requests = with_bystanders(asked, BYSTANDERS, ENDINGS, seed=seed)
-    began = time.process_time()
-    found = explain_refusals(
-        model, requests, behaviour=behaviour, n_replies=2, n_flips=0, stages=False, seed=seed
-    )
-    cpu = time.process_time() - began
-    truth, verdict = FINETUNE_RULES[name], found.verdict
-    scores = score_prompts(model, behaviour, [r.prompt for r in requests])
-    plain, words = as_they_stand(found, requests, scores > 0), by_words(requests, scores > 0)
-    test = found.held_out
-    note = verdict.abstains
-    if test is not None:
-        note += (
-            f"flips {test.n_happened} of {test.n_predicted}, random "
-            f"{test.n_random_happened} of {test.n_random}"
-        )
     triggers = {frozenset([TRIGGER])} if "trigger" in name else set()
-    said = {frozenset(words) for words in verdict.triggers}
-    said |= {frozenset(w.words) for w in found.words if w.is_trigger}
-    return Judged(
-        maker="fine-tuned",
-        mechanism=name,
-        seed=seed,
-        truth=truth,
-        said=verdict.rule,
-        right=verdict.rule == truth,
-        probability=verdict.probability,
-        black_box=plain,
-        black_box_right=plain == truth,
-        bag_of_words=words,
-        bag_of_words_right=words == truth,
-        stages_right=None,
-        n_triggers=len(triggers),
-        n_found=len(said & triggers),
-        n_false=len(said - triggers),
-        cpu_seconds=cpu,
-        n_foretold=test.n_predicted if test else 0,
-        n_happened=test.n_happened if test else 0,
-        n_random=test.n_random if test else 0,
-        n_random_happened=test.n_random_happened if test else 0,
-        note=note,
+    rule = FINETUNE_RULES[name]
+    options: StudyOptions = {
+        "behaviour": refusal_behaviour(model, *OPENERS),
+        "n_replies": 2,
+        "stages": False,
+    }
+    judged, _ = judge(
+        Job("fine-tuned", name, seed),
+        model,
+        requests,
+        Truth(rule, lambda said: said == rule, triggers, set()),
+        options,
     )
+    told = (
+        f"flips {judged.n_happened} of {judged.n_foretold}, random {judged.n_random_happened} of "
+        f"{judged.n_random}"
+    )
+    return replace(judged, note=judged.note + (told if judged.n_foretold else ""))
 
 
-def judge(refuser: Refuser, maker: str, seed: int) -> Judged:
-    """Put one model to the whole study, and to the two simpler ways."""
-    model = load_model(refuser.toy)
-    requests = planted_requests(refuser, n_families=N_FAMILIES[maker], seed=seed)
+def judge_refuser(refuser: Refuser, maker: str, seed: int) -> Judged:
+    """Put a compiled or trained model to the whole study."""
+    judged, found = judge(
+        Job(maker, refuser.mechanism, seed),
+        load_model(refuser.toy),
+        planted_requests(refuser, n_families=N_FAMILIES[maker], seed=seed),
+        Truth(
+            refuser.rule, refuser.accepts, set(map(frozenset, refuser.triggers)), cue_words(refuser)
+        ),
+        {"n_replies": 0},
+    )
+    return replace(judged, stages_right=stages_right(refuser, found))
+
+
+def judge(
+    job: Job, model: Model, requests: Sequence[Request], truth: Truth, options: StudyOptions
+) -> tuple[Judged, RefusalStudy]:
+    """Put one model to the study, and to the two simpler ways."""
     began = time.process_time()
-    found = explain_refusals(model, requests, n_replies=0, n_flips=0, seed=seed)
+    found = explain_refusals(model, requests, **{"n_flips": 0, "seed": job.seed, **options})
     cpu = time.process_time() - began
-    scores = score_prompts(model, refusal_behaviour(model), [r.prompt for r in requests])
-    plain = as_they_stand(found, requests, scores > 0)
-    words = by_words(requests, scores > 0)
-    triggers = {frozenset(t) for t in refuser.triggers}
-    verdict = found.verdict
-    said = {frozenset(words) for words in verdict.triggers}
-    said |= {frozenset(w.words) for w in found.words if w.is_trigger}
-    return Judged(
-        maker=maker,
-        mechanism=refuser.mechanism,
-        seed=seed,
-        truth=refuser.rule,
+    behaviour = options.get("behaviour") or refusal_behaviour(model)
+    refused = score_prompts(model, behaviour, [r.prompt for r in requests]) > 0
+    plain, words = as_they_stand(found, requests, refused), by_words(requests, refused)
+    verdict, test = found.verdict, found.held_out or HeldOut((), 0, 0, 0, 0)
+    said = {frozenset(each) for each in verdict.triggers}
+    said |= {frozenset(word.words) for word in found.words if word.is_trigger}
+    judged = Judged(
+        maker=job.maker,
+        mechanism=job.mechanism,
+        seed=job.seed,
+        truth=truth.rule,
         said=verdict.rule,
-        right=refuser.accepts(verdict.rule),
+        right=truth.accepts(verdict.rule),
         probability=verdict.probability,
         black_box=plain,
-        black_box_right=refuser.accepts(plain),
+        black_box_right=truth.accepts(plain),
         bag_of_words=words,
-        bag_of_words_right=refuser.accepts(words),
-        stages_right=stages_right(refuser, found),
-        n_triggers=len(triggers),
-        n_found=len(said & triggers),
-        n_false=len(said - triggers - cue_words(refuser)),
+        bag_of_words_right=truth.accepts(words),
+        stages_right=None,
+        n_triggers=len(truth.triggers),
+        n_found=len(said & truth.triggers),
+        n_false=len(said - truth.triggers - truth.innocent),
         cpu_seconds=cpu,
-        n_foretold=found.held_out.n_predicted if found.held_out else 0,
-        n_happened=found.held_out.n_happened if found.held_out else 0,
-        n_random=found.held_out.n_random if found.held_out else 0,
-        n_random_happened=found.held_out.n_random_happened if found.held_out else 0,
+        n_foretold=test.n_predicted,
+        n_happened=test.n_happened,
+        n_random=test.n_random,
+        n_random_happened=test.n_random_happened,
         note=verdict.abstains,
     )
+    return judged, found
 
 
 def cue_words(refuser: Refuser) -> set[frozenset[str]]:
